@@ -1,0 +1,141 @@
+"""Bands, statistics and class tables of the two Landsat datasets, each with its source."""
+
+from typing import NamedTuple
+
+BANDS = ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B6", "SR_B7")
+"""Landsat 8 surface-reflectance bands, in file order: coastal, blue, green, red, NIR, SWIR 1, SWIR 2."""
+
+REFLECTANCE_SCALE = 0.0000275
+REFLECTANCE_OFFSET = -0.2
+"""Collection-2 Level-2 numbers to reflectance: DN * scale + offset (USGS Landsat Collection 2 product guide)."""
+
+IMAGE_SIZE = 40
+"""Side of the square patch the model sees, in pixels (arXiv:2509.10919)."""
+
+
+class BandStatistics(NamedTuple):
+    """Mean and standard deviation per band, in stored Collection-2 numbers (DN)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class BigEarthNetInfo:
+    """BigEarthNet-Landsat (Landsat-Bench, arXiv:2506.08780)."""
+
+    NAME = "bigearthnet_ls"
+    STATISTICS = BandStatistics(
+        mean=(9405.194, 9649.677, 10425.686, 10444.589, 16067.627, 12699.184, 10596.475),
+        std=(6016.344, 6095.472, 5839.462, 6068.493, 6271.440, 4256.046, 3130.776),
+    )
+    """Of the train split, fill pixels included (as published by Landsat-Bench)."""
+
+    SPLIT_SIZES = {"train": 269_695, "val": 123_723, "test": 125_866}
+
+    CORINE = (
+        "Continuous urban fabric",
+        "Discontinuous urban fabric",
+        "Industrial or commercial units",
+        "Road and rail networks and associated land",
+        "Port areas",
+        "Airports",
+        "Mineral extraction sites",
+        "Dump sites",
+        "Construction sites",
+        "Green urban areas",
+        "Sport and leisure facilities",
+        "Non-irrigated arable land",
+        "Permanently irrigated land",
+        "Rice fields",
+        "Vineyards",
+        "Fruit trees and berry plantations",
+        "Olive groves",
+        "Pastures",
+        "Annual crops associated with permanent crops",
+        "Complex cultivation patterns",
+        "Land principally occupied by agriculture, with significant areas of natural vegetation",
+        "Agro-forestry areas",
+        "Broad-leaved forest",
+        "Coniferous forest",
+        "Mixed forest",
+        "Natural grassland",
+        "Moors and heathland",
+        "Sclerophyllous vegetation",
+        "Transitional woodland/shrub",
+        "Beaches, dunes, sands",
+        "Bare rock",
+        "Sparsely vegetated areas",
+        "Burnt areas",
+        "Inland marshes",
+        "Peatbogs",
+        "Salt marshes",
+        "Salines",
+        "Intertidal flats",
+        "Water courses",
+        "Water bodies",
+        "Coastal lagoons",
+        "Estuaries",
+        "Sea and ocean",
+    )
+    """The 43 CORINE level-3 names used in the label files, in BigEarthNet's order."""
+
+    CLASSES = (
+        "Urban fabric",
+        "Industrial or commercial units",
+        "Arable land",
+        "Permanent crops",
+        "Pastures",
+        "Complex cultivation patterns",
+        "Land principally occupied by agriculture, with significant areas of natural vegetation",
+        "Agro-forestry areas",
+        "Broad-leaved forest",
+        "Coniferous forest",
+        "Mixed forest",
+        "Natural grassland and sparsely vegetated areas",
+        "Moors, heathland and sclerophyllous vegetation",
+        "Transitional woodland, shrub",
+        "Beaches, dunes, sands",
+        "Inland wetlands",
+        "Coastal wetlands",
+        "Inland waters",
+        "Marine waters",
+    )
+    """The 19 classes that Landsat-Bench scores."""
+
+    # Which CORINE indices make up each of the 19 classes; the indices not named (3-10, 30, 32, 37) are dropped.
+    _CLASS_MEMBERS = (
+        (0, 1), (2,), (11, 12, 13), (14, 15, 16, 18), (17,), (19,), (20,), (21,), (22,), (23,), (24,), (25, 31),
+        (26, 27), (28,), (29,), (33, 34), (35, 36), (38, 39), (40, 41, 42),
+    )  # fmt: skip
+    CORINE_TO_CLASS = {member: index for index, members in enumerate(_CLASS_MEMBERS) for member in members}
+    """CORINE index (0-42) to class index (0-18); dropped CORINE classes have no entry."""
+
+
+class EuroSATInfo:
+    """EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780)."""
+
+    NAME = "eurosat_ls"
+    STATISTICS = BandStatistics(
+        mean=(8515.32, 8829.60, 9795.92, 9891.66, 15499.88, 13146.12, 11004.21),
+        std=(3938.76, 4057.72, 4205.96, 4434.42, 6150.64, 4923.02, 4044.07),
+    )
+    SPLIT_SIZES = {"train": 16_200, "val": 5_400, "test": 5_400}
+    FILE_BANDS = (*BANDS, "ST_B10")
+    """Bands in the files; the surface temperature is dropped."""
+
+    CLASSES = (
+        "AnnualCrop",
+        "Forest",
+        "HerbaceousVegetation",
+        "Highway",
+        "Industrial",
+        "Pasture",
+        "PermanentCrop",
+        "Residential",
+        "River",
+        "SeaLake",
+    )
+
+
+DATASETS = {info.NAME: info for info in (BigEarthNetInfo, EuroSATInfo)}
+"""Dataset name in a config to its constants."""

@@ -1,0 +1,72 @@
+"""Errors that a user can cause, and the one place where scripts turn them into an exit code."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and the cure."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A configuration file, override or command-line value is not usable."""
+
+
+class DataError(UserError):
+    """A dataset file is missing, malformed or inconsistent."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, unsafe, or belongs to another model or run."""
+
+
+class TrainingDiverged(UserError):
+    """A loss term or the gradient norm became infinite or NaN during training."""
+
+    exit_code = 3
+
+
+_OS_CURES = {
+    errno.ENOSPC: "no space left on the device: free some space or write elsewhere",
+    errno.EDQUOT: "the disk quota is exhausted: free some space or write elsewhere",
+    errno.EROFS: "the file system is read-only: write elsewhere",
+    errno.EACCES: "permission denied: check its permissions or choose another path",
+    errno.EPERM: "operation not permitted: check its permissions or choose another path",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "this is a folder where a file is expected",
+    errno.EEXIST: "a file of this name is in the way",
+    errno.ENOENT: "no such file or folder",
+}
+
+
+def describe_os_error(error: OSError, path: object = None) -> str:
+    """One line for an operating-system error: the path and, where known, the cure."""
+    where = path if path is not None else error.filename
+    cure = _OS_CURES.get(error.errno, error.strerror or str(error))
+    return f"{where}: {cure}" if where is not None else cure
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: 0 if fine, the error's code with one line on stderr otherwise.
+
+    A `UserError` or an `OSError` (no space, read-only, missing) prints one line; an interrupt exits 130;
+    anything else is a defect of this project and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except OSError as error:
+        print(f"error: {describe_os_error(error)}", file=sys.stderr)
+        code = 2
+    sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,94 @@
+"""Files that are either whole or absent: write beside the target, flush to disk, rename."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError, describe_os_error
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create `path` and its parents; raises `UserError` naming the path if it cannot be done."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create folder {describe_os_error(error, folder)}") from error
+    return folder
+
+
+def check_writable(folder: str | Path) -> Path:
+    """Create `folder` and prove that a file can be written in it, before any long work starts."""
+    folder = make_folder(folder)
+    with atomic_path(folder / "writable", keep=False) as probe:
+        probe.write_bytes(b"")
+    return folder
+
+
+@contextmanager
+def atomic_path(path: str | Path, keep: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`.
+
+    Args:
+        path: the final file; its folder is created.
+        keep: False removes the temporary file instead of renaming it.
+
+    Raises:
+        UserError: naming `path`, when the folder or file cannot be written. The target is then unchanged.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = None
+    try:
+        # The suffix stays last, so that writers which look at it (numpy, matplotlib) behave.
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        if keep:
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {describe_os_error(error, path)}") from error
+    finally:
+        if temporary is not None and temporary.exists():
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` (UTF-8) atomically and return the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON, atomically; NaN and infinity are refused (they are not JSON)."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
