@@ -32,6 +32,7 @@ class TrainingDiverged(UserError):
 _OS_CURES = {
     errno.ENOSPC: "no space left on the device: free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is exhausted: free some space or write elsewhere",
+    errno.EFBIG: "the file would exceed the size limit: raise the limit or write elsewhere",
     errno.EROFS: "the file system is read-only: write elsewhere",
     errno.EACCES: "permission denied: check its permissions or choose another path",
     errno.EPERM: "operation not permitted: check its permissions or choose another path",

@@ -1,0 +1,1 @@
+"""Configuration files and the schema they are checked against."""

@@ -1,0 +1,151 @@
+"""Every key of a configuration file, with its type, range and default. One schema serves all scripts."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.config import ModelConfig
+from utils.config import Problem, Section, load_config
+from utils.data_config import BANDS
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class ModelSection(Section):
+    """The model. Numbers left out come from `size`, or from the checkpoint where one is loaded."""
+
+    size: Literal["S", "XS", "XXS"] | None = None
+    img_size: Positive | None = None
+    patch_size: Positive | None = None
+    in_channels: Positive | None = None
+    embed_dim: Positive | None = None
+    depth: Positive | None = None
+    num_heads: Positive | None = None
+    num_groups: Positive | None = None
+    dfirsth: Positive | None = None
+    dlasth: Positive | None = None
+    experts: Positive | list[Positive] | None = None
+    k: Positive | None = None
+    mask_ratio: Share | None = None
+    dropout: Share | None = None
+    checkpoint_path: Text | None = None
+    device: Text = "auto"
+
+    def numbers(self) -> dict[str, object]:
+        """What the config asks of `ModelConfig` besides the size; None where it is silent."""
+        return self.model_dump(exclude={"size", "checkpoint_path", "device"})
+
+
+class TrainingSection(Section):
+    """Pretraining. Defaults are the paper's recipe."""
+
+    dataset_path: Text | None = None
+    dataset_csv: Text | None = None
+    val_csv: Text | None = None
+    epochs: Positive = 500
+    batch_size: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
+    weight_decay: Weight = 0.05
+    warmup_fraction: Share = 0.05
+    grad_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    visible_weight: Weight = 0.1
+    balance_weight: Weight = 0.5
+    metadata_dropout: Share | None = None
+    weight_path: Text = "weights/moe_mae_bigearthnet_ls"
+    num_workers: Count = 0
+    save_every_n_epochs: Positive = 1
+    save_every_n_steps: Positive | None = None
+    seed: Count = 0
+    amp: bool | Literal["auto", "bf16", "fp16"] = "auto"
+
+
+class DataSection(Section):
+    """Which patches, and how they become the model's input."""
+
+    dataset: Literal["bigearthnet_ls", "eurosat_ls"] = "bigearthnet_ls"
+    dataset_path: Text | None = None
+    dataset_csv: Text | None = None
+    splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Text] | None = None
+    num_workers: Count = 0
+    batch_size: Positive = 128
+    crop: Literal["center", "resize"] | None = None
+    statistics: Literal["auto", "bigearthnet_ls", "eurosat_ls"] = "auto"
+    missing_labels: Literal["error", "skip"] = "error"
+
+
+class EvalSection(Section):
+    """Reconstruction metrics and panels."""
+
+    save_reconstructions_masked: bool | Count = True
+    save_reconstructions_full: bool | Count = True
+    reconstructions_dir: Text = "outputs/reconstructions"
+    seed: Count = 0
+
+
+class EmbedSection(Section):
+    """Embedding files."""
+
+    pool: Literal["all", "mean", "patch_mean", "cls"] = "cls"
+    out_dir: Text = "outputs/embeddings"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    published_behaviour: bool | None = None
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    data: DataSection = DataSection()
+    eval: EvalSection = EvalSection()
+    embed: EmbedSection = EmbedSection()
+
+
+def read_config(path: str, overrides: list[str], required: tuple[str, ...], fresh_model: bool = False) -> Config:
+    """A validated config for one script.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.sub=value` texts.
+        required: paths of keys without which the script cannot run.
+        fresh_model: True where the script builds the model itself rather than loading a checkpoint.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+
+    def check(config: Config, wrong: set[str]) -> Iterator[Problem]:
+        for key in required:
+            section, _, name = key.partition(".")
+            if key not in wrong and getattr(getattr(config, section), name) is None:
+                yield key, "is required by this script"
+        yield from _model_problems(config.model, wrong, fresh_model)
+
+    return load_config(Config, path, overrides, check)
+
+
+def _model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> Iterator[Problem]:
+    if "model.in_channels" not in wrong and model.in_channels not in (None, len(BANDS)):
+        yield "model.in_channels", f"is {model.in_channels}, but both datasets have {len(BANDS)} bands"
+    asked = {key: value for key, value in model.numbers().items() if value is not None}
+    if not fresh_model and model.size is None:  # the checkpoint decides the rest
+        asked = {key: asked[key] for key in ("img_size", "patch_size") if key in asked}
+    for key, text in ModelConfig.problems_of(model.size or "S", **asked):
+        involved = {f"model.{name}" for name in _INVOLVED.get(key, ())}
+        if not involved & wrong:
+            yield f"model.{key}", text
+
+
+_INVOLVED = {
+    "img_size": ("img_size", "patch_size"),
+    "embed_dim": ("embed_dim", "num_heads", "size"),
+    "num_heads": ("num_heads", "num_groups", "size"),
+    "experts": ("experts", "depth", "size"),
+    "k": ("k", "experts", "depth", "size"),
+}
+"""Which keys each of `ModelConfig.problems` looks at: with one of them wrong it would only repeat that."""

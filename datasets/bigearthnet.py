@@ -1,0 +1,161 @@
+"""BigEarthNet-Landsat (Landsat-Bench, arXiv:2506.08780): multi-label patches with time and place.
+
+Layout: `images/<id>.tif`, `labels/<id>_labels_metadata.json`, split CSVs whose first column is the id.
+The time in an id is the Sentinel-2 acquisition's; the Landsat scene is the least cloudy one within two months.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.geotiff import GDAL_OPTIONS, RawPatch, centers_to_lat_lon, read_patch
+from datasets.patches import PatchDataset, RawBatch, dataset_folder, read_split
+from transformation.transformer import center_crop, resize
+from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
+from utils.data_utils import encode_metadata, list_some, parse_patch_id
+from utils.errors import DataError
+
+MIN_RESIZED = 8
+"""Least side that `crop="resize"` accepts, pixels."""
+
+
+class BigEarthNetDatasetLS(PatchDataset):
+    """BigEarthNet-Landsat patches.
+
+    Args:
+        root: the folder with `images/` and `labels/` (or the one above, holding `bigearthnet-l/`).
+        csv: a split file; a relative path may be inside `root`. The first line is a header only if its first cell
+            is exactly `0`.
+        labels: "none" reads no label files; "error" refuses patches without one; "skip" leaves them out.
+        image_size: side of the patches returned, pixels.
+        crop: "center" cuts the middle of the 41- to 45-pixel patches; "resize" scales them, as Landsat-Bench does.
+        statistics: for the z-scores; the train split's by default.
+        published_behaviour: the first digit of the time as hour, and fill pixels treated as data.
+        all_classes: labels are the 43 CORINE classes instead of the 19.
+
+    Raises:
+        DataError: naming the file, for everything that is wrong with the split, the images or the labels.
+    """
+
+    name = BigEarthNetInfo.NAME
+    multilabel = True
+
+    def __init__(
+        self,
+        root: str | Path,
+        csv: str | Path,
+        *,
+        labels: Literal["none", "error", "skip"] = "none",
+        image_size: int = IMAGE_SIZE,
+        crop: Literal["center", "resize"] = "center",
+        statistics: BandStatistics = BigEarthNetInfo.STATISTICS,
+        published_behaviour: bool = False,
+        all_classes: bool = False,
+    ) -> None:
+        self.root = dataset_folder(root, "bigearthnet-l")
+        ids = read_split(csv, Path(root))
+        super().__init__(ids, image_size, crop, statistics, published_behaviour)
+        self.classes = BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES
+        for patch_id in ids:
+            try:
+                parse_patch_id(patch_id)
+            except DataError as error:
+                raise DataError(f"{csv}: {error}") from None
+        _require_files(self.root / "images", [f"{patch_id}.tif" for patch_id in ids])
+        if labels != "none":
+            self._read_labels(skip_missing=labels == "skip", all_classes=all_classes)
+
+    def path_of(self, index: int) -> Path:
+        return self.root / "images" / f"{self.ids[index]}.tif"
+
+    def read(self, indices: Sequence[int]) -> RawBatch:
+        """Pixels and metadata of some patches; see `PatchDataset.read`."""
+        least = self.image_size if self.crop == "center" else MIN_RESIZED
+        paths = [self.path_of(index) for index in indices]
+        with rasterio.Env(**GDAL_OPTIONS):
+            patches = [read_patch(path, len(BANDS), len(BANDS), least) for path in paths]
+            lat, lon = centers_to_lat_lon(patches, [str(path) for path in paths])
+        times = [parse_patch_id(self.ids[index]) for index in indices]
+        meta = encode_metadata(
+            [time.week for time in times], [time.hour(self.published_behaviour) for time in times], lat, lon
+        )
+        return RawBatch(np.stack([self._square(patch) for patch in patches]), meta)
+
+    def _square(self, patch: RawPatch) -> np.ndarray:
+        if self.crop == "center":
+            return center_crop(patch.pixels, self.image_size)
+        return resize(patch.pixels, self.image_size, self.published_behaviour)
+
+    def _read_labels(self, skip_missing: bool, all_classes: bool) -> None:
+        """Fill `labels`, dropping the patches without a label file where that is allowed."""
+        folder = self.root / "labels"
+        present = _names_in(folder)
+        lacking = [patch_id for patch_id in self.ids if _label_name(patch_id) not in present]
+        if lacking and not skip_missing:
+            raise DataError(
+                f"{folder}: {len(lacking)} patches have no label file ({list_some(lacking)}); "
+                "add them, or set data.missing_labels: skip"
+            )
+        self.skipped_labels = lacking
+        left_out = set(lacking)
+        self.ids = [patch_id for patch_id in self.ids if patch_id not in left_out]
+        if not self.ids:
+            raise DataError(f"{folder}: none of the split's patches has a label file")
+        bar = tqdm(self.ids, desc="reading labels", leave=False, disable=None)
+        rows = [read_labels(folder / _label_name(patch_id), all_classes) for patch_id in bar]
+        self.labels = torch.stack(rows)
+
+
+def read_labels(path: Path, all_classes: bool = False) -> Tensor:
+    """A label file as a multi-hot int64 vector over the 19 classes, or the 43 of CORINE.
+
+    CORINE classes that are in none of the 19 are dropped, so a patch may have no label at all.
+
+    Raises:
+        DataError: naming the file, when it cannot be read or holds an unknown label.
+    """
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        corine = [_CORINE_INDEX[name] for name in names]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise DataError(f"{path}: is not a label file (JSON with a list under 'labels')") from error
+    except KeyError as error:
+        if error.args[0] == "labels":
+            raise DataError(f"{path}: is not a label file (JSON with a list under 'labels')") from error
+        raise DataError(f"{path}: unknown label {error.args[0]!r}; expected CORINE level-3 names") from error
+    vector = torch.zeros(len(BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES), dtype=torch.int64)
+    for index in corine:
+        if all_classes:
+            vector[index] = 1
+        elif index in BigEarthNetInfo.CORINE_TO_CLASS:
+            vector[BigEarthNetInfo.CORINE_TO_CLASS[index]] = 1
+    return vector
+
+
+_CORINE_INDEX = {name: index for index, name in enumerate(BigEarthNetInfo.CORINE)}
+
+
+def _label_name(patch_id: str) -> str:
+    return f"{patch_id}_labels_metadata.json"
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise DataError(f"{folder}: cannot list the folder ({error.strerror}); check dataset_path") from error
+
+
+def _require_files(folder: Path, names: list[str]) -> None:
+    present = _names_in(folder)
+    if missing := [name for name in names if name not in present]:
+        raise DataError(f"{folder}: {len(missing)} of {len(names)} files are missing: {list_some(missing)}")

@@ -1,0 +1,86 @@
+"""EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780): one of ten classes, no date, no place to be trusted.
+
+Layout: `<Class>/<Class>_N.tif` with 8 bands of about 22 x 22 pixels, split files with lines `<Class>_N.jpg`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+import torch
+
+from datasets.geotiff import GDAL_OPTIONS, read_patch
+from datasets.patches import PatchDataset, RawBatch, dataset_folder, read_split
+from transformation.transformer import center_crop, resize
+from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
+from utils.data_utils import list_some
+from utils.errors import DataError
+
+MIN_RESIZED = 8
+"""Least side that `crop="resize"` accepts, pixels."""
+
+
+class EuroSATDatasetLS(PatchDataset):
+    """EuroSAT-Landsat patches, without metadata.
+
+    Args:
+        root: the folder with one folder per class (or the one above, holding `eurosat-l/`).
+        split_file: lines `<Class>_N.jpg`; a relative path may be inside `root`.
+        image_size: side of the patches returned, pixels.
+        crop: "resize" scales the small patches up, as Landsat-Bench and the published code do.
+        statistics: for the z-scores; EuroSAT-Landsat's own by default, BigEarthNet-Landsat's as published.
+        published_behaviour: resized values are truncated, fill pixels treated as data, BigEarthNet's statistics used.
+
+    Raises:
+        DataError: listing the split entries that match no file.
+    """
+
+    name = EuroSATInfo.NAME
+    multilabel = False
+    classes = EuroSATInfo.CLASSES
+
+    def __init__(
+        self,
+        root: str | Path,
+        split_file: str | Path,
+        *,
+        image_size: int = IMAGE_SIZE,
+        crop: Literal["center", "resize"] = "resize",
+        statistics: BandStatistics | None = None,
+        published_behaviour: bool = False,
+    ) -> None:
+        self.root = dataset_folder(root, "eurosat-l")
+        names = [Path(name).stem for name in read_split(split_file, Path(root))]
+        if statistics is None:
+            statistics = BigEarthNetInfo.STATISTICS if published_behaviour else EuroSATInfo.STATISTICS
+        super().__init__(names, image_size, crop, statistics, published_behaviour)
+        present = {path.stem for name in self.classes for path in (self.root / name).glob("*.tif")}
+        if unmatched := [name for name in names if name not in present or _class_of(name) not in self.classes]:
+            raise DataError(
+                f"{split_file}: {len(unmatched)} of {len(names)} entries match no file "
+                f"{self.root}/<Class>/<Class>_N.tif: {list_some(unmatched)}"
+            )
+        self.labels = torch.tensor([self.classes.index(_class_of(name)) for name in names])
+
+    def path_of(self, index: int) -> Path:
+        name = self.ids[index]
+        return self.root / _class_of(name) / f"{name}.tif"
+
+    def read(self, indices: Sequence[int]) -> RawBatch:
+        """Pixels of some patches; see `PatchDataset.read`."""
+        least = self.image_size if self.crop == "center" else MIN_RESIZED
+        with rasterio.Env(**GDAL_OPTIONS):
+            patches = [
+                read_patch(self.path_of(index), len(EuroSATInfo.FILE_BANDS), len(BANDS), least) for index in indices
+            ]
+        if self.crop == "center":
+            return RawBatch(np.stack([center_crop(patch.pixels, self.image_size) for patch in patches]), None)
+        squares = [resize(patch.pixels, self.image_size, self.published_behaviour) for patch in patches]
+        return RawBatch(np.stack(squares), None)
+
+
+def _class_of(name: str) -> str:
+    """`AnnualCrop_17` is an AnnualCrop."""
+    return name.rpartition("_")[0]

@@ -1,0 +1,211 @@
+"""What every patch dataset is: ids, pixels in batches, a fingerprint; and the types that carry a sample and a batch."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import BandStatistics
+from utils.data_utils import list_some
+from utils.errors import DataError
+
+HASHED_FILES = 4096
+"""Up to so many files a fingerprint reads whole; of larger datasets, so many evenly spread ones."""
+
+
+class Sample(NamedTuple):
+    """One patch."""
+
+    image: Tensor
+    """(C, H, W) float32, normalised; 0 on fill pixels."""
+    meta: Tensor | None
+    """(4, 2) sin/cos of week, hour, latitude, longitude; None where the dataset has no metadata."""
+    valid: Tensor
+    """(H, W) bool; False on fill pixels."""
+    label: Tensor | None
+    """() class index, or (L,) multi-hot; None where labels were not asked for."""
+    id: str
+
+
+class Batch(NamedTuple):
+    """B patches; fields as in `Sample` with a leading dimension."""
+
+    images: Tensor
+    meta: Tensor | None
+    valid: Tensor
+    labels: Tensor | None
+    ids: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its tensors on `device`."""
+        return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
+
+    def select(self, rows: Tensor) -> "Batch":
+        """The given rows only (B,) bool."""
+        kept = rows.tolist()
+        fields = (value[rows] if isinstance(value, Tensor) else value for value in self[:4])
+        return Batch(*fields, ids=[name for name, keep in zip(self.ids, kept, strict=True) if keep])
+
+
+class RawBatch(NamedTuple):
+    """Patches as stored, cropped to the model's size."""
+
+    pixels: np.ndarray
+    """(B, C, S, S) uint16"""
+    meta: np.ndarray | None
+    """(B, 4, 2) float32"""
+
+
+class PatchDataset(Dataset[Sample]):
+    """A list of patches in files. Subclasses give `read`, `path_of` and the attributes below.
+
+    Attributes:
+        name: the dataset's name in a config.
+        ids: one per patch, in split order.
+        classes: class names in label order.
+        multilabel: whether a label is multi-hot.
+        labels: (N,) or (N, L) int64, or None where they were not asked for.
+        skipped_labels: ids left out because they have no label file.
+        normalize: stored numbers to z-scores.
+        crop: how patches reach the model's size, "center" or "resize".
+        image_size: side in pixels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    multilabel: bool
+
+    def __init__(
+        self, ids: list[str], image_size: int, crop: str, statistics: BandStatistics, published_behaviour: bool
+    ) -> None:
+        self.ids = ids
+        self.labels: Tensor | None = None
+        self.skipped_labels: list[str] = []
+        self.image_size, self.crop = image_size, crop
+        self.published_behaviour = published_behaviour
+        self.normalize = ZScoreNormalize(statistics, fill_is_data=published_behaviour)
+        self._held: RawBatch | None = None
+
+    def path_of(self, index: int) -> Path:
+        """The file of one patch."""
+        raise NotImplementedError
+
+    def read(self, indices: Sequence[int]) -> RawBatch:
+        """Read patches from their files. Raises DataError naming the first bad file."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The patches at `indices`, normalised."""
+        raw = self._gather(indices)
+        images, valid = self.normalize(torch.from_numpy(raw.pixels))
+        meta = None if raw.meta is None else torch.from_numpy(raw.meta)
+        labels = None if self.labels is None else self.labels[torch.as_tensor(indices)]
+        return Batch(images, meta, valid, labels, [self.ids[index] for index in indices])
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"patch {index} of {len(self)}")
+        batch = self.batch([index % len(self)])
+        return Sample(*(None if value is None else value[0] for value in batch))
+
+    def _gather(self, indices: Sequence[int]) -> RawBatch:
+        if self._held is None:
+            return self.read(indices)
+        rows = np.asarray(indices)
+        meta = None if self._held.meta is None else self._held.meta[rows]
+        return RawBatch(self._held.pixels[rows], meta)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the stored numbers are held in memory."""
+        return self._held is not None
+
+    def hold_in_memory(self, most_bytes: int, threads: int = 2) -> bool:
+        """Read every patch once and keep the stored numbers, if they fit into `most_bytes`; True if they do.
+
+        A bar shows the progress on a terminal.
+        """
+        first = self.read([0])
+        if self._held is None and first.pixels.nbytes * len(self) > most_bytes:
+            return False
+        chunks = [range(start, min(start + 32, len(self))) for start in range(0, len(self), 32)]
+        with ThreadPoolExecutor(threads) as pool:
+            reads = pool.map(self.read, chunks)
+            parts = list(tqdm(reads, total=len(chunks), desc="reading patches", leave=False, disable=None))
+        meta = None if first.meta is None else np.concatenate([part.meta for part in parts])
+        self._held = RawBatch(np.concatenate([part.pixels for part in parts]), meta)
+        return True
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of what the pixels depend on: ids in order, crop, file sizes, and the bytes of the files.
+
+        Of more than `HASHED_FILES` files, the bytes of so many evenly spread ones count.
+        """
+        paths = [self.path_of(index) for index in range(len(self))]
+        try:
+            sizes = [path.stat().st_size for path in paths]
+            digest = hashlib.sha256(
+                json.dumps([self.name, self.crop, self.image_size, self.published_behaviour, self.ids, sizes]).encode()
+            )
+            for index in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), HASHED_FILES)).astype(int)):
+                digest.update(paths[index].read_bytes())
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        return digest.hexdigest()
+
+
+def read_split(path: str | Path, folder: Path) -> list[str]:
+    """The non-empty lines of a split file's first column, in order.
+
+    Args:
+        path: the split file; a relative path is looked up from here, then inside `folder`.
+        folder: the dataset's folder.
+
+    Raises:
+        DataError: when it is missing, empty, not text, or names a patch twice or with a path in it.
+    """
+    path = Path(path)
+    if not path.is_absolute() and not path.exists() and (folder / path).exists():
+        path = folder / path
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not a text file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the split file ({error.strerror})") from error
+    names = [line.split(",")[0].strip().strip('"') for line in lines]
+    if names and names[0] == "0":  # the header that pandas writes for a nameless column
+        names = names[1:]
+    names = [name for name in names if name]
+    if not names:
+        raise DataError(f"{path}: lists no patches")
+    if unsafe := [name for name in names if "/" in name or "\\" in name or ".." in name]:
+        raise DataError(f"{path}: holds paths instead of patch names: {list_some(unsafe)}")
+    seen: set[str] = set()
+    if twice := [name for name in names if name in seen or seen.add(name)]:
+        raise DataError(f"{path}: lists {len(twice)} patches twice: {list_some(twice)}")
+    return names
+
+
+def dataset_folder(path: str | Path, wrapped: str) -> Path:
+    """The dataset's folder: `path`, or `path/wrapped` where the archive was unpacked with its top folder.
+
+    Raises:
+        DataError: when `path` is no folder.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; set dataset_path to where the dataset was unpacked")
+    return folder / wrapped if (folder / wrapped).is_dir() else folder

@@ -1,0 +1,171 @@
+"""Reconstruction metrics of a model and of the baselines, on the same masks, the same numbers at every run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.loader import BatchLoader
+from datasets.patches import Batch
+from eval.baselines import BASELINES
+from models.losses import LossWeights, PatchErrors, patch_errors, total_balance
+from models.masking import Masking, keep_all, patchify, random_masking
+from models.moe_mae import MOEMAE
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.randomness import generator
+
+
+@dataclass
+class Mean:
+    """A running weighted mean."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def add(self, value: float, weight: float) -> None:
+        self.total += value * weight
+        self.weight += weight
+
+    @property
+    def value(self) -> float:
+        """0 where nothing was counted."""
+        return self.total / self.weight if self.weight else 0.0
+
+
+def evaluation_masking(batch: Batch, model: MOEMAE, seed: int) -> Masking:
+    """The mask of each patch, a function of (seed, its id): whatever the batch size and the order."""
+    patches = model.config.num_patches
+    noise = [torch.rand(patches, generator=generator(seed, "evaluation mask", name)) for name in batch.ids]
+    return random_masking(torch.stack(noise).to(batch.images.device), model.config.mask_ratio)
+
+
+@torch.no_grad()
+def validation_losses(model: MOEMAE, loader: BatchLoader, seed: int, weights: LossWeights) -> dict[str, float]:
+    """Masked, visible, balance and total loss over a split, without routing noise; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    losses = _LossMeans(model.config.published_behaviour)
+    for batch in tqdm(loader.batches(), total=len(loader), desc="validation", leave=False, disable=None):
+        if batch.ids:
+            masking = evaluation_masking(batch, model, seed)
+            predicted, encoded = model(batch.images, batch.meta, masking)
+            errors = patch_errors(predicted, batch.images, batch.valid, model.config.patch_size)
+            losses.add(errors, masking.mask, total_balance(encoded, model.config.published_behaviour))
+    model.train(was_training)
+    return losses.values(weights)
+
+
+@torch.no_grad()
+def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weights: LossWeights) -> dict[str, Any]:
+    """Everything `eval_mae.py` reports about a split.
+
+    Args:
+        model: in evaluation mode.
+        loader: the split's batches.
+        seed: of the masks.
+        weights: of the visible and the balance term in the total loss.
+
+    Returns:
+        `masked_loss, visible_loss, balance_loss, total_loss` (squared error summed over a patch's values, z-scores);
+        `full_loss` (mean squared error at mask ratio 0); `psnr` per band on masked pixels, dB, reflectance clipped to
+        0-1, peak 1; `baselines` with masked loss and PSNR of each; `patches` and `skipped_fill`.
+    """
+    losses = _LossMeans(model.config.published_behaviour)
+    full, patches = Mean(), 0
+    psnr = {name: PSNR(loader.dataset.normalize) for name in ("model", *BASELINES)}
+    baseline_losses = {name: Mean() for name in BASELINES}
+    for batch in tqdm(loader.batches(), total=len(loader), desc="evaluating", leave=False, disable=None):
+        if not batch.ids:
+            continue
+        patches += len(batch.ids)
+        masking = evaluation_masking(batch, model, seed)
+        p = model.config.patch_size
+        predicted, encoded = model(batch.images, batch.meta, masking)
+        errors = patch_errors(predicted, batch.images, batch.valid, p)
+        losses.add(errors, masking.mask, total_balance(encoded, model.config.published_behaviour))
+        psnr["model"].add(predicted, batch, masking.mask, p)
+        for name, baseline in BASELINES.items():
+            guess = baseline(batch.images, batch.valid, masking.mask, p)
+            guess_errors = patch_errors(guess, batch.images, batch.valid, p)
+            losses.add_to(baseline_losses[name], guess_errors, masking.mask)
+            psnr[name].add(guess, batch, masking.mask, p)
+        whole, _ = model(
+            batch.images, batch.meta, keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
+        )
+        whole_errors = patch_errors(whole, batch.images, batch.valid, p)
+        losses.add_to(full, whole_errors, torch.ones_like(masking.mask), 1.0 / model.config.patch_values)
+    found = losses.values(weights)
+    return {
+        "masked_loss": found["val_m_loss"],
+        "visible_loss": found["val_um_loss"],
+        "balance_loss": found["val_moe_loss"],
+        "total_loss": found["val_loss"],
+        "full_loss": full.value,
+        "psnr": psnr["model"].per_band(),
+        "baselines": {
+            name: {"masked_loss": baseline_losses[name].value, "psnr": psnr[name].per_band()} for name in BASELINES
+        },
+        "patches": patches,
+        "skipped_fill": loader.skipped_fill,
+    }
+
+
+class _LossMeans:
+    """Averages over a split: every valid pixel counts once; as published, every batch counts once."""
+
+    def __init__(self, published_behaviour: bool) -> None:
+        self.per_batch = published_behaviour
+        self.masked, self.visible, self.balance = Mean(), Mean(), Mean()
+
+    def add(self, errors: PatchErrors, mask: Tensor, balance: Tensor) -> None:
+        self.add_to(self.masked, errors, mask)
+        self.add_to(self.visible, errors, 1.0 - mask)
+        self.balance.add(balance.item(), 1.0 if self.per_batch else mask.shape[0])
+
+    def add_to(self, mean: Mean, errors: PatchErrors, selected: Tensor, scale: float = 1.0) -> None:
+        """Count the mean of `errors` over the `selected` patches."""
+        weight = 1.0 if self.per_batch else (errors.weight * selected).sum().item()
+        mean.add(errors.mean(selected).item() * scale, weight)
+
+    def values(self, weights: LossWeights) -> dict[str, float]:
+        masked, visible, balance = self.masked.value, self.visible.value, self.balance.value
+        total = masked + weights.visible * visible + weights.balance * balance
+        return {"val_loss": total, "val_m_loss": masked, "val_um_loss": visible, "val_moe_loss": balance}
+
+
+class PSNR:
+    """Peak signal-to-noise ratio per band over masked valid pixels, from the squared error pooled over the split.
+
+    Reflectance = DN * 0.0000275 - 0.2, clipped to 0-1; the peak is 1.
+    """
+
+    def __init__(self, normalize: ZScoreNormalize) -> None:
+        self.normalize = normalize
+        self.squared = torch.zeros(len(BANDS), dtype=torch.float64)
+        self.pixels = 0.0
+
+    def add(self, predicted: Tensor, batch: Batch, mask: Tensor, patch_size: int) -> None:
+        """Count the masked patches of (B, N, C * p * p) predictions."""
+        B, N, _ = predicted.shape
+        target = self._reflectance(patchify(batch.images, patch_size).view(B, N, len(BANDS), -1))
+        guess = self._reflectance(predicted.view(B, N, len(BANDS), -1))
+        counted = patchify(batch.valid.unsqueeze(1).float(), patch_size) * mask.unsqueeze(-1)  # (B, N, p * p)
+        self.squared += ((guess - target).square() * counted.unsqueeze(2)).sum(dim=(0, 1, 3)).double().cpu()
+        self.pixels += counted.sum().item()
+
+    def per_band(self) -> dict[str, float | None]:
+        """dB; None where nothing was masked or nothing was wrong."""
+        errors = (self.squared / max(self.pixels, 1.0)).tolist()
+        return {
+            band: -10.0 * torch.tensor(error).log10().item() if error > 0 else None
+            for band, error in zip(BANDS, errors, strict=True)
+        }
+
+    def _reflectance(self, patches: Tensor) -> Tensor:
+        """(..., C, p * p) z-scores to reflectance."""
+        mean, std = self.normalize.mean.squeeze(-1), self.normalize.std.squeeze(-1)
+        numbers = patches.float() * std.to(patches.device) + mean.to(patches.device)
+        return (numbers * REFLECTANCE_SCALE + REFLECTANCE_OFFSET).clamp(0.0, 1.0)

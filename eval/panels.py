@@ -1,0 +1,69 @@
+"""Pictures of reconstructions, on the masks that the metrics were computed on."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.patches import Batch, PatchDataset
+from eval.baselines import inverse_distance
+from eval.evaluate_mae import evaluation_masking
+from models.masking import keep_all, patchify, unpatchify
+from models.moe_mae import MOEMAE
+from utils.analysis_utils import plot_reconstructions, save_figure
+
+
+@torch.no_grad()
+def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: int, folder: Path) -> Path:
+    """Original, masked, reconstruction and interpolation of `count` evenly spread patches, one shared stretch a row.
+
+    Visible patches show the original in both reconstructions.
+    """
+    batch = _some(model, dataset, count)
+    masking = evaluation_masking(batch, model, seed)
+    p, C = model.config.patch_size, model.config.in_channels
+    predicted, _ = model(batch.images, batch.meta, masking)
+    interpolated = inverse_distance(batch.images, batch.valid, masking.mask, p)
+    original = patchify(batch.images, p)
+    removed = masking.mask.bool().unsqueeze(-1)
+    columns = {
+        "original": original,
+        "masked": original.masked_fill(removed, float("nan")),
+        "reconstruction": torch.where(removed, predicted, original),
+        "interpolation": torch.where(removed, interpolated, original),
+    }
+    title = f"Masked reconstruction ({model.config.mask_ratio:.0%} of the patches removed)"
+    images = {name: _numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
+    return _save(images, batch, title, folder / "reconstructions_masked.png")
+
+
+@torch.no_grad()
+def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: Path) -> Path:
+    """Original and the reconstruction that sees every patch, of `count` evenly spread patches."""
+    batch = _some(model, dataset, count)
+    everything = keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
+    predicted, _ = model(batch.images, batch.meta, everything)
+    rebuilt = unpatchify(predicted, model.config.patch_size, model.config.in_channels)
+    images = {
+        "original": _numbers(batch.images, batch, dataset),
+        "reconstruction": _numbers(rebuilt, batch, dataset),
+    }
+    return _save(images, batch, "Reconstruction of unmasked patches", folder / "reconstructions_full.png")
+
+
+def _some(model: MOEMAE, dataset: PatchDataset, count: int) -> Batch:
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
+    device = next(model.parameters()).device
+    return dataset.batch(indices.tolist()).to(device)
+
+
+def _numbers(images: Tensor, batch: Batch, dataset: PatchDataset) -> np.ndarray:
+    """Z-scores to stored numbers with fill as NaN: (B, C, H, W)."""
+    numbers = dataset.normalize.invert(images.cpu().float())
+    return numbers.masked_fill(~batch.valid.cpu().unsqueeze(1), float("nan")).numpy()
+
+
+def _save(images: dict[str, np.ndarray], batch: Batch, title: str, path: Path) -> Path:
+    rows = [{name: values[i] for name, values in images.items()} for i in range(len(batch.ids))]
+    return save_figure(plot_reconstructions(rows, batch.ids, title), path)

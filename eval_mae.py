@@ -1,0 +1,93 @@
+"""Evaluate the reconstruction: `python eval_mae.py --config_yaml configs/eval_moe_mae.yaml`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Config, read_config
+from datasets.loader import MEMORY_LIMIT, BatchLoader, build_dataset
+from eval.evaluate_mae import evaluate_reconstruction
+from eval.panels import save_full_panels, save_masked_panels
+from models.checkpoint import load_model
+from models.losses import LossWeights
+from utils.config import config_parser
+from utils.devices import select_device
+from utils.errors import run_script
+from utils.files import check_writable, sha256, write_json
+from utils.provenance import provenance
+
+PANELS = 8
+"""Patches in a picture, where the config only says that there should be one."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Validate the config, evaluate, write `metrics.json` and the panels; returns the exit code."""
+    parser = config_parser(
+        "Reconstruction losses and PSNR of a checkpoint, beside baselines on the same masks.",
+        reads="sections model, data, eval",
+    )
+    arguments = parser.parse_args(argv)
+    required = ("model.checkpoint_path", "data.dataset_path", "data.dataset_csv")
+    config = read_config(arguments.config_yaml, arguments.overrides, required)
+    folder = check_writable(config.eval.reconstructions_dir)
+    device = select_device(config.model.device)
+    section, data = config.model, config.data
+    model = load_model(
+        section.checkpoint_path, {"size": section.size, **section.numbers()}, config.published_behaviour, device
+    )
+    dataset = build_dataset(
+        data.dataset,
+        data.dataset_path,
+        data.dataset_csv,
+        image_size=model.config.img_size,
+        crop=data.crop,
+        statistics=data.statistics,
+        published_behaviour=model.config.published_behaviour,
+    )
+    dataset.hold_in_memory(MEMORY_LIMIT)
+    loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)
+    weights = LossWeights(config.training.visible_weight, config.training.balance_weight)
+    metrics = evaluate_reconstruction(model, loader, config.eval.seed, weights)
+
+    pictures = []
+    if count := _panels(config.eval.save_reconstructions_masked):
+        pictures.append(save_masked_panels(model, dataset, count, config.eval.seed, folder))
+    if count := _panels(config.eval.save_reconstructions_full):
+        pictures.append(save_full_panels(model, dataset, count, folder))
+    path = write_json(folder / "metrics.json", {**metrics, **_origin(config, model.config.mask_ratio, device)})
+    _print_summary(metrics)
+    print("\n".join(["written:", *(f"  {item}" for item in [path, *pictures])]))
+    return 0
+
+
+def _panels(asked: bool | int) -> int:
+    return PANELS * asked if isinstance(asked, bool) else asked
+
+
+def _origin(config: Config, mask_ratio: float, device: Any) -> dict[str, Any]:
+    checkpoint = Path(config.model.checkpoint_path)
+    return {
+        "mask_ratio": mask_ratio,
+        "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "config": config.model_dump(),
+        "provenance": provenance(device),
+    }
+
+
+def _print_summary(metrics: dict[str, Any]) -> None:
+    skipped = f", {metrics['skipped_fill']} all-fill patches left out" if metrics["skipped_fill"] else ""
+    print(f"{metrics['patches']} patches{skipped}")
+    print(
+        f"  masked {metrics['masked_loss']:.3f}  visible {metrics['visible_loss']:.3f}  "
+        f"balance {metrics['balance_loss']:.4f}  total {metrics['total_loss']:.3f}  full {metrics['full_loss']:.4f}"
+    )
+    print("  on the same masks        masked loss   PSNR of red, NIR (dB)")
+    rows = {"this model": metrics, **metrics["baselines"]}
+    for name, row in rows.items():
+        red, nir = (row["psnr"][band] for band in ("SR_B4", "SR_B5"))
+        shown = "  ".join("   -" if value is None else f"{value:4.1f}" for value in (red, nir))
+        print(f"  {name:24s} {row['masked_loss']:11.3f}   {shown}")
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

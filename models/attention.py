@@ -1,0 +1,40 @@
+"""Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with the published head order.
+
+Dimensions: B batch, S sequence, D width, H query heads, G key/value groups, R = H / G heads a group, d head width.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GroupedQueryAttention(nn.Module):
+    """Self-attention in which R query heads share one key/value head.
+
+    Query head h reads group h mod G: heads are *interleaved* over groups. (PyTorch's `enable_gqa` and
+    `repeat_interleave` use h // R.) This is the only place where that order matters.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_groups: int) -> None:
+        super().__init__()
+        if dim % num_heads or num_heads % num_groups:
+            raise ValueError(f"width {dim} must be a multiple of {num_heads} heads, and heads of {num_groups} groups")
+        self.num_heads, self.num_groups, self.head_dim = num_heads, num_groups, dim // num_heads
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, num_groups * self.head_dim)
+        self.v_proj = nn.Linear(dim, num_groups * self.head_dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, D) to (B, S, D)."""
+        B, S, D = x.shape
+        G, d = self.num_groups, self.head_dim
+        R = self.num_heads // G
+        # Head h = r * G + g, so the head axis splits into (R, G). The R heads of a group are laid one after
+        # another along the sequence: each group then attends with R * S queries to its own S keys, and neither
+        # keys nor values are ever repeated.
+        q = self.q_proj(x).view(B, S, R, G, d).permute(0, 3, 2, 1, 4).reshape(B, G, R * S, d)
+        k = self.k_proj(x).view(B, S, G, d).transpose(1, 2)
+        v = self.v_proj(x).view(B, S, G, d).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v)  # scale d ** -0.5
+        out = out.view(B, G, R, S, d).permute(0, 3, 2, 1, 4).reshape(B, S, D)
+        return self.out_proj(out)

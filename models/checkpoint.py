@@ -1,0 +1,264 @@
+"""Checkpoints: one format on disk, the published layout, and a strict conversion to this model and back.
+
+A file holds the published keys (`epoch, model_state, opt_state, scaler_state, best_train_loss`). Ours carry one more
+entry, `moe_mae` (format version, model config, and whatever a training run needs to go on). A file without it is a
+published one and selects `published_behaviour` by itself.
+"""
+
+import hashlib
+import io
+import math
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.config import NUM_PREFIX, SIZES, ModelConfig
+from models.moe_mae import MOEMAE
+from utils.errors import CheckpointError
+from utils.files import atomic_path
+
+FORMAT_VERSION = 1
+EXTRA_KEY = "moe_mae"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint file's content."""
+
+    path: Path
+    config: ModelConfig
+    model_state: dict[str, Tensor]
+    """In this project's parameter names."""
+    published: bool
+    """True for a file without our extra entry."""
+    content: dict[str, Any]
+    """Everything else in the file, by its key."""
+
+    def build(self, device: torch.device | str = "cpu") -> MOEMAE:
+        """The model with these weights, in evaluation mode."""
+        model = MOEMAE(self.config)
+        model.load_state_dict(self.model_state, strict=True)
+        return model.to(device).eval()
+
+
+# --------------------------------------------------------------------------- names
+
+# The published layout keeps one Linear per expert and repeats the shared V and W2 under every expert; this model
+# stacks W (E * d rows) and holds V and W2 once. `patch_embed` is a second name of the encoder's patch projection.
+_STACKED = re.compile(r"^(?P<layer>(?:encoder\.)?(?:decoder_)?layers\.\d+\.moe\.experts)\.W\.(?P<part>weight|bias)$")
+_SHARED = re.compile(r"^(?P<layer>.*\.moe\.experts)\.(?P<name>V|W2)\.(?P<part>weight|bias)$")
+_ALIASES = {f"encoder.patch_proj.{part}": f"patch_embed.{part}" for part in ("weight", "bias")}
+
+
+def _published_names(name: str, config: ModelConfig) -> list[str]:
+    """The published name or names of one of our parameters, in expert order where there are several."""
+    if match := _STACKED.match(name):
+        return [f"{match['layer']}.{e}.W.{match['part']}" for e in range(_experts_of(name, config))]
+    if match := _SHARED.match(name):
+        return [f"{match['layer']}.{e}.{match['name']}.{match['part']}" for e in range(_experts_of(name, config))]
+    return [name, _ALIASES[name]] if name in _ALIASES else [name]
+
+
+def _experts_of(name: str, config: ModelConfig) -> int:
+    if name.startswith("decoder_layers."):
+        return config.decoder_experts
+    return config.experts[int(name.split(".")[2])]
+
+
+def to_published(state: dict[str, Tensor], config: ModelConfig) -> "OrderedDict[str, Tensor]":
+    """This project's state dict in the published layout; repeated entries share memory."""
+    published: OrderedDict[str, Tensor] = OrderedDict()
+    for name, value in state.items():
+        targets = _published_names(name, config)
+        pieces = value.chunk(len(targets)) if _STACKED.match(name) else [value] * len(targets)
+        published.update(zip(targets, pieces, strict=True))
+    return published
+
+
+def from_published(published: dict[str, Tensor], config: ModelConfig, source: str = "model_state") -> dict[str, Tensor]:
+    """A state dict in the published layout as this project's; nothing missing, unexpected or guessed.
+
+    Raises:
+        CheckpointError: naming `source` and the entries that are missing, unexpected, of another shape, or that
+            should be copies of one shared tensor and differ.
+    """
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in MOEMAE(config).state_dict().items()}
+    wanted = {name: _published_names(name, config) for name in shapes}
+    names = {target for targets in wanted.values() for target in targets}
+    _refuse(source, "lacks", sorted(names - published.keys()))
+    _refuse(source, "has unexpected", sorted(published.keys() - names))
+    state, misshapen = {}, []
+    for name, targets in wanted.items():
+        pieces = [published[target] for target in targets]
+        if _STACKED.match(name):
+            value = torch.cat(pieces)
+        else:
+            value = pieces[0]
+            different = [t for t, piece in zip(targets, pieces, strict=True) if not torch.equal(piece, value)]
+            _refuse(source, f"should repeat {targets[0]} but differs in", different)
+        if value.shape != shapes[name]:
+            misshapen.append(f"{targets[0]} {tuple(pieces[0].shape)}")
+        state[name] = value
+    _refuse(source, f"does not fit a model of size {config.size}:", misshapen)
+    return state
+
+
+def _refuse(source: str, problem: str, names: list[str]) -> None:
+    if names:
+        listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        raise CheckpointError(f"{source}: {problem} {listed}")
+
+
+# --------------------------------------------------------------------------- files
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint file, ours or a published one, without ever running code from it.
+
+    Raises:
+        CheckpointError: one line with the path, when the file is missing, truncated, holds pickled objects, or its
+            weights are not those of a model this project can build.
+    """
+    path = Path(path)
+    content = _load(path)
+    state = content.pop("model_state", None)
+    if state is None and "encoder.pos_embed" in content:  # a bare state dict
+        state, content = content, {}
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: holds no model_state; it is not a checkpoint of this model")
+    extra = content.get(EXTRA_KEY)
+    config = infer_config(state, str(path)) if extra is None else _stored_config(extra, path)
+    return Checkpoint(path, config, from_published(state, config, str(path)), extra is None, content)
+
+
+def write_checkpoint(
+    path: str | Path,
+    model: MOEMAE,
+    *,
+    epoch: int,
+    best_train_loss: float,
+    opt_state: dict[str, Any] | None = None,
+    scaler_state: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> str:
+    """Write `model` atomically in the published layout, with our extra entry; returns the SHA-256 of the bytes.
+
+    Args:
+        path: the file.
+        model: its weights and config are stored.
+        epoch: the last finished epoch, counted from 0 as in the published files.
+        best_train_loss: as in the published files.
+        opt_state, scaler_state: what the optimizer and the loss scaler need to go on; empty in files for use only.
+        extra: plain values and tensors to add to our entry.
+    """
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    content = {
+        "epoch": epoch,
+        "model_state": to_published(state, model.config),
+        "opt_state": opt_state or {},
+        "scaler_state": scaler_state or {},
+        "best_train_loss": best_train_loss,
+        EXTRA_KEY: {
+            "version": FORMAT_VERSION,
+            "config": model.config.to_dict(),
+            "published_behaviour": model.config.published_behaviour,
+            **(extra or {}),
+        },
+    }
+    buffer = io.BytesIO()  # torch.save turns a full disk into an internal error; a plain write does not
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; check model.checkpoint_path")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "it holds pickled objects" if zipfile.is_zipfile(path) else "it is not a PyTorch file"
+        raise CheckpointError(f"{path}: refused, {reason}; only tensors and plain values are loaded") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: damaged or truncated; fetch or write it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def _stored_config(extra: Any, path: Path) -> ModelConfig:
+    try:
+        version = extra["version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(f"{path}: written by a newer version (format {version}); update this project")
+        return ModelConfig.from_dict(extra["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its {EXTRA_KEY} entry holds no usable config ({error})") from error
+
+
+def infer_config(state: dict[str, Tensor], source: str = "model_state") -> ModelConfig:
+    """The config of a published file, read from the shapes of its weights.
+
+    Width and depth must be those of a published size, since head counts leave no trace in the shapes.
+
+    Raises:
+        CheckpointError: when they are not.
+    """
+    try:
+        dim, channels, patch, _ = state["encoder.patch_proj.weight"].shape
+        patches = state["encoder.pos_embed"].shape[1] - NUM_PREFIX
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{source}: is not a checkpoint of this model ({error} is missing)") from error
+    depth = len({name.split(".")[2] for name in state if name.startswith("encoder.layers.")})
+    for size, numbers in SIZES.items():
+        if (numbers["embed_dim"], numbers["depth"]) == (dim, depth):
+            return ModelConfig.of_size(
+                size,
+                img_size=math.isqrt(patches) * patch,
+                patch_size=patch,
+                in_channels=channels,
+                published_behaviour=True,
+            )
+    raise CheckpointError(f"{source}: width {dim} and depth {depth} are not those of a published size")
+
+
+def load_model(
+    path: str | Path,
+    asked: dict[str, Any] | None = None,
+    published_behaviour: bool | None = None,
+    device: torch.device | str = "cpu",
+) -> MOEMAE:
+    """The model in a checkpoint file, in evaluation mode.
+
+    Args:
+        path: a file of ours or a published one.
+        asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `mask_ratio` and `dropout`
+            leave no trace in the weights and replace the stored ones; any other difference is an error.
+        published_behaviour: None follows the file: its own setting, or True for a published one.
+        device: where the model goes.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, or when the file holds another model than the one asked for.
+    """
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint.config.to_dict()
+    asked = {key: value for key, value in (asked or {}).items() if value is not None}
+    free = {key: asked.pop(key) for key in ("mask_ratio", "dropout") if key in asked}
+    if isinstance(asked.get("experts"), int):
+        asked["experts"] = [asked["experts"]] * len(stored["experts"])
+    differ = [f"model.{key} is {stored[key]}, not {value}" for key, value in asked.items() if stored[key] != value]
+    if differ:
+        raise CheckpointError(f"{path}: holds another model than the config asks for ({'; '.join(differ)})")
+    if published_behaviour is not None and published_behaviour != checkpoint.config.published_behaviour:
+        print(f"{path}: was trained with published_behaviour: {not published_behaviour}; the config overrides it")
+        free["published_behaviour"] = published_behaviour
+    elif checkpoint.published:
+        print(f"{path}: a published checkpoint; using published_behaviour: true")
+    return checkpoint._replace(config=checkpoint.config.replace(**free)).build(device)

@@ -1,0 +1,149 @@
+"""The numbers that define a model: the three published sizes and what may be changed in them."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+META_FIELDS = ("week", "hour", "lat", "lon")
+"""The metadata tokens, in sequence order; the CLS token follows them."""
+
+NUM_PREFIX = len(META_FIELDS) + 1
+"""Tokens before the patches: metadata and CLS."""
+
+CLS_INDEX = len(META_FIELDS)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Every number that shapes the weights or the forward pass. Sizes are built by `ModelConfig.of_size`.
+
+    Attributes:
+        experts: experts per encoder block; 1 makes a block a plain SwiGLU.
+        dfirsth, dlasth: expert width of the first and the last encoder block; linear in between, rounded down.
+        k: experts chosen per token in the encoder.
+        published_behaviour: load loss, metadata and fill pixels as the released weights were trained with.
+        decoder_*: the decoder, the same in all published sizes.
+    """
+
+    size: str
+    embed_dim: int
+    depth: int
+    num_heads: int
+    num_groups: int
+    dfirsth: int
+    dlasth: int
+    experts: tuple[int, ...]
+    k: int = 2
+    img_size: int = 40
+    patch_size: int = 4
+    in_channels: int = 7
+    mask_ratio: float = 0.75
+    dropout: float = 0.1
+    published_behaviour: bool = False
+    decoder_dim: int = 108
+    decoder_depth: int = 2
+    decoder_heads: int = 6
+    decoder_groups: int = 3
+    decoder_width: int = 54
+    decoder_experts: int = 3
+    decoder_k: int = 2
+
+    @classmethod
+    def of_size(cls, size: str = "S", **overrides: Any) -> "ModelConfig":
+        """A published size, with any field replaced by an override that is not None.
+
+        `experts` may be one number for all blocks or a sequence with one number a block.
+
+        Raises:
+            ValueError: naming every impossible value.
+        """
+        config = cls._unchecked(size, **overrides)
+        if problems := config.problems():
+            raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))
+        return config
+
+    @classmethod
+    def problems_of(cls, size: str, **overrides: Any) -> list[tuple[str, str]]:
+        """What `of_size` would refuse, as (field, sentence)."""
+        return cls._unchecked(size, **overrides).problems()
+
+    @classmethod
+    def _unchecked(cls, size: str, experts: Any = None, **overrides: Any) -> "ModelConfig":
+        if size not in SIZES:
+            raise ValueError(f"size: unknown size {size!r}; choose one of {', '.join(SIZES)}")
+        values = {**SIZES[size], **{key: value for key, value in overrides.items() if value is not None}}
+        return cls(size=size, experts=_experts_per_block(experts, values["depth"]), **values)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of `to_dict`. Raises ValueError or TypeError for anything that is not one."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown model fields {unknown}")
+        config = cls(**{**values, "experts": tuple(values["experts"])})
+        if problems := config.problems():
+            raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for JSON and for checkpoints."""
+        return {**asdict(self), "experts": list(self.experts)}
+
+    def replace(self, **changes: Any) -> "ModelConfig":
+        return replace(self, **changes)
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Every impossible combination as (field, sentence); empty when the model can be built."""
+        found = []
+        if self.img_size % self.patch_size:
+            found.append(("img_size", f"{self.img_size} is not a multiple of patch_size {self.patch_size}"))
+        if self.embed_dim % self.num_heads:
+            found.append(("embed_dim", f"{self.embed_dim} is not a multiple of num_heads {self.num_heads}"))
+        if self.num_heads % self.num_groups:
+            found.append(("num_heads", f"{self.num_heads} is not a multiple of num_groups {self.num_groups}"))
+        if len(self.experts) != self.depth:
+            found.append(("experts", f"{len(self.experts)} numbers given for {self.depth} blocks"))
+        fewest = min((count for count in self.experts if count > 1), default=self.k + 1)
+        if self.k >= fewest:
+            found.append(("k", f"{self.k} must be below the number of experts, {fewest}"))
+        return found
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.img_size // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def num_tokens(self) -> int:
+        """Metadata, CLS and all patches."""
+        return NUM_PREFIX + self.num_patches
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in a patch: C * p * p."""
+        return self.in_channels * self.patch_size**2
+
+    @property
+    def expert_widths(self) -> tuple[int, ...]:
+        """d_i = int((L - 1 - i) / (L - 1) * (first - last)) + last for block i of L."""
+        last = max(self.depth - 1, 1)
+        span = self.dfirsth - self.dlasth
+        return tuple(int((self.depth - 1 - i) / last * span) + self.dlasth for i in range(self.depth))
+
+
+def _experts_per_block(experts: int | list[int] | tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
+    """One number for all blocks, one a block, or by default 3, 4 and 5 by thirds of the depth."""
+    if experts is None:
+        return tuple(3 + min(2, 3 * i // depth) for i in range(depth))
+    return (experts,) * depth if isinstance(experts, int) else tuple(experts)
+
+
+SIZES: dict[str, dict[str, int]] = {
+    "S": {"embed_dim": 144, "depth": 15, "num_heads": 8, "num_groups": 4, "dfirsth": 144, "dlasth": 72},
+    "XS": {"embed_dim": 128, "depth": 12, "num_heads": 8, "num_groups": 4, "dfirsth": 96, "dlasth": 32},
+    "XXS": {"embed_dim": 108, "depth": 9, "num_heads": 6, "num_groups": 3, "dfirsth": 81, "dlasth": 27},
+}
+"""The published sizes: 2.54, 1.38 and 0.82 million parameters with the decoder."""

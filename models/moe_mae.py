@@ -1,0 +1,232 @@
+"""The model of the paper (arXiv:2509.10919), top down: MOEMAE, Encoder, Block.
+
+    pixels ─ patch_proj ─┐
+    week, hour, lat, lon ┴ [4 metadata | CLS | patches] + positions ─ (keep 25 %) ─ 15 blocks ─ norm ─ tokens
+    tokens ─ decoder_embed ─ [prefix | kept patches and mask tokens, in place] ─ 2 blocks ─ norm ─ predicted patches
+
+Dimensions: B batch, N patches, n patches kept, S = 5 + n tokens, D width, C bands, p patch side.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import GroupedQueryAttention
+from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
+from models.masking import Masking
+from models.moe import MoELayer, Routing
+from utils.randomness import derive_seed
+
+
+class Encoded(NamedTuple):
+    """What the encoder made of a batch."""
+
+    tokens: Tensor
+    """(B, 5 + n, D) after the final norm."""
+    pre_norm: Tensor
+    """(B, 5 + n, D) before it: the published embeddings."""
+    routing: tuple[Routing | None, ...]
+    """One per block, over B * (5 + n) tokens; None for a block with one expert."""
+
+    @property
+    def meta(self) -> Tensor:
+        """(B, 4, D)"""
+        return self.tokens[:, :CLS_INDEX]
+
+    @property
+    def cls(self) -> Tensor:
+        """(B, D)"""
+        return self.tokens[:, CLS_INDEX]
+
+    @property
+    def patches(self) -> Tensor:
+        """(B, n, D)"""
+        return self.tokens[:, NUM_PREFIX:]
+
+
+class Block(nn.Module):
+    """x + GQA(LN(x)), then x + MoE(LN(x))."""
+
+    def __init__(
+        self, dim: int, num_heads: int, num_groups: int, width: int, experts: int, k: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = GroupedQueryAttention(dim, num_heads, num_groups)
+        self.norm2 = nn.LayerNorm(dim)
+        self.moe = MoELayer(dim, width, experts, k, dropout)
+
+    def forward(
+        self, x: Tensor, noise: bool, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        """(B, S, D) to (B, S, D) and the block's routing."""
+        x = x + self.attn(self.norm1(x))
+        update, routing = self.moe(self.norm2(x), noise, generator)
+        return x + update, routing
+
+
+class Encoder(nn.Module):
+    """Pixels and metadata to tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D, p = config.embed_dim, config.patch_size
+        self.patch_proj = nn.Conv2d(config.in_channels, D, kernel_size=p, stride=p)
+        self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj = (nn.Linear(2, D) for _ in META_FIELDS)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, D))
+        self.pos_embed = nn.Parameter(torch.empty(1, config.num_tokens, D))
+        self.layers = nn.ModuleList(
+            Block(D, config.num_heads, config.num_groups, width, experts, config.k, config.dropout)
+            for width, experts in zip(config.expert_widths, config.experts, strict=True)
+        )
+        self.norm = nn.LayerNorm(D)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None) -> Tensor:
+        """Tokens with their positions, kept patches only: (B, 5 + n, D)."""
+        patches = self.patch_proj(images).flatten(2).transpose(1, 2) + self.pos_embed[:, NUM_PREFIX:]
+        if ids_keep is not None:
+            patches = patches.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        projections = (self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj)
+        prefix = [project(meta[:, i]) for i, project in enumerate(projections)]
+        prefix = torch.stack([*prefix, self.cls_token[:, 0].expand_as(prefix[0])], dim=1)
+        return torch.cat([prefix + self.pos_embed[:, :NUM_PREFIX], patches], dim=1)
+
+    def forward(
+        self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, noise: bool, generator: torch.Generator | None
+    ) -> Encoded:
+        x = self.embed(images, meta, ids_keep)
+        routing = []
+        for layer in self.layers:
+            x, layer_routing = layer(x, noise, generator)
+            routing.append(layer_routing)
+        return Encoded(self.norm(x), x, tuple(routing))
+
+
+class MOEMAE(nn.Module):
+    """Metadata-aware mixture-of-experts masked autoencoder.
+
+    `encode` is the one way to tokens, with or without a mask; `forward` is the masked autoencoder.
+    The routing noise is on in training mode and off otherwise, unless `noise` says so.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        dim = config.decoder_dim
+        self.decoder_embed = nn.Linear(config.embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.decoder_pos_embed = nn.Parameter(torch.empty(1, config.num_patches, dim))
+        self.decoder_layers = nn.ModuleList(
+            Block(
+                dim,
+                config.decoder_heads,
+                config.decoder_groups,
+                config.decoder_width,
+                config.decoder_experts,
+                config.decoder_k,
+                config.dropout,
+            )
+            for _ in range(config.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(dim)
+        self.decoder_pred = nn.Linear(dim, config.patch_values)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        nn.init.trunc_normal_(self.decoder_pos_embed, std=0.02)
+
+    def encode(
+        self,
+        images: Tensor,
+        meta: Tensor | None = None,
+        ids_keep: Tensor | None = None,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Encoded:
+        """Encode all patches, or only those in `ids_keep`.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            meta: (B, 4, 2) rows (sin, cos) of week, hour, latitude, longitude; None is the missing pair (0, 0).
+            ids_keep: (B, n) patches to encode; None means all, in order.
+            noise: routing noise; None means on in training mode only.
+            generator: source of routing noise and dropout; None means torch's default one.
+
+        Raises:
+            ValueError: when the images or the metadata have another shape than the model's.
+        """
+        config = self.config
+        expected = (config.in_channels, config.img_size, config.img_size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"images have shape {tuple(images.shape)}; this model takes (B, {expected})")
+        if meta is None:
+            meta = images.new_zeros(images.shape[0], len(META_FIELDS), 2)
+        elif tuple(meta.shape) != (images.shape[0], len(META_FIELDS), 2):
+            raise ValueError(
+                f"metadata have shape {tuple(meta.shape)}; expected {(images.shape[0], len(META_FIELDS), 2)}"
+            )
+        return self.encoder(images, meta, ids_keep, self.training if noise is None else noise, generator)
+
+    def decode(
+        self,
+        tokens: Tensor,
+        ids_restore: Tensor,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict every patch: (B, 5 + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
+
+        Mask tokens fill the places of the removed patches; only patches get decoder positions.
+        """
+        B, N = ids_restore.shape
+        x = self.decoder_embed(tokens)
+        prefix, kept = x[:, :NUM_PREFIX], x[:, NUM_PREFIX:]
+        removed = self.mask_token.to(x.dtype).expand(B, N - kept.shape[1], -1)
+        patches = torch.cat([kept, removed], dim=1)
+        patches = patches.gather(1, ids_restore.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        x = torch.cat([prefix, patches + self.decoder_pos_embed], dim=1)
+        for layer in self.decoder_layers:
+            x, _ = layer(x, self.training if noise is None else noise, generator)
+        return self.decoder_pred(self.decoder_norm(x[:, NUM_PREFIX:]))
+
+    def forward(
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        masking: Masking,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Encoded]:
+        """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones."""
+        encoded = self.encode(images, meta, masking.ids_keep, noise=noise, generator=generator)
+        predicted = self.decode(encoded.tokens, masking.ids_restore, noise=noise, generator=generator)
+        return predicted, encoded
+
+
+def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overrides: Any) -> MOEMAE:
+    """A freshly initialised model (PyTorch's defaults; tokens and positions truncated normal, std 0.02).
+
+    Args:
+        size: "S", "XS" or "XXS", or a complete `ModelConfig`.
+        seed: makes the weights a function of it and leaves torch's default generator untouched.
+        overrides: fields of `ModelConfig` that replace the size's.
+
+    Raises:
+        ValueError: naming every impossible value.
+    """
+    config = size.replace(**overrides) if isinstance(size, ModelConfig) else ModelConfig.of_size(size, **overrides)
+    if seed is None:
+        return MOEMAE(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return MOEMAE(config)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Distinct trainable numbers (shared weights count once)."""
+    return sum(parameter.numel() for parameter in module.parameters())

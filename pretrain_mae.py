@@ -1,0 +1,26 @@
+"""Pretrain the masked autoencoder: `python pretrain_mae.py --config_yaml configs/pretrain_moe_mae.yaml [--resume]`."""
+
+import sys
+
+from configs.schema import read_config
+from training.pretrain import Pretraining
+from utils.config import config_parser
+from utils.errors import run_script
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Validate the config, then train; returns the exit code."""
+    parser = config_parser(
+        "Pretrain the metadata-aware mixture-of-experts masked autoencoder.",
+        reads="sections model, training, and data for dataset, crop and statistics",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint that verifies")
+    arguments = parser.parse_args(argv)
+    required = ("training.dataset_path", "training.dataset_csv")
+    config = read_config(arguments.config_yaml, arguments.overrides, required, fresh_model=True)
+
+    return Pretraining(config, resume=arguments.resume).run()
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

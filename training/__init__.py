@@ -1,0 +1,1 @@
+"""Pretraining: one step, the loop around it, and what it leaves on disk."""

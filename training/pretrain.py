@@ -1,0 +1,313 @@
+"""The pretraining loop: epochs of steps, validation, log, checkpoints; stops cleanly and goes on exactly."""
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from configs.schema import Config
+from datasets.loader import MEMORY_LIMIT, BatchLoader, build_dataset, shuffled
+from datasets.patches import PatchDataset
+from eval.evaluate_mae import validation_losses
+from models.checkpoint import EXTRA_KEY, load_model, write_checkpoint
+from models.config import ModelConfig
+from models.losses import LossWeights
+from models.moe_mae import MOEMAE, build_model, count_parameters
+from scheduler.schedulers import WarmupCosineLR
+from training.averages import EpochSums
+from training.run_folder import CSV_COLUMNS, VALIDATION_COLUMNS, RunFolder
+from training.step import StepOptions, train_step
+from utils.analysis_utils import plot_loss_curve, save_figure
+from utils.devices import mixed_precision, select_device
+from utils.errors import CheckpointError
+from utils.files import check_writable, write_json, write_text
+from utils.provenance import device_name, provenance
+
+CURVE_EVERY_SECONDS = 30.0
+"""How often the loss curve is redrawn during a run."""
+
+DEFAULT_METADATA_DROPOUT = 0.1
+"""So that the missing-metadata pair has been seen in training; 0 with `published_behaviour`, where it was not."""
+
+# Keys that may differ between a run and its continuation: they change where things are, not what is computed.
+_FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
+              "save_every_n_steps")  # fmt: skip
+
+
+class Pretraining:
+    """One pretraining run.
+
+    Args:
+        config: validated.
+        resume: go on from the newest checkpoint that verifies, if there is one.
+    """
+
+    def __init__(self, config: Config, resume: bool) -> None:
+        training = config.training
+        self.config = config
+        self.device = select_device(config.model.device)
+        self.model = self._fresh_model().to(self.device)
+        self.folder = RunFolder(training.weight_path, self.model.config.size, training.val_csv is not None)
+        check_writable(self.folder.folder)
+
+        self.train_set = self._dataset(training.dataset_csv)
+        self.val_set = self._dataset(training.val_csv) if training.val_csv else None
+        self.loader = BatchLoader(self.train_set, training.batch_size, training.num_workers, self.device)
+        self.schedule = WarmupCosineLR.by_epochs(
+            training.learning_rate, training.epochs, len(self.loader), training.warmup_fraction
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        autocast = mixed_precision(self.device, training.amp)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast is torch.float16)
+        metadata_dropout = training.metadata_dropout
+        if metadata_dropout is None:
+            metadata_dropout = 0.0 if self.model.config.published_behaviour else DEFAULT_METADATA_DROPOUT
+        self.options = StepOptions(
+            seed=training.seed,
+            weights=LossWeights(training.visible_weight, training.balance_weight),
+            grad_clip=training.grad_clip,
+            metadata_dropout=metadata_dropout,
+            autocast=autocast,
+        )
+        self.fingerprint = self._fingerprint()
+        self.epoch, self.batch_in_epoch = 0, 0
+        self.sums = EpochSums(self.model.config, self.device)
+        self.best_loss, self.best_train_loss = float("inf"), float("inf")
+        self.stop_signal: int | None = None
+        self._curve_drawn = time.monotonic()
+        self._begin(resume)
+
+    # ------------------------------------------------------------------ setting up
+
+    def _fresh_model(self) -> MOEMAE:
+        section, published = self.config.model, self.config.published_behaviour
+        if section.checkpoint_path is None:
+            asked = {**section.numbers(), "published_behaviour": bool(published)}
+            return build_model(ModelConfig.of_size(section.size or "S", **asked), seed=self.config.training.seed)
+        print(f"starting from the weights in {section.checkpoint_path}")
+        return load_model(section.checkpoint_path, {"size": section.size, **section.numbers()}, published)
+
+    def _dataset(self, split: str) -> PatchDataset:
+        data, training = self.config.data, self.config.training
+        dataset = build_dataset(
+            data.dataset,
+            training.dataset_path,
+            split,
+            image_size=self.model.config.img_size,
+            crop=data.crop,
+            statistics=data.statistics,
+            published_behaviour=self.model.config.published_behaviour,
+        )
+        dataset.hold_in_memory(MEMORY_LIMIT)
+        return dataset
+
+    def _fingerprint(self) -> dict[str, str]:
+        found = {"train": self.train_set.fingerprint()}
+        return found if self.val_set is None else {**found, "val": self.val_set.fingerprint()}
+
+    def _recipe(self) -> dict[str, Any]:
+        """Everything that decides what is computed, as plain values."""
+        return {
+            "model": self.model.config.to_dict(),
+            "training": self.config.training.model_dump(exclude=set(_FREE_KEYS)),
+            "data": self.config.data.model_dump(include={"dataset", "crop", "statistics"}),
+        }
+
+    def _begin(self, resume: bool) -> None:
+        found = self.folder.newest() if resume else None
+        if found is None:
+            if resume:
+                print(f"nothing to resume in {self.folder.folder}; starting fresh")
+            self.folder.start_afresh()
+            write_text(self.folder.config, yaml.safe_dump(self.config.model_dump(), sort_keys=False))
+            write_json(self.folder.manifest, self._manifest())
+        else:
+            checkpoint, record = found
+            self._restore(checkpoint.content, record)
+            self.model.load_state_dict(checkpoint.model_state)
+        self._say_what_runs()
+
+    def _restore(self, content: dict[str, Any], record: dict[str, Any]) -> None:
+        """Take up a saved run; refuses another recipe or other data."""
+        saved = content.get(EXTRA_KEY, {}).get("run")
+        if saved is None:
+            raise CheckpointError(f"{self.folder.checkpoint}: holds no training run to go on with")
+        here = str(self.folder.checkpoint)
+        for section, values in self._recipe().items():
+            for key, value in values.items():
+                was = saved["recipe"][section].get(key)
+                if was != value:
+                    raise CheckpointError(
+                        f"{here}: {section}.{key} was {was} in the saved run and is {value} now; "
+                        "set it back, or start afresh without --resume"
+                    )
+        if saved["fingerprint"] != self.fingerprint:
+            raise CheckpointError(
+                f"{here}: was trained on other data than {self.config.training.dataset_path} holds now "
+                "(fingerprints differ); restore the data, or start afresh without --resume"
+            )
+        self.folder.remove_leftovers()
+        self.folder.cut_to(record["log_offsets"])
+        self.optimizer.load_state_dict(content["opt_state"])
+        self.scaler.load_state_dict(content["scaler_state"])
+        self.epoch, self.batch_in_epoch = saved["epoch"], saved["batch_in_epoch"]
+        self.best_loss, self.best_train_loss = saved["best_loss"], content["best_train_loss"]
+        self.sums.restore(saved["sums"])
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            **provenance(self.device),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seed": self.options.seed,
+            "dataset_fingerprint": self.fingerprint,
+            "patches": {"train": len(self.train_set), "val": 0 if self.val_set is None else len(self.val_set)},
+            "parameters": count_parameters(self.model),
+            "recipe": self._recipe(),
+        }
+
+    def _say_what_runs(self) -> None:
+        training, parameters = self.config.training, count_parameters(self.model)
+        precision = str(self.options.autocast or torch.float32).removeprefix("torch.")
+        print(
+            f"pretraining size {self.model.config.size} ({parameters:,} parameters) on {len(self.train_set):,} "
+            f"patches, {training.epochs} epochs of {len(self.loader)} steps, {precision} on {device_name(self.device)}"
+        )
+
+    # ------------------------------------------------------------------ running
+
+    def run(self) -> int:
+        """Train to the end, or until SIGTERM or SIGINT, which save and stop; returns the exit code."""
+        if self.epoch >= self.config.training.epochs:
+            print(f"this run is finished ({self.epoch} epochs); nothing to do")
+            return 0
+        earlier = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while self.epoch < self.config.training.epochs and self.stop_signal is None:
+                self._run_epoch()
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+        self._draw_curve()
+        if self.epoch < self.config.training.epochs:
+            self._save()
+            print(f"stopped by a signal in epoch {self.epoch + 1}; saved. Go on with --resume")
+            return 130 if self.stop_signal == signal.SIGINT else 0
+        print(f"finished; weights in {self.folder.last}, best in {self.folder.best}")
+        return 0
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop_signal = number
+
+    def _run_epoch(self) -> None:
+        steps, training = len(self.loader), self.config.training
+        order = shuffled(len(self.train_set), self.options.seed, self.epoch)
+        started, first_patches = time.monotonic(), self.sums.patches
+        bar = tqdm(
+            total=steps,
+            initial=self.batch_in_epoch,
+            desc=f"epoch {self.epoch + 1}/{training.epochs}",
+            leave=False,
+            disable=None,
+        )
+        self.model.train()
+        for batch in self.loader.batches(order, start=self.batch_in_epoch):
+            step = self.epoch * steps + self.batch_in_epoch
+            if batch.ids:
+                lr = self.schedule(step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = lr
+                result = train_step(self.model, self.optimizer, self.scaler, batch, step, self.options)
+                self.sums.add(result, lr, len(batch.ids))
+                bar.set_postfix(loss=f"{result.losses.total.item():.2f}", refresh=False)
+            self.batch_in_epoch += 1
+            bar.update()
+            if self.stop_signal is not None:
+                break
+            if training.save_every_n_steps and (step + 1) % training.save_every_n_steps == 0:
+                self._save()
+        bar.close()
+        if self.batch_in_epoch == steps:
+            seconds = time.monotonic() - started
+            self._finish_epoch((self.sums.patches - first_patches) / seconds)
+
+    def _finish_epoch(self, throughput: float) -> None:
+        """Validate, log, and write what the epoch earned: best, last, checkpoint."""
+        row = {"epoch": self.epoch + 1, **self.sums.averages()}
+        if self.val_set is not None:
+            training = self.config.training
+            loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
+            row.update(validation_losses(self.model, loader, self.options.seed, self.options.weights))
+        self.folder.append_metrics({key: row[key] for key in (*CSV_COLUMNS, *VALIDATION_COLUMNS) if key in row})
+        entry = {**row, "patches_per_second": round(throughput, 1), "skipped_fill": self.loader.skipped_fill}
+        self.folder.append_log({**entry, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        self._print_row(row, throughput)
+
+        self.best_train_loss = min(self.best_train_loss, row["train_loss"])
+        judged = row.get("val_loss", row["train_loss"])
+        self.epoch, self.batch_in_epoch = self.epoch + 1, 0
+        self.sums = EpochSums(self.model.config, self.device)
+        if judged < self.best_loss:
+            self.best_loss = judged
+            self._write_weights(self.folder.best)
+        finished = self.epoch == self.config.training.epochs
+        if finished:
+            self._write_weights(self.folder.last)
+        if finished or self.epoch % self.config.training.save_every_n_epochs == 0:
+            self._save()
+        if time.monotonic() - self._curve_drawn > CURVE_EVERY_SECONDS:
+            self._draw_curve()
+
+    def _print_row(self, row: dict[str, Any], throughput: float) -> None:
+        validation = f"  val {row['val_loss']:8.3f}" if "val_loss" in row else ""
+        print(
+            f"epoch {row['epoch']:4d}  loss {row['train_loss']:8.3f}  masked {row['train_m_loss']:8.3f}{validation}"
+            f"  lr {row['avg_lr']:.2e}  {throughput:7.0f} patches/s",
+            flush=True,
+        )
+
+    # ------------------------------------------------------------------ writing
+
+    def _save(self) -> None:
+        offsets = self.folder.offsets()
+        record = {
+            "epoch": self.epoch,
+            "batch_in_epoch": self.batch_in_epoch,
+            "seed": self.options.seed,
+            "dataset_fingerprint": self.fingerprint,
+            "log_offsets": offsets,
+            "recipe": self._recipe(),
+        }
+        run = {
+            "recipe": self._recipe(),
+            "fingerprint": self.fingerprint,
+            "epoch": self.epoch,
+            "batch_in_epoch": self.batch_in_epoch,
+            "best_loss": self.best_loss,
+            "sums": self.sums.state(),
+        }
+        self.folder.save(
+            self.model,
+            record,
+            epoch=self.epoch - 1,
+            best_train_loss=self.best_train_loss,
+            opt_state=self.optimizer.state_dict(),
+            scaler_state=self.scaler.state_dict(),
+            extra={"run": run},
+        )
+
+    def _write_weights(self, path: Path) -> None:
+        write_checkpoint(path, self.model, epoch=self.epoch - 1, best_train_loss=self.best_train_loss)
+
+    def _draw_curve(self) -> None:
+        save_figure(plot_loss_curve(self.folder.metrics), self.folder.curve)
+        self._curve_drawn = time.monotonic()

@@ -1,0 +1,1 @@
+"""Pixels as stored to pixels as the model wants them."""

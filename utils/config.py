@@ -1,0 +1,209 @@
+"""YAML and overrides to a validated config: every problem at once, each with its path and a cure.
+
+Generic: the keys themselves are declared as pydantic models in `configs/schema.py`.
+"""
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from utils.errors import ConfigError
+
+S = TypeVar("S", bound=BaseModel)
+Problem = tuple[str, str]
+"""(path of the key, what is wrong with it)"""
+
+
+class Section(BaseModel):
+    """A mapping in a config file: no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 3e-4 as a number and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
+    list("-+.0123456789"),
+)
+
+
+def config_parser(description: str, reads: str) -> argparse.ArgumentParser:
+    """The command line that all YAML scripts share: `--config_yaml FILE`, `--set key.sub=value`, `--help`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config_yaml", required=True, metavar="FILE", help=f"the configuration ({reads})")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="replace one value of the configuration; the value is YAML; may be repeated",
+    )
+    return parser
+
+
+def load_config(
+    schema: type[S],
+    path: str | Path,
+    overrides: list[str],
+    check: Callable[[S, set[str]], Iterator[Problem]],
+) -> S:
+    """Read, override and validate a configuration.
+
+    Args:
+        schema: the declared keys.
+        path: a YAML file.
+        overrides: `key.sub=value` texts, applied in order; values are YAML.
+        check: yields problems between several values; it is given the config, and the paths of the keys that are
+            already known to be wrong and stand at their defaults.
+
+    Raises:
+        ConfigError: listing every problem, each with its path.
+    """
+    values = _read_yaml(Path(path))
+    problems: list[Problem] = []
+    for override in overrides:
+        problems += _apply_override(values, override)
+    config, found = _validate(schema, values)
+    problems += found
+    problems += check(config, {key for key, _ in problems})
+    if problems:
+        lines = "".join(f"\n  {key}: {text}" for key, text in problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{path}: {count}{lines}")
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not a text file in UTF-8") from error
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}:{where} is not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no mapping of keys to values")
+    # An empty section (`eval:` with nothing below) means its defaults.
+    return {key: {} if value is None else value for key, value in values.items()}
+
+
+def _apply_override(values: dict[str, Any], override: str) -> list[Problem]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        return [("--set", f"{override!r} is not of the form key.sub=value")]
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return [(f"--set {key}", f"{text!r} is not a YAML value")]
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            return [(f"--set {key}", f"{parent} is a value, not a section")]
+    values[last] = value
+    return []
+
+
+def _validate(schema: type[S], values: dict[str, Any]) -> tuple[S, list[Problem]]:
+    """The config and its problems; wrong values are dropped, so that what depends on others can be checked too."""
+    problems: list[Problem] = []
+    while True:
+        try:
+            return schema.model_validate(values), problems
+        except ValidationError as error:
+            seen = set()
+            for item in error.errors():
+                location = _location(schema, item["loc"])
+                path = ".".join(location)
+                if path not in seen:  # a union reports one error per branch
+                    seen.add(path)
+                    problems.append((path, _sentence(schema, location, item, error)))
+            values = _without(values, seen)
+
+
+def _location(schema: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The part of a pydantic location that the user wrote: union branches and list indices are cut off."""
+    kept: list[str] = []
+    current: type[BaseModel] | None = schema
+    for part in loc:
+        if current is None:
+            break
+        kept.append(str(part))
+        current = _section_of(current, str(part))
+    return tuple(kept)
+
+
+def _section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
+    field = schema.model_fields.get(key)
+    if field is None:
+        return None
+    candidates = (field.annotation, *get_args(field.annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _without(values: dict[str, Any], paths: set[str], prefix: str = "") -> dict[str, Any]:
+    kept = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if path not in paths:
+            kept[key] = _without(value, paths, f"{path}.") if isinstance(value, dict) else value
+    return kept
+
+
+def _known_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key in schema.model_fields:
+        yield f"{prefix}{key}"
+        section = _section_of(schema, key)
+        if section is not None:
+            yield from _known_keys(section, f"{prefix}{key}.")
+
+
+def _sentence(schema: type[BaseModel], location: tuple[str, ...], item: dict, error: ValidationError) -> str:
+    if item["type"] == "extra_forbidden":
+        return f"unknown key{_nearest(schema, location)}"
+    if item["type"] == "missing":
+        return "is required"
+    reasons = dict.fromkeys(
+        other["msg"].removeprefix("Input should be ")
+        for other in error.errors()
+        if _location(schema, other["loc"]) == location
+    )
+    given = item["input"]
+    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+    return f"should be {' or '.join(reasons)}, not {shown}"
+
+
+def _nearest(schema: type[BaseModel], location: tuple[str, ...]) -> str:
+    known = list(_known_keys(schema))
+    last, section = location[-1], ".".join(location[:-1])
+    siblings = [key for key in known if key.rpartition(".")[0] == section]
+    ends = {key.rpartition(".")[2]: key for key in [*known, *siblings]}  # siblings win over other sections
+    close = difflib.get_close_matches(last, ends, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {ends[close[0]]}?"
+    return f"; known here: {', '.join(key.rpartition('.')[2] for key in siblings)}"
