@@ -1,20 +1,18 @@
 """Evaluate the reconstruction: `python eval_mae.py --config_yaml configs/eval_moe_mae.yaml`."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
-from configs.schema import Config, read_config
-from datasets.loader import MEMORY_LIMIT, BatchLoader, build_dataset
+from configs.build import build_configured_dataset, load_configured_model, result_origin
+from configs.schema import read_config
+from datasets.loader import BatchLoader
 from eval.evaluate_mae import evaluate_reconstruction
 from eval.panels import save_full_panels, save_masked_panels
-from models.checkpoint import load_model
 from models.losses import LossWeights
 from utils.config import config_parser
 from utils.devices import select_device
 from utils.errors import run_script
-from utils.files import check_writable, sha256, write_json
-from utils.provenance import provenance
+from utils.files import check_writable, write_json
 
 PANELS = 8
 """Patches in a picture, where the config only says that there should be one."""
@@ -31,20 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     config = read_config(arguments.config_yaml, arguments.overrides, required)
     folder = check_writable(config.eval.reconstructions_dir)
     device = select_device(config.model.device)
-    section, data = config.model, config.data
-    model = load_model(
-        section.checkpoint_path, {"size": section.size, **section.numbers()}, config.published_behaviour, device
-    )
-    dataset = build_dataset(
-        data.dataset,
-        data.dataset_path,
-        data.dataset_csv,
-        image_size=model.config.img_size,
-        crop=data.crop,
-        statistics=data.statistics,
-        published_behaviour=model.config.published_behaviour,
-    )
-    dataset.hold_in_memory(MEMORY_LIMIT)
+    data = config.data
+    model = load_configured_model(config, device)
+    dataset = build_configured_dataset(config, model.config, data.dataset_path, data.dataset_csv)
+    dataset.hold_in_memory()
     loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)
     weights = LossWeights(config.training.visible_weight, config.training.balance_weight)
     metrics = evaluate_reconstruction(model, loader, config.eval.seed, weights)
@@ -54,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         pictures.append(save_masked_panels(model, dataset, count, config.eval.seed, folder))
     if count := _panels(config.eval.save_reconstructions_full):
         pictures.append(save_full_panels(model, dataset, count, folder))
-    path = write_json(folder / "metrics.json", {**metrics, **_origin(config, model.config.mask_ratio, device)})
+    origin = {"mask_ratio": model.config.mask_ratio, **result_origin(config, device)}
+    path = write_json(folder / "metrics.json", {**metrics, **origin})
     _print_summary(metrics)
     print("\n".join(["written:", *(f"  {item}" for item in [path, *pictures])]))
     return 0
@@ -62,16 +51,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _panels(asked: bool | int) -> int:
     return PANELS * asked if isinstance(asked, bool) else asked
-
-
-def _origin(config: Config, mask_ratio: float, device: Any) -> dict[str, Any]:
-    checkpoint = Path(config.model.checkpoint_path)
-    return {
-        "mask_ratio": mask_ratio,
-        "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
-        "config": config.model_dump(),
-        "provenance": provenance(device),
-    }
 
 
 def _print_summary(metrics: dict[str, Any]) -> None:

@@ -13,9 +13,6 @@ from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import UserError
 from utils.randomness import generator
 
-MEMORY_LIMIT = 1 << 30
-"""Datasets whose stored numbers take at most so many bytes (about 48,000 patches) are read once and kept."""
-
 
 def build_dataset(
     name: str,

@@ -22,6 +22,10 @@ HASHED_FILES = 4096
 """Up to so many files a fingerprint reads whole; of larger datasets, so many evenly spread ones."""
 
 
+MEMORY_LIMIT = 1 << 30
+"""Stored numbers of about 48,000 patches."""
+
+
 class Sample(NamedTuple):
     """One patch."""
 
@@ -132,8 +136,8 @@ class PatchDataset(Dataset[Sample]):
         """Whether the stored numbers are held in memory."""
         return self._held is not None
 
-    def hold_in_memory(self, most_bytes: int, threads: int = 2) -> bool:
-        """Read every patch once and keep the stored numbers, if they fit into `most_bytes`; True if they do.
+    def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
+        """Read every patch once and keep the stored numbers, if they take at most `most_bytes`; True if they do.
 
         A bar shows the progress on a terminal.
         """

@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from configs.build import build_configured_dataset, load_configured_model, result_origin
 from configs.schema import Config, read_config
-from datasets.loader import MEMORY_LIMIT, BatchLoader, build_dataset
+from datasets.loader import BatchLoader
 from datasets.patches import PatchDataset
-from models.checkpoint import load_model
 from models.config import CLS_INDEX, NUM_PREFIX
 from models.moe_mae import MOEMAE, Encoded
 from utils.config import config_parser
 from utils.devices import select_device
 from utils.errors import DataError, run_script
-from utils.files import atomic_path, check_writable, sha256, write_json
-from utils.provenance import provenance
+from utils.files import atomic_path, check_writable, write_json, write_npz
 
 
 def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
@@ -81,8 +80,7 @@ def embed_dataset(model: MOEMAE, loader: BatchLoader, pool: str, path: Path, spl
         width = rows_path.stat().st_size // (4 * rows)
         x = np.memmap(rows_path, dtype=np.float32, mode="r", shape=(rows, width))
         y = torch.cat(labels).numpy().astype(np.int16)
-        with atomic_path(path) as temporary:
-            np.savez(temporary, **{f"x_{split}": x, f"y_{split}": y, "ids": np.array(ids)})
+        write_npz(path, {f"x_{split}": x, f"y_{split}": y, "ids": np.array(ids)})
     return {
         "x_shape": [rows, width],
         "y_shape": list(y.shape),
@@ -99,14 +97,17 @@ def main(argv: list[str] | None = None) -> int:
     config = read_config(arguments.config_yaml, arguments.overrides, required)
     folder = check_writable(config.embed.out_dir)
     device = select_device(config.model.device)
-    section = config.model
-    model = load_model(
-        section.checkpoint_path, {"size": section.size, **section.numbers()}, config.published_behaviour, device
-    )
-    datasets = {split: _dataset(config, model, file) for split, file in config.data.splits.items()}
-    for split, dataset in datasets.items():
-        dataset.hold_in_memory(MEMORY_LIMIT)
-        loader = BatchLoader(dataset, config.data.batch_size, config.data.num_workers, device)
+    data = config.data
+    model = load_configured_model(config, device)
+    # All splits are checked before the first is embedded; each is let go once it is written.
+    datasets = {
+        split: build_configured_dataset(config, model.config, data.dataset_path, file, labels=data.missing_labels)
+        for split, file in data.splits.items()
+    }
+    for split in data.splits:
+        dataset = datasets.pop(split)
+        dataset.hold_in_memory()
+        loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)
         path = folder / f"{config.embed.name}_{split}.npz"
         written = embed_dataset(model, loader, config.embed.pool, path, split)
         write_json(path.with_suffix(".json"), {"split": split, **written, **_origin(config, model, dataset, device)})
@@ -114,24 +115,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _dataset(config: Config, model: MOEMAE, split_file: str) -> PatchDataset:
-    data = config.data
-    return build_dataset(
-        data.dataset,
-        data.dataset_path,
-        split_file,
-        labels=data.missing_labels,
-        image_size=model.config.img_size,
-        crop=data.crop,
-        statistics=data.statistics,
-        published_behaviour=model.config.published_behaviour,
-    )
-
-
 def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device) -> dict[str, Any]:
-    checkpoint = Path(config.model.checkpoint_path)
     return {
-        "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        **result_origin(config, device),
         "pool": config.embed.pool,
         "tokens": model.config.num_tokens if config.embed.pool == "all" else 1,
         "width": model.config.embed_dim,
@@ -142,8 +128,6 @@ def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.
         "classes": list(dataset.classes),
         "multilabel": dataset.multilabel,
         "dataset_fingerprint": dataset.fingerprint(),
-        "config": config.model_dump(),
-        "provenance": provenance(device),
     }
 
 

@@ -10,11 +10,12 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from configs.build import build_configured_dataset, load_configured_model
 from configs.schema import Config
-from datasets.loader import MEMORY_LIMIT, BatchLoader, build_dataset, shuffled
+from datasets.loader import BatchLoader, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
-from models.checkpoint import EXTRA_KEY, load_model, write_checkpoint
+from models.checkpoint import EXTRA_KEY, write_checkpoint
 from models.config import ModelConfig
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
@@ -95,20 +96,12 @@ class Pretraining:
             asked = {**section.numbers(), "published_behaviour": bool(published)}
             return build_model(ModelConfig.of_size(section.size or "S", **asked), seed=self.config.training.seed)
         print(f"starting from the weights in {section.checkpoint_path}")
-        return load_model(section.checkpoint_path, {"size": section.size, **section.numbers()}, published)
+        return load_configured_model(self.config, self.device)
 
     def _dataset(self, split: str) -> PatchDataset:
-        data, training = self.config.data, self.config.training
-        dataset = build_dataset(
-            data.dataset,
-            training.dataset_path,
-            split,
-            image_size=self.model.config.img_size,
-            crop=data.crop,
-            statistics=data.statistics,
-            published_behaviour=self.model.config.published_behaviour,
-        )
-        dataset.hold_in_memory(MEMORY_LIMIT)
+        path = self.config.training.dataset_path
+        dataset = build_configured_dataset(self.config, self.model.config, path, split)
+        dataset.hold_in_memory()
         return dataset
 
     def _fingerprint(self) -> dict[str, str]:

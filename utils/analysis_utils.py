@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.files import atomic_path
@@ -32,6 +33,7 @@ def plot_loss_curve(metrics: str | Path) -> Figure:
     if "val_m_loss" in table:
         axes.plot(table["epoch"], table["val_m_loss"], label="masked, validation", color="C1")
     axes.set(xlabel="epoch", ylabel="squared error per patch", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     rates = axes.twinx()
     rates.plot(table["epoch"], table["avg_lr"], color="0.6", lw=0.8)

@@ -1,0 +1,37 @@
+"""Shared fixtures: a tiny simulated dataset, a tiny config, and the reference data where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors gain nothing from more threads, and tests on shared machines lose."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """The folder with reference outputs and real patches, from MOEMAE_REFERENCE."""
+    folder = os.environ.get("MOEMAE_REFERENCE")
+    if not folder:
+        pytest.skip("MOEMAE_REFERENCE is not set: no reference outputs and real patches on this machine")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_patches(reference_dir: Path) -> Path:
+    """The folder of the real BigEarthNet-Landsat patches."""
+    return reference_dir / "bigearthnet_landsat_sample"
+
+
+@pytest.fixture
+def sample() -> Path:
+    """The embedded simulated BigEarthNet-Landsat sample."""
+    return SAMPLE
