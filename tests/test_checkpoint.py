@@ -1,0 +1,138 @@
+"""The published layout, both ways, and files that must be refused."""
+
+import pickle
+
+import pytest
+import torch
+
+from models import build_model
+from models.checkpoint import EXTRA_KEY, from_published, load_model, read_checkpoint, to_published, write_checkpoint
+from utils.errors import CheckpointError
+
+ENTRIES = {"S": 692, "XS": 572, "XXS": 452}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint of ours: its path and its model."""
+    model = build_model("XXS", seed=0)
+    write_checkpoint(tmp_path / "ours.pth", model, epoch=3, best_train_loss=1.5)
+    return tmp_path / "ours.pth", model
+
+
+def as_published(path, target, **changes):
+    """The same weights as a file of the published code."""
+    content = torch.load(path, weights_only=True)
+    del content[EXTRA_KEY]
+    torch.save({**content, **changes}, target)
+    return target
+
+
+@pytest.mark.parametrize("size", ENTRIES)
+def test_round_trip_and_number_of_entries(size: str) -> None:
+    model = build_model(size, seed=1)
+    state = model.state_dict()
+    published = to_published(state, model.config)
+    assert len(published) == ENTRIES[size]
+    assert (
+        published["encoder.layers.0.moe.experts.1.V.weight"].data_ptr()
+        == state["encoder.layers.0.moe.experts.V.weight"].data_ptr()
+    )
+    back = from_published(published, model.config)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("overrides", [{"experts": 1}, {"depth": 2, "experts": [1, 3]}, {"embed_dim": 36, "k": 1}])
+def test_our_file_rebuilds_any_model(tmp_path, overrides) -> None:
+    model = build_model("XXS", seed=0, in_channels=4, img_size=16, **overrides)
+    write_checkpoint(tmp_path / "m.pth", model, epoch=0, best_train_loss=0.0)
+    again = load_model(tmp_path / "m.pth")
+    assert again.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+def test_a_published_file_selects_published_behaviour(saved, tmp_path, capsys) -> None:
+    path, model = saved
+    assert not load_model(path).config.published_behaviour
+    published = as_published(path, tmp_path / "theirs.pth")
+    assert read_checkpoint(published).published
+    loaded = load_model(published)
+    assert loaded.config == model.config.replace(published_behaviour=True)
+    assert "published_behaviour: true" in capsys.readouterr().out
+    torch.save(torch.load(path, weights_only=True)["model_state"], tmp_path / "bare.pth")
+    assert load_model(tmp_path / "bare.pth").config.published_behaviour
+
+
+def test_the_reference_file_loads_strictly(reference_dir) -> None:
+    path = reference_dir / "reference" / "published_layout_S.pth"
+    checkpoint = read_checkpoint(path)
+    state = torch.load(path, weights_only=True)["model_state"]
+    again = to_published(checkpoint.build().state_dict(), checkpoint.config)
+    assert checkpoint.config.published_behaviour
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_what_is_asked_must_be_what_is_there(saved) -> None:
+    path, _ = saved
+    with pytest.raises(CheckpointError, match=r"model.size is XXS, not S"):
+        load_model(path, {"size": "S"})
+    assert load_model(path, {"size": "XXS", "mask_ratio": 0.5, "experts": None}).config.mask_ratio == 0.5
+
+
+@pytest.mark.parametrize("damage", ["missing", "surplus", "shape", "copies"])
+def test_entries_are_strict(saved, tmp_path, damage: str) -> None:
+    path, _ = saved
+    state = torch.load(path, weights_only=True)["model_state"]
+    if damage == "missing":
+        del state["encoder.norm.bias"]
+    elif damage == "surplus":
+        state["encoder.extra"] = torch.zeros(1)
+    elif damage == "shape":
+        state["decoder_pred.bias"] = torch.zeros(3)
+    else:
+        state["encoder.layers.2.moe.experts.1.V.weight"] = state["encoder.layers.2.moe.experts.1.V.weight"] + 1
+    named = {
+        "missing": "lacks encoder.norm.bias",
+        "surplus": "unexpected encoder.extra",
+        "shape": "decoder_pred.bias",
+        "copies": "encoder.layers.2.moe.experts.1.V.weight",
+    }
+    with pytest.raises(CheckpointError, match=named[damage]):
+        read_checkpoint(as_published(path, tmp_path / "bad.pth", model_state=state))
+
+
+class Malice:
+    def __reduce__(self):
+        return (print, ("this must never run",))
+
+
+def test_files_that_are_refused(saved, tmp_path, capsys) -> None:
+    path, _ = saved
+    whole = path.read_bytes()
+    files = {
+        "truncated.pth": whole[: len(whole) // 2],
+        "text.pth": b"not a checkpoint",
+        "empty.pth": b"",
+        "pickle.pth": pickle.dumps({"model_state": Malice()}),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"model_state": Malice()}, tmp_path / "objects.pth")
+    torch.save({"something": 1}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"model_state": {"encoder.pos_embed": torch.zeros(1, 7, 3)}}, tmp_path / "half.pth")
+    for name in [*files, "objects.pth", "other.pth", "list.pth", "half.pth", "absent.pth"]:
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(tmp_path / name)
+        assert name in str(caught.value), name
+        assert "\n" not in str(caught.value), name
+    assert "must never run" not in capsys.readouterr().out
+
+
+def test_a_file_of_another_width_is_refused(tmp_path) -> None:
+    model = build_model("XXS", embed_dim=36, seed=0)
+    write_checkpoint(tmp_path / "m.pth", model, epoch=0, best_train_loss=0.0)
+    with pytest.raises(CheckpointError, match="width 36"):
+        read_checkpoint(as_published(tmp_path / "m.pth", tmp_path / "p.pth"))
