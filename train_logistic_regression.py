@@ -87,7 +87,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--multilabel", type=_boolean, metavar="true|false", help="several labels per patch (default: read off y)")
     add("--pool", type=_boolean, default=False, metavar="true|false", help="average the tokens (default: false)")
     add("--feature-slice", type=_columns, metavar="A:B", help="use these features only: 576:720 is the CLS token of S")
-    add("--n-jobs", type=int, default=1, help="labels fitted at a time, -1 for one per core (default: %(default)s)")
+    add("--n-jobs", type=int, default=4, help="threads, -1 for one per core (default: %(default)s, at most the cores)")
     add("--C", type=float, default=1.0, help="inverse strength of the L2 penalty (default: %(default)s)")
     add("--scale", type=_boolean, default=False, metavar="true|false", help="standardise features (default: false)")
     add(
@@ -143,9 +143,7 @@ def _check_fits(train: Split, other: Split) -> None:
     if other is not train and train.source.ids is not None and other.source.ids is not None:
         shared = len(np.intersect1d(train.source.ids, other.source.ids))
         if shared:
-            logger.warning(
-                f"warning: {shared} of the ids in {other.source.path} are fitted on, too; scores will flatter"
-            )
+            logger.warning(f"warning: {other.source.path}: {shared} ids are fitted on, too, so its scores flatter")
 
 
 def score(probe: LogisticRegressionModel, train: Split, split: Split, names: list[str]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def read_patch(path: Path, file_bands: int, bands: int, min_size: int) -> RawPat
                 raise DataError(f"{path}: is {source.height} x {source.width} pixels, at least {min_size} are needed")
             pixels = source.read(list(range(1, bands + 1)))
             crs = source.crs.to_wkt() if source.crs else ""
-            center = source.transform * (source.width / 2, source.height / 2)
+            grid, column, row = source.transform, source.width / 2, source.height / 2
+            center = (grid.c + grid.a * column + grid.b * row, grid.f + grid.d * column + grid.e * row)
     except (RasterioError, OSError) as error:
         cure = "truncated or not a GeoTIFF; fetch it again" if path.exists() else "no such file"
         raise DataError(f"{path}: cannot be read ({cure})") from error

@@ -81,7 +81,7 @@ def test_label_kinds(tmp_path):
         assert not labels.multilabel
         np.testing.assert_array_equal(labels.y, y)
     assert resolve_labels(single, True).multilabel
-    known = read_embeddings(write_npz(tmp_path / "known.npz", x, one_hot, {"dataset": "bigearthnet_ls"}))
+    known = read_embeddings(write_npz(tmp_path / "known.npz", x, one_hot, {"multilabel": True}))
     assert resolve_labels(known, None).multilabel
 
 

@@ -302,5 +302,7 @@ class Pretraining:
         write_checkpoint(path, self.model, epoch=self.epoch - 1, best_train_loss=self.best_train_loss)
 
     def _draw_curve(self) -> None:
+        if not self.folder.metrics.exists():  # stopped within the first epoch
+            return
         save_figure(plot_loss_curve(self.folder.metrics), self.folder.curve)
         self._curve_drawn = time.monotonic()

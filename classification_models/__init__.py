@@ -1,0 +1,1 @@
+"""The linear probe: embedding files in, an L2 logistic regression and its scores out."""

@@ -1,0 +1,336 @@
+"""Datasets: layout, crops, metadata, fill, labels, loaders; and everything a file can get wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from tiny import sample_ids, some_pixels, write_bigearthnet, write_tif
+
+from datasets.bigearthnet import BigEarthNetDatasetLS, read_labels
+from datasets.eurosat import EuroSATDatasetLS
+from datasets.loader import BatchLoader, build_dataset, shuffled
+from transformation.transformer import ZScoreNormalize, center_crop, resize
+from utils.data_config import BigEarthNetInfo, EuroSATInfo
+from utils.data_utils import encode_metadata, parse_patch_id
+from utils.errors import DataError
+
+CPU = torch.device("cpu")
+IDS = ["S2A_MSIL2A_20170613T101031_11_66", "S2B_MSIL2A_20170905T95032_1_2", "S2A_MSIL2A_20171221T112501_76_4"]
+
+
+@pytest.mark.parametrize(
+    ("patch_id", "week", "hour", "published_hour"),
+    [
+        ("S2A_MSIL2A_20170613T101031_11_66", 24, 10, 1),
+        ("S2B_MSIL2A_20170905T95032_1_2", 36, 9, 9),
+        ("S2B_MSIL2A_20170905T095032_1_2", 36, 9, 0),
+        ("S2A_MSIL2A_20180101T112501_76_4", 1, 11, 1),
+        ("S2A_MSIL2A_20171231T112501_76_4", 52, 11, 1),
+    ],
+)
+def test_metadata_of_named_ids(patch_id: str, week: int, hour: int, published_hour: int) -> None:
+    time = parse_patch_id(patch_id)
+    assert (time.week, time.hour(), time.hour(published_behaviour=True)) == (week, hour, published_hour)
+    rows = encode_metadata([time.week], [time.hour()], [63.0], [-21.0])
+    angles = (week * 2 * math.pi / 52, hour * 2 * math.pi / 24, math.radians(63.0), math.radians(-21.0))
+    assert rows.shape == (1, 4, 2)
+    np.testing.assert_allclose(rows[0], [[math.sin(a), math.cos(a)] for a in angles], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "patch_id", ["", "x", "S2A_MSIL2A_20171331T101031_1_1", "S2A_MSIL2A_20170613T251031_1_1", "../a"]
+)
+def test_unreadable_ids(patch_id: str) -> None:
+    with pytest.raises(DataError, match="patch id"):
+        parse_patch_id(patch_id)
+
+
+def test_a_sample(sample) -> None:
+    dataset = BigEarthNetDatasetLS(sample, "bigearthnet-test.csv", labels="error")
+    item = dataset[2]
+    assert item.image.shape == (7, 40, 40)
+    assert item.image.dtype == torch.float32
+    assert item.meta.shape == (4, 2)
+    assert item.valid.shape == (40, 40)
+    assert item.label.shape == (19,)
+    assert item.id == dataset.ids[2]
+    assert len(dataset) == 64
+    with rasterio.open(dataset.path_of(2)) as file:
+        pixels = file.read().astype(np.float32)
+    top, left = (pixels.shape[1] - 40) // 2, (pixels.shape[2] - 40) // 2
+    window = pixels[:, top : top + 40, left : left + 40]
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in BigEarthNetInfo.STATISTICS)
+    expected = (window - mean) / std * (window != 0).any(0)
+    np.testing.assert_allclose(item.image.numpy(), expected, atol=1e-5)
+
+
+def test_place_is_the_patch_centre(tmp_path) -> None:
+    """43 pixels of 30 m from a known UTM corner: the centre lies on the zone's central meridian."""
+    write_tif(tmp_path / "images" / f"{IDS[0]}.tif", some_pixels(), origin=(500_000.0 - 645.0, 5_500_000.0 + 645.0))
+    (tmp_path / "s.csv").write_text(IDS[0])
+    meta = BigEarthNetDatasetLS(tmp_path, "s.csv")[0].meta
+    lat, lon = torch.atan2(meta[2, 0], meta[2, 1]), torch.atan2(meta[3, 0], meta[3, 1])
+    assert math.degrees(lon.item()) == pytest.approx(15.0, abs=1e-5)
+    assert math.degrees(lat.item()) == pytest.approx(49.6529, abs=1e-3)
+
+
+def test_the_reference_inputs(real_patches, reference_dir) -> None:
+    """Crops, normalisation and metadata of eight real patches, exactly as the published code gives them."""
+    arrays = np.load(reference_dir / "reference" / "published_layout_S_outputs.npz")
+    dataset = BigEarthNetDatasetLS(real_patches, "samples.csv", published_behaviour=True)
+    batch = dataset.batch(range(8))
+    assert batch.ids == arrays["ids"].tolist()
+    np.testing.assert_allclose(batch.images.numpy(), arrays["images"], atol=1e-5)
+    for row, field in enumerate(("week", "hour", "lat", "lon")):
+        np.testing.assert_allclose(batch.meta[:, row].numpy(), arrays[f"meta_{field}"], atol=1e-6)
+    assert len(dataset) == 120
+
+
+def test_first_line_is_a_header_only_if_it_is_zero(tmp_path) -> None:
+    write_bigearthnet(tmp_path, dict.fromkeys(IDS, some_pixels()))
+    assert len(BigEarthNetDatasetLS(tmp_path, "split.csv")) == 3
+    (tmp_path / "header.csv").write_text("0\n" + "\n".join(f"{name},x" for name in IDS))
+    assert BigEarthNetDatasetLS(tmp_path, tmp_path / "header.csv").ids == IDS
+
+
+def test_center_crop_and_resize_by_hand() -> None:
+    pixels = some_pixels(shape=(7, 43, 45))
+    assert np.array_equal(center_crop(pixels, 40), pixels[:, 1:41, 2:42])
+    flat = np.full((7, 43, 45), 9_999, np.uint16)
+    assert (resize(flat, 40) == 9_999).all()
+    ramp = np.broadcast_to(np.arange(22, dtype=np.uint16)[None, None] * 100 + 5_000, (7, 22, 22)).copy()
+    larger = resize(ramp, 40)
+    assert larger.shape == (7, 40, 40)
+    expected = ((np.arange(40) + 0.5) * 22 / 40 - 0.5).clip(0, 21) * 100 + 5_000
+    np.testing.assert_allclose(larger[0, 0], expected, atol=0.51)
+    assert np.array_equal(resize(ramp, 40, published_behaviour=True)[0, 0], np.floor(expected + 1e-3))
+
+
+def test_resized_fill_does_not_bleed() -> None:
+    pixels = some_pixels(shape=(7, 45, 45))
+    pixels[:, :20] = 0
+    resized = resize(pixels, 40)
+    data = resized[:, (resized != 0).any(0).any(1)]
+    assert data.min() >= 6_900
+    assert resize(pixels, 40, published_behaviour=True).astype(int)[:, 17].min() < 6_000
+
+
+def test_fill_is_zero_and_invalid_unless_published(tmp_path) -> None:
+    pixels = some_pixels()
+    pixels[:, 1:4] = 0
+    pixels[0, 30] = 0  # one dark band is data
+    write_bigearthnet(tmp_path, {IDS[0]: pixels})
+    item = BigEarthNetDatasetLS(tmp_path, "split.csv")[0]
+    assert not item.valid[:3].any()
+    assert item.valid[3:].all()
+    assert (item.image[:, :3] == 0).all()
+    published = BigEarthNetDatasetLS(tmp_path, "split.csv", published_behaviour=True)[0]
+    assert published.valid.all()
+    expected = -BigEarthNetInfo.STATISTICS.mean[0] / BigEarthNetInfo.STATISTICS.std[0]
+    assert published.image[0, 0, 0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_normalisation_inverts() -> None:
+    normalize = ZScoreNormalize(BigEarthNetInfo.STATISTICS)
+    pixels = torch.from_numpy(some_pixels(shape=(7, 40, 40)))
+    torch.testing.assert_close(normalize.invert(normalize(pixels[None]).images)[0], pixels.float(), atol=0.01, rtol=0)
+
+
+def test_labels(tmp_path) -> None:
+    names = ["Discontinuous urban fabric", "Continuous urban fabric", "Airports", "Sea and ocean"]
+    write_bigearthnet(tmp_path, {IDS[0]: some_pixels()}, {IDS[0]: names})
+    path = tmp_path / "labels" / f"{IDS[0]}_labels_metadata.json"
+    assert read_labels(path).nonzero().flatten().tolist() == [0, 18]
+    assert read_labels(path, all_classes=True).nonzero().flatten().tolist() == [0, 1, 5, 42]
+    dataset = BigEarthNetDatasetLS(tmp_path, "split.csv", labels="error", all_classes=True)
+    assert dataset.labels.shape == (1, 43)
+
+
+def test_every_corine_class_maps_as_landsat_bench_says() -> None:
+    corine, classes = BigEarthNetInfo.CORINE, BigEarthNetInfo.CLASSES
+    mapped = {corine[i]: classes[c] for i, c in BigEarthNetInfo.CORINE_TO_CLASS.items()}
+    assert len(mapped) == 32
+    assert mapped["Rice fields"] == "Arable land"
+    assert mapped["Annual crops associated with permanent crops"] == "Permanent crops"
+    assert mapped["Sparsely vegetated areas"] == "Natural grassland and sparsely vegetated areas"
+    assert mapped["Peatbogs"] == "Inland wetlands"
+    assert not {"Airports", "Bare rock", "Burnt areas", "Intertidal flats"} & set(mapped)
+
+
+def test_missing_labels(tmp_path) -> None:
+    write_bigearthnet(tmp_path, dict.fromkeys(IDS, some_pixels()), {IDS[1]: ["Pastures"]})
+    assert len(BigEarthNetDatasetLS(tmp_path, "split.csv")) == 3
+    with pytest.raises(DataError, match=rf"2 patches have no label file \({IDS[0]}, {IDS[2]}\).*missing_labels: skip"):
+        BigEarthNetDatasetLS(tmp_path, "split.csv", labels="error")
+    dataset = BigEarthNetDatasetLS(tmp_path, "split.csv", labels="skip")
+    assert dataset.ids == [IDS[1]]
+    assert dataset.skipped_labels == [IDS[0], IDS[2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"labels": ["Moon rock"]}', "unknown label 'Moon rock'"),
+        ("[]", "not a label file"),
+        ('{"x": 1}', "not a label file"),
+        ("{", "not a label file"),
+        ('{"labels": 3}', "not a label file"),
+    ],
+)
+def test_bad_label_files(tmp_path, content: str, message: str) -> None:
+    path = tmp_path / "x_labels_metadata.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_labels(path)
+    assert "x_labels_metadata.json" in str(caught.value)
+
+
+BAD_FILES = {
+    "bands": (lambda path: write_tif(path, some_pixels(shape=(6, 43, 43))), "has 6 bands, expected 7"),
+    "float": (lambda path: write_tif(path, some_pixels().astype(np.float32)), "float32 values, expected uint16"),
+    "small": (lambda path: write_tif(path, some_pixels(shape=(7, 39, 43))), "39 x 43 pixels, at least 40"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "truncated or not a GeoTIFF"),
+    "text": (lambda path: path.write_text("hello"), "truncated or not a GeoTIFF"),
+    "no crs": (lambda path: write_tif(path, some_pixels(), crs=None), "no usable coordinate reference system"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_geotiffs_are_named(tmp_path, kind: str) -> None:
+    write_bigearthnet(tmp_path, dict.fromkeys(IDS, some_pixels()))
+    spoil, message = BAD_FILES[kind]
+    spoil(tmp_path / "images" / f"{IDS[1]}.tif")
+    dataset = BigEarthNetDatasetLS(tmp_path, "split.csv")
+    with pytest.raises(DataError, match=message) as caught:
+        dataset.batch([0, 1, 2])
+    assert f"{IDS[1]}.tif" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_one_error_from_worker_processes_too(tmp_path, workers: int) -> None:
+    write_bigearthnet(tmp_path, dict.fromkeys(IDS, some_pixels()))
+    (tmp_path / "images" / f"{IDS[2]}.tif").write_text("hello")
+    loader = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv"), 2, workers, CPU)
+    with pytest.raises(DataError) as caught:
+        list(loader.batches())
+    assert str(caught.value).startswith(str(tmp_path / "images" / f"{IDS[2]}.tif"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "lists no patches"),
+        ("0\n", "lists no patches"),
+        (f"{IDS[0]}\n{IDS[1]}\n{IDS[0]}\n", f"lists 1 patches twice: {IDS[0]}"),
+        ("../../etc/passwd\n", "paths instead of patch names"),
+        ("hello\n", "patch id 'hello' cannot be read"),
+        (f"{IDS[2]}\nS2A_MSIL2A_20170613T101031_9_9\n", "1 of 2 files are missing: S2A_MSIL2A_20170613T101031_9_9.tif"),
+    ],
+)
+def test_bad_split_files(tmp_path, lines: str, message: str) -> None:
+    write_bigearthnet(tmp_path, dict.fromkeys(IDS, some_pixels()))
+    (tmp_path / "bad.csv").write_text(lines)
+    with pytest.raises(DataError, match=message):
+        BigEarthNetDatasetLS(tmp_path, tmp_path / "bad.csv")
+
+
+def test_missing_folders_and_split(tmp_path, sample) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        BigEarthNetDatasetLS(tmp_path / "nowhere", "x.csv")
+    with pytest.raises(DataError, match="cannot read the split file"):
+        BigEarthNetDatasetLS(sample, "absent.csv")
+    (tmp_path / "s.csv").write_text(IDS[0])
+    with pytest.raises(DataError, match="images: cannot list the folder"):
+        BigEarthNetDatasetLS(tmp_path, "s.csv")
+
+
+def write_eurosat(root, sizes: dict[str, tuple[int, int, int]]) -> None:
+    for name, shape in sizes.items():
+        write_tif(root / name.rpartition("_")[0] / f"{name}.tif", some_pixels(shape=shape))
+    (root / "split.txt").write_text("".join(f"{name}.jpg\n" for name in sizes))
+
+
+def test_eurosat(tmp_path) -> None:
+    write_eurosat(tmp_path, {"AnnualCrop_1": (8, 22, 22), "SeaLake_20": (8, 22, 23)})
+    dataset = EuroSATDatasetLS(tmp_path, "split.txt")
+    item = dataset[1]
+    assert item.image.shape == (7, 40, 40)
+    assert item.meta is None
+    assert item.label.item() == 9
+    assert dataset.labels.tolist() == [0, 9]
+    own = EuroSATInfo.STATISTICS
+    assert dataset.normalize.mean.flatten().tolist() == pytest.approx(own.mean)
+    published = EuroSATDatasetLS(tmp_path, "split.txt", published_behaviour=True)
+    assert published.normalize.mean.flatten().tolist() == pytest.approx(BigEarthNetInfo.STATISTICS.mean)
+    chosen = build_dataset("eurosat_ls", str(tmp_path), "split.txt", image_size=40, statistics="bigearthnet_ls")
+    assert chosen.normalize.mean.flatten().tolist() == pytest.approx(BigEarthNetInfo.STATISTICS.mean)
+
+
+def test_unmatched_eurosat_entries_are_listed(tmp_path) -> None:
+    write_eurosat(tmp_path, {"AnnualCrop_1": (8, 22, 22)})
+    (tmp_path / "bad.txt").write_text("AnnualCrop_1.jpg\nForest_7.jpg\nMoon_2.jpg\n")
+    with pytest.raises(DataError, match=r"2 of 3 entries match no file .*: Forest_7, Moon_2"):
+        EuroSATDatasetLS(tmp_path, "bad.txt")
+    write_eurosat(tmp_path, {"AnnualCrop_1": (7, 22, 22)})
+    with pytest.raises(DataError, match="has 7 bands, expected 8"):
+        EuroSATDatasetLS(tmp_path, "split.txt")[0]
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    assert shuffled(50, 1, 2) == shuffled(50, 1, 2)
+    assert sorted(shuffled(50, 1, 2)) == list(range(50))
+    assert len({tuple(shuffled(50, seed, epoch)) for seed in (1, 2) for epoch in (1, 2)}) == 4
+
+
+def test_loader_batches_from_files_workers_and_memory_are_the_same(sample) -> None:
+    order = shuffled(20, 0, 0)
+
+    def batches(workers: int, held: bool, start: int = 0):
+        dataset = BigEarthNetDatasetLS(sample, "bigearthnet-train.csv", labels="error")
+        dataset.ids, dataset.labels = dataset.ids[:20], dataset.labels[:20]
+        assert dataset.hold_in_memory(1 << 30 if held else 1) is held
+        loader = BatchLoader(dataset, 8, workers, CPU)
+        assert len(loader) == 3
+        return list(loader.batches(order, start))
+
+    expected = batches(0, held=False)
+    assert [len(batch.ids) for batch in expected] == [8, 8, 4]
+    for other in (batches(1, held=False), batches(0, held=True)):
+        for ours, theirs in zip(expected, other, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours[:4], theirs[:4], strict=True))
+            assert ours.ids == theirs.ids
+    assert batches(0, held=True, start=2)[0].ids == expected[2].ids
+
+
+def test_all_fill_patches_are_left_out_and_counted(tmp_path) -> None:
+    patches = {IDS[0]: some_pixels(), IDS[1]: np.zeros((7, 43, 43), np.uint16), IDS[2]: some_pixels(2)}
+    write_bigearthnet(tmp_path, patches)
+    loader = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv"), 2, 0, CPU)
+    assert [batch.ids for batch in loader.batches()] == [[IDS[0]], [IDS[2]]]
+    assert loader.skipped_fill == 1
+    published = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv", published_behaviour=True), 2, 0, CPU)
+    assert sum(len(batch.ids) for batch in published.batches()) == 3
+
+
+def test_fingerprint_follows_the_data_only(tmp_path) -> None:
+    patches = dict.fromkeys(IDS, some_pixels())
+    here, there = write_bigearthnet(tmp_path / "a", patches), write_bigearthnet(tmp_path / "b", patches)
+
+    def fingerprint(root, **options) -> str:
+        return BigEarthNetDatasetLS(root, "split.csv", **options).fingerprint()
+
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) != fingerprint(here, crop="resize")
+    changed = some_pixels()
+    changed[0, 0, 0] += 1
+    write_tif(there / "images" / f"{IDS[0]}.tif", changed)
+    assert fingerprint(here) != fingerprint(there)
+
+
+def test_sample_ids_are_simulated_patches(sample) -> None:
+    assert len(sample_ids(5)) == 5
+    assert "simulated" in (sample / "README.md").read_text()

@@ -1,0 +1,403 @@
+"""Pretraining: the recipe, exact resuming after kills, the checkpoint protocol, and stopping on bad numbers."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
+
+import training.pretrain
+from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint
+from models.losses import Losses
+from pretrain_mae import main
+from scheduler.schedulers import WarmupCosineLR
+from training.run_folder import CSV_COLUMNS, RunFolder, verify
+from training.step import drop_metadata, require_finite
+from utils.errors import CheckpointError, ConfigError, TrainingDiverged, UserError
+
+
+def train(config: Path, *extra: str) -> int:
+    return main(["--config_yaml", str(config), *extra])
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model_state"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    ours, theirs = weights(a), weights(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --------------------------------------------------------------------------- the recipe
+
+
+def test_learning_rate_by_hand() -> None:
+    schedule = WarmupCosineLR.by_epochs(1.0, epochs=100, steps_per_epoch=10, warmup_fraction=0.05)
+    assert (schedule.warmup_steps, schedule.total_steps) == (50, 1000)
+    assert [schedule(step) for step in (0, 25, 50, 525, 1000)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+    assert WarmupCosineLR.by_epochs(1.0, 19, 10, 0.05).warmup_steps == 0
+    assert WarmupCosineLR.by_epochs(1.0, 19, 10, 0.05)(0) == 1.0
+
+
+def test_a_run_leaves_what_it_should(tmp_path, capsys) -> None:
+    assert train(training_config(tmp_path)) == 0
+    folder = tmp_path / "run"
+    table = rows(folder / "training_metrics_XXS.csv")
+    assert tuple(table[0]) == CSV_COLUMNS
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    assert float(table[-1]["train_loss"]) < float(table[0]["train_loss"])
+    assert [float(row["avg_lr"]) for row in table] == sorted((float(r["avg_lr"]) for r in table), reverse=True)
+    for row in table:
+        total = float(row["train_m_loss"]) + 0.1 * float(row["train_um_loss"]) + 0.5 * float(row["train_moe_loss"])
+        assert float(row["train_loss"]) == pytest.approx(total, rel=1e-5)
+    log = [json.loads(line) for line in (folder / "training_log_XXS.jsonl").read_text().splitlines()]
+    assert len(log) == 3
+    assert log[0]["grad_norm"] > 0
+    assert log[0]["patches_per_second"] > 0
+    assert [sum(shares) for shares in log[0]["expert_usage"]] == pytest.approx([1.0, 1.0])
+    content = torch.load(folder / "checkpoint_XXS.pth", weights_only=True)
+    assert {"epoch", "model_state", "opt_state", "scaler_state", "best_train_loss", EXTRA_KEY} == set(content)
+    assert content["epoch"] == 2
+    for name in ("checkpoint_XXS", "checkpoint_XXS.prev"):
+        assert verify(folder / f"{name}.pth") is None
+    record = json.loads((folder / "checkpoint_XXS.json").read_text())
+    assert {"sha256", "bytes", "seed", "dataset_fingerprint", "log_offsets", "recipe"} <= set(record)
+    manifest = json.loads((folder / "manifest_XXS.json").read_text())
+    assert manifest["patches"] == {"train": 10, "val": 0}
+    assert manifest["packages"]["torch"] == torch.__version__.partition("+")[0] or manifest["packages"]["torch"]
+    assert yaml.safe_load((folder / "config_XXS.yaml").read_text())["training"]["epochs"] == 3
+    assert (folder / "loss_curve_XXS.png").stat().st_size > 5_000
+    assert same_weights(folder / "checkpoint_XXS.pth", folder / "pretrained_XXS_last.pth")
+    assert load_model(folder / "pretrained_XXS_best.pth").config.depth == 2
+    assert "epoch    3" in capsys.readouterr().out
+
+
+def test_same_seed_same_bits_other_seed_others(tmp_path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        train(training_config(tmp_path / name, epochs=1, seed=seed))
+    last = [tmp_path / name / "run" / "pretrained_XXS_last.pth" for name in "abc"]
+    assert same_weights(last[0], last[1])
+    assert not same_weights(last[0], last[2])
+
+
+def test_validation_decides_what_is_best(tmp_path, monkeypatch) -> None:
+    losses = iter([5.0, 1.0, 3.0])
+
+    def given(*_):
+        return {"val_loss": next(losses), "val_m_loss": 0.0, "val_um_loss": 0.0, "val_moe_loss": 0.0}
+
+    monkeypatch.setattr(training.pretrain, "validation_losses", given)
+    config = training_config(tmp_path)
+    train(config, "--set", f"training.val_csv={tmp_path / 'train.csv'}")
+    assert torch.load(tmp_path / "run" / "pretrained_XXS_best.pth", weights_only=True)["epoch"] == 1
+    assert [row["val_loss"] for row in rows(tmp_path / "run" / "training_metrics_XXS.csv")] == ["5.0", "1.0", "3.0"]
+
+
+def test_validation_loss_is_the_same_for_the_same_weights(tmp_path) -> None:
+    config = training_config(tmp_path, val_csv=str(tmp_path / "train.csv"), learning_rate=1e-30, epochs=2)
+    train(config)
+    first, second = rows(tmp_path / "run" / "training_metrics_XXS.csv")
+    assert first["val_loss"] == second["val_loss"]
+    assert first["train_loss"] != second["train_loss"]
+
+
+def test_published_behaviour_reaches_everything(tmp_path) -> None:
+    config = training_config(tmp_path, epochs=1)
+    train(config, "--set", "published_behaviour=true")
+    checkpoint = read_checkpoint(tmp_path / "run" / "pretrained_XXS_last.pth")
+    assert checkpoint.config.published_behaviour
+    assert checkpoint.content[EXTRA_KEY]["published_behaviour"] is True
+
+
+def test_starting_from_given_weights(tmp_path) -> None:
+    config = training_config(tmp_path, epochs=1)
+    train(config)
+    first = tmp_path / "run" / "pretrained_XXS_last.pth"
+    more = ("--set", f"model.checkpoint_path={first}", "--set", f"training.weight_path={tmp_path / 'more'}")
+    train(config, *more, "--set", "training.learning_rate=1e-30")
+    moved = weights(tmp_path / "more" / "pretrained_XXS_last.pth")
+    assert all(torch.allclose(value, weights(first)[name], atol=1e-6) for name, value in moved.items())
+
+
+def test_metadata_dropout() -> None:
+    meta = torch.ones(2000, 4, 2)
+    dropped = drop_metadata(meta, 0.1, seed=0, step=5)
+    gone = (dropped == 0).all(dim=(1, 2))
+    assert gone.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert (dropped[~gone] == 1).all()
+    assert torch.equal(dropped, drop_metadata(meta, 0.1, seed=0, step=5))
+    assert drop_metadata(meta, 0.0, seed=0, step=5) is meta
+
+
+# --------------------------------------------------------------------------- stopping and going on
+
+
+def start(config: Path, *extra: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "pretrain_mae.py", "--config_yaml", str(config), *extra]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def stop_when(process: subprocess.Popen, condition, number: int) -> str:
+    """Send a signal as soon as `condition` holds; the process's output."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    return process.communicate(timeout=60)[0].decode()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """A run that nobody disturbed, in a process of its own, as the disturbed ones are."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    process = start(training_config(folder, epochs=4, val_csv=str(folder / "train.csv")))
+    assert process.wait(timeout=120) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_sigkill_and_resume_gives_the_same_bits(tmp_path, unbroken, steps) -> None:
+    """Killed in the second epoch, between saves; then again; the weights, the metrics and the best are the same."""
+    extra = {} if steps is None else {"save_every_n_steps": steps}
+    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"), **extra)
+    folder = tmp_path / "run"
+    metrics = folder / "training_metrics_XXS.csv"
+    stop_when(start(config), lambda: metrics.exists() and len(rows(metrics)) >= 1, signal.SIGKILL)
+    again = start(config, "--resume")
+    stop_when(again, lambda: metrics.exists() and len(rows(metrics)) >= 2, signal.SIGKILL)
+    assert start(config, "--resume").wait(timeout=120) == 0
+    for name in ("pretrained_XXS_last.pth", "pretrained_XXS_best.pth", "checkpoint_XXS.pth"):
+        assert same_weights(folder / name, unbroken / name), name
+    assert metrics.read_bytes() == (unbroken / metrics.name).read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> None:
+    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
+    folder = tmp_path / "run"
+    process = start(config)
+    said = stop_when(process, lambda: (folder / "manifest_XXS.json").exists(), signal.SIGTERM)
+    assert process.returncode in (0, -signal.SIGTERM), said  # the latter only if the loop had not begun
+    if process.returncode == 0:
+        assert "saved" in said
+        assert verify(folder / "checkpoint_XXS.pth") is None
+    assert start(config, "--resume").wait(timeout=120) == 0
+    assert same_weights(folder / "pretrained_XXS_last.pth", unbroken / "pretrained_XXS_last.pth")
+    assert (folder / "training_metrics_XXS.csv").read_bytes() == (unbroken / "training_metrics_XXS.csv").read_bytes()
+
+
+def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys) -> None:
+    """The same in this process, at a known step: the second of the second epoch."""
+    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
+    real, seen = training.pretrain.train_step, []
+
+    def interrupting(*arguments):
+        seen.append(arguments[4])
+        if arguments[4] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(training.pretrain, "train_step", interrupting)
+    assert train(config) == 0
+    assert seen == [0, 1, 2, 3, 4]
+    saved = torch.load(tmp_path / "run" / "checkpoint_XXS.pth", weights_only=True)[EXTRA_KEY]["run"]
+    assert (saved["epoch"], saved["batch_in_epoch"]) == (1, 2)
+    assert "stopped by a signal in epoch 2; saved" in capsys.readouterr().out
+    monkeypatch.setattr(training.pretrain, "train_step", real)
+    assert train(config, "--resume") == 0
+    metrics = tmp_path / "run" / "training_metrics_XXS.csv"
+    assert metrics.read_bytes() == (unbroken / metrics.name).read_bytes()
+
+
+def test_resuming_a_finished_run_and_an_empty_folder(tmp_path, capsys) -> None:
+    config = training_config(tmp_path, epochs=1)
+    assert train(config, "--resume") == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    before = (tmp_path / "run" / "training_metrics_XXS.csv").read_bytes()
+    assert train(config, "--resume") == 0
+    assert "this run is finished (1 epochs)" in capsys.readouterr().out
+    assert (tmp_path / "run" / "training_metrics_XXS.csv").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys) -> None:
+    config = training_config(tmp_path)
+    train(config)
+    current = tmp_path / "run" / "checkpoint_XXS.pth"
+    expected = weights(current)
+    current.write_bytes(current.read_bytes()[:-100])
+    assert train(config, "--resume") == 0
+    said = capsys.readouterr().out
+    assert "checkpoint_XXS.pth: does not match checkpoint_XXS.json; trying the one before" in said
+    assert "resuming from" in said
+    assert all(torch.equal(value, expected[name]) for name, value in weights(current).items())
+    current.write_bytes(b"x")
+    (tmp_path / "run" / "checkpoint_XXS.prev.pth").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="no checkpoint here verifies"):
+        train(config, "--resume")
+
+
+def test_a_verified_older_checkpoint_survives_a_damaged_newer_one(tmp_path) -> None:
+    """Saving over a damaged checkpoint must not push out the good one before it."""
+    config = training_config(tmp_path)
+    train(config)
+    folder = RunFolder(tmp_path / "run", "XXS", with_validation=False)
+    good = folder.previous.read_bytes()
+    folder.checkpoint.write_bytes(b"damaged")
+    model = load_model(folder.last)
+    folder.save(model, {}, epoch=9, best_train_loss=0.0)
+    assert folder.previous.read_bytes() == good
+    assert verify(folder.checkpoint) is None
+
+
+@pytest.mark.parametrize(
+    "change", ["training.learning_rate=2e-3", "training.epochs=9", "model.k=1", "data.crop=resize"]
+)
+def test_another_recipe_cannot_be_resumed(tmp_path, change: str) -> None:
+    config = training_config(tmp_path, epochs=1)
+    train(config)
+    with pytest.raises(CheckpointError, match=change.partition("=")[0]):
+        train(config, "--resume", "--set", change)
+
+
+def test_other_data_cannot_be_resumed(tmp_path) -> None:
+    names = [f"S2A_MSIL2A_20170613T101031_{i}_1" for i in range(5)]
+    write_bigearthnet(tmp_path, {name: some_pixels(i) for i, name in enumerate(names)})
+    config = training_config(tmp_path, epochs=1, dataset_path=str(tmp_path), dataset_csv="split.csv")
+    train(config)
+    write_bigearthnet(tmp_path, {name: some_pixels(i + 1) for i, name in enumerate(names)})
+    with pytest.raises(CheckpointError, match="other data"):
+        train(config, "--resume")
+
+
+def test_starting_afresh_keeps_the_earlier_run(tmp_path, capsys) -> None:
+    config = training_config(tmp_path, epochs=1)
+    train(config)
+    expected = (tmp_path / "run" / "pretrained_XXS_last.pth").read_bytes()
+    train(config)
+    assert "an earlier run was in" in capsys.readouterr().out
+    (moved,) = (tmp_path / "run").glob("replaced_*/pretrained_XXS_last.pth")
+    assert moved.read_bytes() == expected
+    assert len(rows(tmp_path / "run" / "training_metrics_XXS.csv")) == 1
+
+
+def test_all_fill_patches_are_counted_in_the_log(tmp_path) -> None:
+    patches = {f"S2A_MSIL2A_20170613T101031_{i}_1": some_pixels(i) for i in range(5)}
+    patches["S2A_MSIL2A_20170613T101031_9_9"] = some_pixels() * 0
+    write_bigearthnet(tmp_path, patches)
+    train(training_config(tmp_path, epochs=1, dataset_path=str(tmp_path), dataset_csv="split.csv"))
+    entry = json.loads((tmp_path / "run" / "training_log_XXS.jsonl").read_text())
+    assert entry["skipped_fill"] == 1
+
+
+def test_eurosat_without_metadata_can_be_trained_on(tmp_path) -> None:
+    folder = ROOT / "sample_dataset" / "eurosat-l-sample"
+    config = write_config(
+        tmp_path / "c.yaml",
+        model=TINY_MODEL,
+        data={"dataset": "eurosat_ls"},
+        training={
+            "dataset_path": str(folder),
+            "dataset_csv": "eurosat-val.txt",
+            "epochs": 1,
+            "weight_path": str(tmp_path / "run"),
+        },
+    )
+    assert train(config) == 0
+
+
+# --------------------------------------------------------------------------- failing
+
+
+def test_non_finite_measurements_are_named() -> None:
+    fine = torch.tensor(1.0)
+    bad = torch.tensor(float("nan"))
+    with pytest.raises(TrainingDiverged, match="visible loss is nan at step 7"):
+        require_finite(Losses(bad, fine, bad, fine), fine, 7, scaled=False)
+    with pytest.raises(TrainingDiverged, match="gradient norm is inf at step 8"):
+        require_finite(Losses(fine, fine, fine, fine), torch.tensor(float("inf")), 8, scaled=False)
+    require_finite(Losses(fine, fine, fine, fine), torch.tensor(float("inf")), 8, scaled=True)
+
+
+def test_divergence_stops_and_spares_the_last_checkpoint(tmp_path, monkeypatch) -> None:
+    config = training_config(tmp_path)
+    real = training.pretrain.train_step
+
+    def diverging(model, *arguments):
+        if arguments[3] == 5:
+            with torch.no_grad():
+                model.decoder_pred.bias[0] = float("nan")
+        return real(model, *arguments)
+
+    monkeypatch.setattr(training.pretrain, "train_step", diverging)
+    with pytest.raises(TrainingDiverged, match="masked loss is nan at step 5"):
+        train(config)
+    folder = tmp_path / "run"
+    assert verify(folder / "checkpoint_XXS.pth") is None
+    assert torch.load(folder / "checkpoint_XXS.pth", weights_only=True)["epoch"] == 0
+    assert not (folder / "pretrained_XXS_last.pth").exists()
+    assert len(rows(folder / "training_metrics_XXS.csv")) == 1
+    assert TrainingDiverged.exit_code != 0
+    monkeypatch.setattr(training.pretrain, "train_step", real)
+    assert train(config, "--resume") == 0
+
+
+def test_published_weights_are_not_a_run_to_resume(tmp_path) -> None:
+    config = training_config(tmp_path, epochs=1)
+    train(config)
+    folder = RunFolder(tmp_path / "run", "XXS", with_validation=False)
+    folder.save(load_model(folder.last), {"log_offsets": {}}, epoch=0, best_train_loss=0.0)
+    with pytest.raises(CheckpointError, match="no training run"):
+        train(config, "--resume")
+
+
+def test_a_path_that_cannot_be_written(tmp_path) -> None:
+    config = training_config(tmp_path, epochs=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        train(config, "--set", f"training.weight_path={tmp_path / 'file' / 'run'}")
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path) -> None:
+    """A limit on the size of files stands in for a full disk."""
+    config = training_config(tmp_path, epochs=1)
+    train(config)
+    before = (tmp_path / "run" / "checkpoint_XXS.pth").read_bytes()
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"
+        "from models.checkpoint import load_model; from training.run_folder import RunFolder;"
+        "from utils.errors import run_script;"
+        f"folder = RunFolder({str(tmp_path / 'run')!r}, 'XXS', False); model = load_model(folder.last);"
+        "run_script(lambda: folder.save(model, {}, epoch=5, best_train_loss=0.0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "run" / "checkpoint_XXS.pth").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_the_config_is_checked_before_anything_else(tmp_path) -> None:
+    config = training_config(tmp_path)
+    with pytest.raises(ConfigError, match="epochz"):
+        train(config, "--set", "training.epochz=1")
+    assert not (tmp_path / "run").exists()
