@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -150,12 +150,19 @@ def _location(schema: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[str,
     """The part of a pydantic location that the user wrote: union branches and list indices are cut off."""
     kept: list[str] = []
     current: type[BaseModel] | None = schema
-    for part in loc:
+    for depth, part in enumerate(loc):
         if current is None:
             break
         kept.append(str(part))
+        field = current.model_fields.get(str(part))
         current = _section_of(current, str(part))
+        if field is not None and _is_mapping(field.annotation) and len(loc) > depth + 1:
+            kept.append(str(loc[depth + 1]))
     return tuple(kept)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(get_origin(option) is dict for option in (annotation, *get_args(annotation)))
 
 
 def _section_of(schema: type[BaseModel], key: str) -> type[BaseModel] | None:
