@@ -5,11 +5,13 @@ entry, `moe_mae` (format version, model config, and whatever a training run need
 published one and selects `published_behaviour` by itself.
 """
 
+import argparse
 import hashlib
 import io
 import math
 import pickle
 import re
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,9 +21,9 @@ import torch
 from torch import Tensor
 
 from models.config import NUM_PREFIX, SIZES, ModelConfig
-from models.moe_mae import MOEMAE
-from utils.errors import CheckpointError
-from utils.files import atomic_path
+from models.moe_mae import MOEMAE, count_parameters
+from utils.errors import CheckpointError, run_script
+from utils.files import atomic_path, sha256
 
 FORMAT_VERSION = 1
 EXTRA_KEY = "moe_mae"
@@ -262,3 +264,22 @@ def load_model(
     elif checkpoint.published:
         print(f"{path}: a published checkpoint; using published_behaviour: true")
     return checkpoint._replace(config=checkpoint.config.replace(**free)).build(device)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m models.checkpoint FILE`: say what a checkpoint is, after checking every entry of it."""
+    parser = argparse.ArgumentParser(description="Check a checkpoint by its content and say what it holds.")
+    parser.add_argument("path", help="a .pth file, ours or a published one")
+    path = parser.parse_args(argv).path
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.config
+    print(f"{path}: {'a published file' if checkpoint.published else 'a file of this project'}, every entry in place")
+    print(f"  size        {config.size}, {count_parameters(checkpoint.build()):,} parameters")
+    print(f"  input       {config.in_channels} bands of {config.img_size} x {config.img_size} pixels")
+    print(f"  published_behaviour: {str(config.published_behaviour).lower()}")
+    print(f"  sha256      {sha256(path)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

@@ -334,3 +334,15 @@ def test_fingerprint_follows_the_data_only(tmp_path) -> None:
 def test_sample_ids_are_simulated_patches(sample) -> None:
     assert len(sample_ids(5)) == 5
     assert "simulated" in (sample / "README.md").read_text()
+
+
+def test_the_published_resize_is_torchvision_on_stored_numbers() -> None:
+    """Bilinear and antialiased on uint16, where torchvision truncates."""
+    from torchvision.transforms.v2 import functional as tv
+
+    for shape in ((7, 22, 22), (7, 45, 44)):
+        pixels = some_pixels(shape=shape)
+        theirs = tv.resize(torch.from_numpy(pixels), [40, 40], tv.InterpolationMode.BILINEAR, antialias=True)
+        ours = resize(pixels, 40, published_behaviour=True)
+        assert np.abs(ours.astype(int) - theirs.numpy().astype(int)).max() <= 1
+        assert (ours == theirs.numpy()).mean() > 0.999

