@@ -25,7 +25,7 @@ from classification_models.embeddings import (
 )
 from classification_models.logistic_regression import LogisticRegressionModel
 from classification_models.probe_files import ProbeFiles, new_run, write_run
-from classification_models.scores import class_table, score_multiclass, score_multilabel, summary_table
+from classification_models.scores import class_table, score_probe, summary_table
 from classification_models.solvers import NEWTON_MAX_UNKNOWNS, SOLVERS
 from utils.analysis_utils import plot_class_scores
 from utils.errors import ConfigError, DataError, run_script
@@ -146,17 +146,6 @@ def _check_fits(train: Split, other: Split) -> None:
             logger.warning(f"warning: {other.source.path}: {shared} ids are fitted on, too, so its scores flatter")
 
 
-def score(probe: LogisticRegressionModel, train: Split, split: Split, names: list[str]) -> dict[str, Any]:
-    """Scores of one split, JSON-ready."""
-    decisions, probability = probe.predict(split.x), probe.predict_proba(split.x)
-    if probe.multilabel:
-        return score_multilabel(split.y, decisions, probability, names, train.y)
-    # Classes without a training sample have no column: their probability is 0.
-    full = np.zeros((len(probability), len(names)), probability.dtype)
-    full[:, probe.classes_] = probability
-    return score_multiclass(split.y, decisions, full, names, train.y)
-
-
 def name_classes(splits: dict[str, Split]) -> list[str]:
     """Names of all classes that occur in any split or in the JSON beside the training file."""
     train = splits["train"]
@@ -247,7 +236,9 @@ def main(argv: list[str] | None = None) -> int:
     probe.multilabel = train.multilabel
     probe.fit(train.x, train.y)
     constant = find_constant_labels(train, names)
-    metrics = {name: score(probe, train, split, names) for name, split in splits.items() if name != "train"}
+    metrics = {
+        name: score_probe(probe, split.x, split.y, names, train.y) for name, split in splits.items() if name != "train"
+    }
     shown = next((name for name in ("test", "val") if name in metrics), None)
     with new_run(arguments.out, arguments.name) as files:
         title = f"Linear probe {arguments.name}, {shown} split"

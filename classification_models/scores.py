@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from classification_models.logistic_regression import LogisticRegressionModel
+
 SUMMARY_LABELS = {
     "map_micro": "mAP micro",
     "map_macro": "mAP macro",
@@ -87,6 +89,19 @@ def score_multiclass(
     train_samples = (np.asarray(train_labels)[:, None] == classes).sum(axis=0)
     result = _pairwise(truth, chosen, probabilities, names, train_samples, train_samples == 0)
     return _assemble(result, {"accuracy": float((truth & chosen).any(axis=1).mean())}, len(truth))
+
+
+def score_probe(
+    probe: LogisticRegressionModel, x: np.ndarray, labels: np.ndarray, names: Sequence[str], train_labels: np.ndarray
+) -> dict[str, Any]:
+    """Scores of a fitted probe on features (N, D); see `score_multilabel` and `score_multiclass`."""
+    decisions, probability = probe.predict(x), probe.predict_proba(x)
+    if probe.multilabel:
+        return score_multilabel(labels, decisions, probability, names, train_labels)
+    # Classes without a training sample have no column: their probability is 0.
+    full = np.zeros((len(probability), len(names)), probability.dtype)
+    full[:, probe.classes_] = probability
+    return score_multiclass(labels, decisions, full, names, train_labels)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

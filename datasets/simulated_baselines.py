@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.simulated_constants import CENTRE
 from datasets.simulated_patches import SimulatedPatches
+from transformation.image_statistics import image_statistics
 from utils.data_config import BigEarthNetInfo
 from utils.data_utils import encode_metadata
 
@@ -31,17 +32,6 @@ class BaselineInputs(NamedTuple):
         return BaselineInputs(*(part[:n] for part in self)), BaselineInputs(*(part[n:] for part in self))
 
 
-def image_statistics(images: Tensor) -> Tensor:
-    """Mean, std, min and max of each band over the pixels that are not fill; (n, C, h, w) -> (n, 4 C)."""
-    values = images.to(torch.int32).float().flatten(2)
-    valid = (values > 0).any(1, keepdim=True)
-    count = valid.sum(2)
-    mean = (values * valid).sum(2) / count
-    std = (((values - mean[..., None]) * valid).square().sum(2) / count).sqrt()
-    low = values.masked_fill(~valid, torch.inf).amin(2)
-    return torch.cat([mean, std, low, values.amax(2)], dim=1)
-
-
 def class_labels(labels: Tensor) -> Tensor:
     """43 CORINE labels to the 19 scored classes; (n, 43) bool -> (n, 19) bool."""
     members = torch.zeros(43, len(BigEarthNetInfo.CLASSES), device=labels.device)
@@ -58,10 +48,11 @@ def baseline_inputs(chunks: Iterable[SimulatedPatches]) -> BaselineInputs:
 def _inputs(chunk: SimulatedPatches) -> BaselineInputs:
     """Features and labels of one chunk."""
     hour = chunk.hour.floor()
+    pixels = chunk.images[..., CENTRE, CENTRE].to(torch.int32)
     metadata = encode_metadata(*(value.tolist() for value in (chunk.week, hour, chunk.places.lat, chunk.places.lon)))
     return BaselineInputs(
         prior=np.zeros((len(chunk.images), 0)),
-        statistics=image_statistics(chunk.images[..., CENTRE, CENTRE]).double().cpu().numpy(),
+        statistics=image_statistics(pixels, (pixels > 0).any(1)).double().cpu().numpy(),
         metadata=metadata.reshape(-1, 8).astype(np.float64),
         surfaces=chunk.surfaces.double().cpu().numpy(),
         mapped=chunk.shares.double().cpu().numpy(),

@@ -4,6 +4,7 @@ For every split one `<name>_<split>.npz` (`x_<split>` float32 (N, D), `y_<split>
 that says where the numbers come from. The embeddings are the tokens before the final norm, without routing noise.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from models.moe_mae import MOEMAE, Encoded
 from utils.config import config_parser
 from utils.devices import select_device
 from utils.errors import DataError, run_script
-from utils.files import atomic_path, check_writable, write_json, write_npz
+from utils.files import atomic_path, check_writable, sha256, write_json, write_npz
+
+REQUIRED = ("model.checkpoint_path", "data.dataset_path", "data.splits")
+"""Keys without which there is nothing to embed."""
 
 
 def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
@@ -93,8 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     """Validate the config, embed every split; returns the exit code."""
     parser = config_parser("Compute embeddings of every split of a dataset.", reads="sections model, data, embed")
     arguments = parser.parse_args(argv)
-    required = ("model.checkpoint_path", "data.dataset_path", "data.splits")
-    config = read_config(arguments.config_yaml, arguments.overrides, required)
+    config = read_config(arguments.config_yaml, arguments.overrides, REQUIRED)
     folder = check_writable(config.embed.out_dir)
     device = select_device(config.model.device)
     data = config.data
@@ -113,6 +116,34 @@ def main(argv: list[str] | None = None) -> int:
         write_json(path.with_suffix(".json"), {"split": split, **written, **_origin(config, model, dataset, device)})
         print(_summary(path, written))
     return 0
+
+
+def embedding_files(config_yaml: str, overrides: list[str]) -> dict[str, Path]:
+    """The `.npz` of every split of a config, embedding first unless all are there and made alike.
+
+    Args:
+        config_yaml: a configuration of this script.
+        overrides: `key.sub=value` texts.
+
+    Returns:
+        Split name to file.
+    """
+    config = read_config(config_yaml, overrides, REQUIRED)
+    folder = Path(config.embed.out_dir)
+    files = {split: folder / f"{config.embed.name}_{split}.npz" for split in config.data.splits}
+    if not all(path.exists() and _made_alike(path.with_suffix(".json"), config) for path in files.values()):
+        main(["--config_yaml", config_yaml, *(word for text in overrides for word in ("--set", text))])
+    return files
+
+
+def _made_alike(record: Path, config: Config) -> bool:
+    """Whether a file's JSON says that it was made by this config and these weights."""
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+        same_weights = made["checkpoint"]["sha256"] == sha256(config.model.checkpoint_path)
+        return same_weights and made["config"] == config.model_dump(mode="json")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Pictures of reconstructions, on the masks that the metrics were computed on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from datasets.patches import Batch, PatchDataset
@@ -34,7 +36,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
         "interpolation": torch.where(removed, interpolated, original),
     }
     title = f"Masked reconstruction ({model.config.mask_ratio:.0%} of the patches removed)"
-    images = {name: _numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
+    images = {name: stored_numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
     return _save(images, batch, title, folder / "reconstructions_masked.png")
 
 
@@ -46,22 +48,51 @@ def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: P
     predicted, _ = model(batch.images, batch.meta, everything)
     rebuilt = unpatchify(predicted, model.config.patch_size, model.config.in_channels)
     images = {
-        "original": _numbers(batch.images, batch, dataset),
-        "reconstruction": _numbers(rebuilt, batch, dataset),
+        "original": stored_numbers(batch.images, batch, dataset),
+        "reconstruction": stored_numbers(rebuilt, batch, dataset),
     }
     return _save(images, batch, "Reconstruction of unmasked patches", folder / "reconstructions_full.png")
+
+
+def plot_neighbours(
+    asked: PatchDataset,
+    among: PatchDataset,
+    ids: Sequence[str],
+    found: Sequence[Sequence[str]],
+    title: str,
+) -> Figure:
+    """True-colour patches, one a row with those found for it, all of a row in one stretch.
+
+    Args:
+        asked: the dataset of `ids`.
+        among: the dataset of `found`, the nearest first.
+        ids: one per row.
+        found: as many for every row.
+        title: of the figure.
+    """
+    rows = []
+    for image, names in zip(numbers_of(asked, ids), found, strict=True):
+        others = {f"neighbour {i}": other for i, other in enumerate(numbers_of(among, names), 1)}
+        rows.append({"patch": image, **others})
+    return plot_reconstructions(rows, ids, title, stretch_all=True)
+
+
+def numbers_of(dataset: PatchDataset, ids: Sequence[str]) -> np.ndarray:
+    """Stored numbers of the named patches with fill as NaN: (B, C, H, W)."""
+    batch = dataset.batch([dataset.ids.index(name) for name in ids])
+    return stored_numbers(batch.images, batch, dataset)
+
+
+def stored_numbers(images: Tensor, batch: Batch, dataset: PatchDataset) -> np.ndarray:
+    """Z-scores to stored numbers with fill as NaN: (B, C, H, W)."""
+    numbers = dataset.normalize.invert(images.cpu().float())
+    return numbers.masked_fill(~batch.valid.cpu().unsqueeze(1), float("nan")).numpy()
 
 
 def _some(model: MOEMAE, dataset: PatchDataset, count: int) -> Batch:
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
     device = next(model.parameters()).device
     return dataset.batch(indices.tolist()).to(device)
-
-
-def _numbers(images: Tensor, batch: Batch, dataset: PatchDataset) -> np.ndarray:
-    """Z-scores to stored numbers with fill as NaN: (B, C, H, W)."""
-    numbers = dataset.normalize.invert(images.cpu().float())
-    return numbers.masked_fill(~batch.valid.cpu().unsqueeze(1), float("nan")).numpy()
 
 
 def _save(images: dict[str, np.ndarray], batch: Batch, title: str, path: Path) -> Path:

@@ -12,11 +12,12 @@ import rasterio
 import torch
 
 from datasets.simulated import main, simulate, simulate_chunks, split_counts
-from datasets.simulated_baselines import baseline_inputs, baseline_table, image_statistics
+from datasets.simulated_baselines import baseline_inputs, baseline_table
 from datasets.simulated_calibration import MIN_PATCHES, calibrate
 from datasets.simulated_constants import CENTRE, CHUNK, CONSTANTS, SIZES, SPECTRA_FILE, GeneratorConstants
 from datasets.simulated_landscape import class_spectra, season_state, smooth_field, sun_cosine
 from datasets.simulated_scenes import Places, iso_week, scenes
+from transformation.image_statistics import image_statistics
 from utils.data_config import BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import parse_patch_id
 from utils.errors import ConfigError, DataError, UserError
@@ -263,7 +264,7 @@ def test_image_statistics_leave_fill_out() -> None:
     image = torch.full((1, 7, 4, 4), 10, dtype=torch.int32)
     image[..., :2] = 0
     image[..., 3] = 30
-    assert image_statistics(image)[0].tolist() == [20.0] * 7 + [10.0] * 7 + [10.0] * 7 + [30.0] * 7
+    assert image_statistics(image, image[:, 0] > 0)[0].tolist() == [20.0] * 7 + [10.0] * 7 + [10.0] * 7 + [30.0] * 7
 
 
 def test_simple_predictors_score_as_on_real_patches() -> None:
@@ -292,7 +293,7 @@ def test_the_embedded_sample_is_what_its_readme_says(sample: Path) -> None:
     """The first patches again: ids and labels equal, numbers equal up to one (other processors round otherwise)."""
     train = (sample / "bigearthnet-train.csv").read_text().splitlines()
     assert len(train) == 192
-    patches = simulate(8, 1)
+    patches = simulate(8, 2)
     for index, patch_id in enumerate(train[:8]):
         entry = json.loads((sample / "labels" / f"{patch_id}_labels_metadata.json").read_text())
         names = [name for name, present in zip(BigEarthNetInfo.CORINE, patches.labels[index], strict=True) if present]

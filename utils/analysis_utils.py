@@ -44,31 +44,55 @@ def plot_loss_curve(metrics: str | Path) -> Figure:
     return figure
 
 
-def plot_reconstructions(rows: Sequence[Mapping[str, np.ndarray]], ids: Sequence[str], title: str) -> Figure:
-    """True-colour panels, one patch a row; all images of a row share one stretch, taken from the first.
+def plot_reconstructions(
+    rows: Sequence[Mapping[str, np.ndarray]], ids: Sequence[str], title: str, stretch_all: bool = False
+) -> Figure:
+    """True-colour panels, one patch a row; all images of a row share one stretch.
 
     Args:
         rows: per patch, column title to (C, H, W) stored Collection-2 numbers; the first column is the original.
             NaN is drawn grey (masked or fill).
         ids: one per row.
         title: of the figure.
+        stretch_all: take the stretch from all images of the row instead of the original.
     """
     columns = list(rows[0])
     figure = Figure(figsize=(2.1 * len(columns) + 0.3, 2.2 * len(rows) + 0.5), layout="constrained")
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, name, line in zip(rows, ids, grid, strict=True):
-        original = _reflectance(row[columns[0]])
-        low, high = np.nanpercentile(original, (2, 98)) if np.isfinite(original).any() else (0.0, 1.0)
+        like = np.concatenate(list(row.values()), axis=-1) if stretch_all else row[columns[0]]
         for column, axes in zip(columns, line, strict=True):
-            image = (_reflectance(row[column]) - low) / max(high - low, 1e-3)
-            axes.imshow(np.where(np.isfinite(image), image.clip(0, 1), 0.6), interpolation="nearest")
+            axes.imshow(true_colour(row[column], like), interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
-        line[0].set_ylabel(name.removeprefix("S2A_MSIL2A_").removeprefix("S2B_MSIL2A_"), fontsize=7)
+        line[0].set_ylabel(short_id(name), fontsize=7)
     for column, axes in zip(columns, grid[0], strict=True):
         axes.set_title(column, fontsize=9)
     figure.suptitle(title, fontsize=11)
     return figure
+
+
+def true_colour(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """(C, H, W) stored numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
+
+    Args:
+        numbers: the image.
+        like: the image whose 2nd and 98th percentile of reflectance become black and white; None means itself.
+    """
+    stretched = _reflectance(numbers if like is None else like)
+    low, high = np.nanpercentile(stretched, (2, 98)) if np.isfinite(stretched).any() else (0.0, 1.0)
+    image = (_reflectance(numbers) - low) / max(high - low, 1e-3)
+    return np.where(np.isfinite(image), image.clip(0, 1), 0.6)
+
+
+def short_id(name: str) -> str:
+    """A BigEarthNet id without what all of them begin with."""
+    return name.removeprefix("S2A_MSIL2A_").removeprefix("S2B_MSIL2A_")
+
+
+def short_name(name: str, most: int = 40) -> str:
+    """A class name of at most so many letters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _reflectance(numbers: np.ndarray) -> np.ndarray:
@@ -84,7 +108,7 @@ def plot_class_scores(per_class: Sequence[Mapping[str, Any]], title: str) -> Fig
         title: of the figure.
     """
     rows = sorted(per_class, key=lambda row: -1.0 if row["ap"] is None else row["ap"])
-    names = [row["name"] if len(row["name"]) <= 40 else row["name"][:39] + "…" for row in rows]
+    names = [short_name(row["name"]) for row in rows]
     position = np.arange(len(rows))
     figure = Figure(figsize=(8, 1.2 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -95,4 +119,86 @@ def plot_class_scores(per_class: Sequence[Mapping[str, Any]], title: str) -> Fig
     axes.set_title(title, loc="left")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def plot_score_comparison(scores: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Horizontal bars that compare descriptions of the same patches.
+
+    Args:
+        scores: name of the description to name of the score to its value, a fraction; drawn top down.
+        title: of the figure.
+    """
+    measures = list(next(iter(scores.values())))
+    position, height = np.arange(len(scores))[::-1], 0.8 / len(measures)
+    figure = Figure(figsize=(8, 1.2 + 0.3 * len(scores) * len(measures)), layout="constrained")
+    axes = figure.subplots()
+    for i, measure in enumerate(measures):
+        values = [100 * row[measure] for row in scores.values()]
+        bars = axes.barh(position + 0.4 - (i + 0.5) * height, values, 0.95 * height, label=measure, color=f"C{i}")
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+    axes.set_yticks(position, list(scores))
+    axes.set(xlim=(0, 105), xlabel="score in %")
+    axes.set_title(title, loc="left")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(measures), frameon=False)
+    return figure
+
+
+def plot_projection(points: np.ndarray, classes: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Points on a plane, coloured by class.
+
+    Args:
+        points: (N, 2).
+        classes: (N,) class indices.
+        names: of the classes.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for index in np.unique(classes):
+        chosen = classes == index
+        marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
+        axes.scatter(*points[chosen].T, s=28, color=f"C{index % 10}", marker=marker, label=short_name(names[index]))
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, loc="left")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def plot_projection_by_label(points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Points on a plane, a panel for every label: coloured where a patch has it, grey where not.
+
+    Args:
+        points: (N, 2).
+        labels: (N, L) zeros and ones; labels that no patch has are left out.
+        names: of the labels.
+        title: of the figure.
+    """
+    present = np.flatnonzero(labels.any(axis=0))
+    columns = 5
+    rows = -(-len(present) // columns)
+    figure = Figure(figsize=(2.1 * columns, 2.1 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set(xticks=[], yticks=[])
+        axes.set_visible(False)
+    for axes, index in zip(grid, present, strict=False):
+        has = labels[:, index] > 0
+        axes.set_visible(True)
+        axes.scatter(*points[~has].T, s=5, color="0.85")
+        axes.scatter(*points[has].T, s=9, color="C0")
+        axes.set_title(f"{short_name(names[index], 26)} ({has.sum()})", fontsize=7)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def plot_projection_by_value(points: np.ndarray, values: np.ndarray, label: str, title: str) -> Figure:
+    """Points on a plane, coloured by a number such as the week of the year, (N,)."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.scatter(*points.T, s=28, c=values, cmap="viridis")
+    figure.colorbar(drawn, label=label)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, loc="left")
     return figure

@@ -1,0 +1,72 @@
+"""What a probe scores on features that need no model, beside what it scores on embeddings."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from classification_models.logistic_regression import LogisticRegressionModel
+from classification_models.scores import score_probe
+from datasets.loader import BatchLoader
+from transformation.image_statistics import image_statistics
+
+
+class Features(NamedTuple):
+    """Several descriptions of the same N patches."""
+
+    x: dict[str, np.ndarray]
+    """Name of the description to (N, D)."""
+    y: np.ndarray
+    """(N,) class index or (N, L) multi-hot."""
+    ids: list[str]
+
+    def with_embeddings(self, name: str, x: np.ndarray, ids: Sequence[str]) -> "Features":
+        """The same and embeddings (N, D) of the same patches in the same order.
+
+        Raises:
+            ValueError: when the ids differ.
+        """
+        if list(ids) != self.ids:
+            raise ValueError("the embeddings are of other patches, or in another order")
+        return self._replace(x={**self.x, name: x})
+
+
+def feature_baselines(loader: BatchLoader) -> Features:
+    """Features without a model of every patch that the loader gives.
+
+    "class prior" is one constant number, so that a probe learns how frequent each class is and no more; "image
+    statistics" are 28 numbers (see `image_statistics`); "metadata" are the 8 numbers that the model is given, and
+    "statistics + metadata" both, where the dataset has metadata.
+
+    Args:
+        loader: of a dataset with labels.
+    """
+    statistics, metadata, labels, ids = [], [], [], []
+    for batch in tqdm(loader.batches(), total=len(loader), desc="image statistics", leave=False, disable=None):
+        if batch.ids:
+            statistics.append(image_statistics(batch.images, batch.valid).cpu())
+            metadata.append(None if batch.meta is None else batch.meta.flatten(1).cpu())
+            labels.append(batch.labels.cpu())
+            ids += batch.ids
+    x = {"class prior": np.zeros((len(ids), 1)), "image statistics": torch.cat(statistics).numpy()}
+    if metadata[0] is not None:
+        x["metadata"] = torch.cat(metadata).numpy()
+        x["statistics + metadata"] = np.hstack([x["image statistics"], x["metadata"]])
+    return Features(x, torch.cat(labels).numpy(), ids)
+
+
+def probe_features(train: Features, test: Features, names: Sequence[str], C: float) -> dict[str, dict[str, Any]]:
+    """Fit the same probe on every description and score it; see `classification_models.scores`.
+
+    Args:
+        train, test: the same descriptions of two splits.
+        names: of the classes.
+        C: inverse strength of the penalty; features are standardised.
+    """
+    scores = {}
+    for name, x in train.x.items():
+        probe = LogisticRegressionModel(scale=True, multilabel=train.y.ndim == 2, C=C).fit(x, train.y)
+        scores[name] = score_probe(probe, test.x[name], test.y, names, train.y)
+    return scores
