@@ -33,6 +33,7 @@ class ModelSection(Section):
     k: Positive | None = None
     mask_ratio: Share | None = None
     dropout: Share | None = None
+    position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     checkpoint_path: Text | None = None
     device: Text = "auto"
 

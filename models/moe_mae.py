@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(D)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
     def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None) -> Tensor:
         """Tokens with their positions, kept patches only: (B, 5 + n, D)."""
@@ -135,7 +135,7 @@ class MOEMAE(nn.Module):
         self.decoder_norm = nn.LayerNorm(dim)
         self.decoder_pred = nn.Linear(dim, config.patch_values)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        nn.init.trunc_normal_(self.decoder_pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.decoder_pos_embed, std=config.position_std)
 
     def encode(
         self,
@@ -209,7 +209,7 @@ class MOEMAE(nn.Module):
 
 
 def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overrides: Any) -> MOEMAE:
-    """A freshly initialised model (PyTorch's defaults; tokens and positions truncated normal, std 0.02).
+    """A freshly initialised model (PyTorch's defaults; tokens truncated normal, std 0.02; positions `position_std`).
 
     Args:
         size: "S", "XS" or "XXS", or a complete `ModelConfig`.
