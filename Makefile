@@ -51,4 +51,4 @@ lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
 clean:
-	rm -rf outputs
+	rm -rf $(DEMO)

@@ -37,15 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     weights = LossWeights(config.training.visible_weight, config.training.balance_weight)
     metrics = evaluate_reconstruction(model, loader, config.eval.seed, weights)
 
-    pictures = []
+    origin = {"mask_ratio": model.config.mask_ratio, **result_origin(config, model.config, dataset, device, "eval")}
+    written = [write_json(folder / "metrics.json", {**metrics, **origin})]
+    _print_summary(metrics, dataset.kind)
     if count := _panels(config.eval.save_reconstructions_masked):
-        pictures.append(save_masked_panels(model, dataset, count, config.eval.seed, folder))
+        written.append(save_masked_panels(model, dataset, count, config.eval.seed, folder))
     if count := _panels(config.eval.save_reconstructions_full):
-        pictures.append(save_full_panels(model, dataset, count, folder))
-    origin = {"mask_ratio": model.config.mask_ratio, **result_origin(config, device)}
-    path = write_json(folder / "metrics.json", {**metrics, **origin})
-    _print_summary(metrics)
-    print("\n".join(["written:", *(f"  {item}" for item in [path, *pictures])]))
+        written.append(save_full_panels(model, dataset, count, folder))
+    print("\n".join(["written:", *(f"  {item}" for item in written)]))
     return 0
 
 
@@ -53,9 +52,9 @@ def _panels(asked: bool | int) -> int:
     return PANELS * asked if isinstance(asked, bool) else asked
 
 
-def _print_summary(metrics: dict[str, Any]) -> None:
+def _print_summary(metrics: dict[str, Any], kind: str) -> None:
     skipped = f", {metrics['skipped_fill']} all-fill patches left out" if metrics["skipped_fill"] else ""
-    print(f"{metrics['patches']} patches{skipped}")
+    print(f"{metrics['patches']} {kind}{skipped}")
     print(
         f"  masked {metrics['masked_loss']:.3f}  visible {metrics['visible_loss']:.3f}  "
         f"balance {metrics['balance_loss']:.4f}  total {metrics['total_loss']:.3f}  full {metrics['full_loss']:.4f}"
@@ -66,6 +65,8 @@ def _print_summary(metrics: dict[str, Any]) -> None:
         red, nir = (row["psnr"][band] for band in ("SR_B4", "SR_B5"))
         shown = "  ".join("   -" if value is None else f"{value:4.1f}" for value in (red, nir))
         print(f"  {name:24s} {row['masked_loss']:11.3f}   {shown}")
+    if metrics["masked_loss"] >= metrics["baselines"]["visible_mean"]["masked_loss"]:
+        print("  the model is no better than each image's visible mean: it has learned nothing yet")
 
 
 if __name__ == "__main__":

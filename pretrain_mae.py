@@ -4,6 +4,7 @@ import sys
 
 from configs.schema import read_config
 from training.pretrain import Pretraining
+from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
 
@@ -19,7 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     required = ("training.dataset_path", "training.dataset_csv")
     config = read_config(arguments.config_yaml, arguments.overrides, required, fresh_model=True)
 
-    return Pretraining(config, resume=arguments.resume).run()
+    with StopSignals() as signals:
+        try:
+            return Pretraining(config, arguments.resume, signals).run()
+        except StopRequested as request:
+            print("stopped by a signal before the first step; nothing to save")
+            return signals.exit_code(request.number)
 
 
 if __name__ == "__main__":

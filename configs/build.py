@@ -39,11 +39,34 @@ def build_configured_dataset(
     )
 
 
-def result_origin(config: Config, device: torch.device) -> dict[str, Any]:
-    """Where a result comes from: checkpoint with its hash, the whole config, versions and device."""
+def resolved_config(config: Config, model: ModelConfig, dataset: PatchDataset, sections: set[str]) -> dict[str, Any]:
+    """The config with what was really used in place of what was left open: a config that gives the same again.
+
+    Args:
+        config: as given.
+        model: the model's numbers.
+        dataset: for crop and statistics.
+        sections: those that the script uses, besides `model` and `data`.
+    """
+    values = config.model_dump(mode="json", include={"published_behaviour", "model", "data", *sections})
+    numbers = model.to_dict()
+    values["published_behaviour"] = model.published_behaviour
+    values["model"].update({key: numbers[key] for key in values["model"] if key in numbers})
+    values["data"].update(crop=dataset.crop, statistics=dataset.statistics_name)
+    return values
+
+
+def result_origin(
+    config: Config, model: ModelConfig, dataset: PatchDataset, device: torch.device, section: str
+) -> dict[str, Any]:
+    """Where a result comes from: checkpoint and data with their hashes, the resolved config, versions and device."""
     checkpoint = Path(config.model.checkpoint_path)
     return {
         "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
-        "config": config.model_dump(),
+        "dataset": dataset.name,
+        "simulated": dataset.simulated,
+        "dataset_fingerprint": dataset.fingerprint(),
+        "published_behaviour": model.published_behaviour,
+        "config": resolved_config(config, model, dataset, {section}),
         "provenance": provenance(device),
     }

@@ -126,6 +126,8 @@ def read_config(path: str, overrides: list[str], required: tuple[str, ...], fres
             if key not in wrong and getattr(getattr(config, section), name) is None:
                 yield key, "is required by this script"
         yield from _model_problems(config.model, wrong, fresh_model)
+        if fresh_model and config.model.mask_ratio == 0:
+            yield "model.mask_ratio", "0 leaves nothing to reconstruct in pretraining"
 
     return load_config(Config, path, overrides, check)
 
@@ -137,16 +139,19 @@ def _model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> 
     if not fresh_model and model.size is None:  # the checkpoint decides the rest
         asked = {key: asked[key] for key in ("img_size", "patch_size") if key in asked}
     for key, text in ModelConfig.problems_of(model.size or "S", **asked):
-        involved = {f"model.{name}" for name in _INVOLVED.get(key, ())}
-        if not involved & wrong:
+        involved = _INVOLVED[key]
+        if "model.size" in wrong and not all(name in asked for name in involved):
+            continue  # some of the numbers would come from the size
+        if not wrong & {f"model.{name}" for name in involved}:
             yield f"model.{key}", text
 
 
 _INVOLVED = {
     "img_size": ("img_size", "patch_size"),
-    "embed_dim": ("embed_dim", "num_heads", "size"),
-    "num_heads": ("num_heads", "num_groups", "size"),
-    "experts": ("experts", "depth", "size"),
-    "k": ("k", "experts", "depth", "size"),
+    "embed_dim": ("embed_dim", "num_heads"),
+    "num_heads": ("num_heads", "num_groups"),
+    "experts": ("experts", "depth"),
+    "k": ("k", "experts"),
+    "mask_ratio": ("mask_ratio", "img_size", "patch_size"),
 }
 """Which keys each of `ModelConfig.problems` looks at: with one of them wrong it would only repeat that."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS, RawPatch, centers_to_lat_lon, read_patch
-from datasets.patches import PatchDataset, RawBatch, dataset_folder, read_split
+from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
 from transformation.transformer import center_crop, resize
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.data_utils import encode_metadata, list_some, parse_patch_id
@@ -59,15 +59,16 @@ class BigEarthNetDatasetLS(PatchDataset):
         published_behaviour: bool = False,
         all_classes: bool = False,
     ) -> None:
-        self.root = dataset_folder(root, "bigearthnet-l")
-        ids = read_split(csv, Path(root))
-        super().__init__(ids, image_size, crop, statistics, published_behaviour)
+        folder = dataset_folder(root, "bigearthnet-l")
+        split = find_split(csv, root)
+        ids = read_split(split)
+        super().__init__(folder, ids, image_size, crop, statistics, published_behaviour)
         self.classes = BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES
         for patch_id in ids:
             try:
                 parse_patch_id(patch_id)
             except DataError as error:
-                raise DataError(f"{csv}: {error}") from None
+                raise DataError(f"{split}: {error}; split files have no header, or only `0`") from None
         _require_files(self.root / "images", [f"{patch_id}.tif" for patch_id in ids])
         if labels != "none":
             self._read_labels(skip_missing=labels == "skip", all_classes=all_classes)
@@ -127,10 +128,10 @@ def read_labels(path: Path, all_classes: bool = False) -> Tensor:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise DataError(f"{path}: is not a label file (JSON with a list under 'labels')") from error
+        raise DataError(f"{path}: is not a label file (JSON with a list under 'labels'); fetch it again") from error
     except KeyError as error:
         if error.args[0] == "labels":
-            raise DataError(f"{path}: is not a label file (JSON with a list under 'labels')") from error
+            raise DataError(f"{path}: is not a label file (JSON with a list under 'labels'); fetch it again") from error
         raise DataError(f"{path}: unknown label {error.args[0]!r}; expected CORINE level-3 names") from error
     vector = torch.zeros(len(BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES), dtype=torch.int64)
     for index in corine:
@@ -158,4 +159,7 @@ def _names_in(folder: Path) -> set[str]:
 def _require_files(folder: Path, names: list[str]) -> None:
     present = _names_in(folder)
     if missing := [name for name in names if name not in present]:
-        raise DataError(f"{folder}: {len(missing)} of {len(names)} files are missing: {list_some(missing)}")
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(names)} files are missing: {list_some(missing)}; "
+            "fetch them, or shorten the split"
+        )

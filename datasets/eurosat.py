@@ -12,7 +12,7 @@ import rasterio
 import torch
 
 from datasets.geotiff import GDAL_OPTIONS, read_patch
-from datasets.patches import PatchDataset, RawBatch, dataset_folder, read_split
+from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
 from transformation.transformer import center_crop, resize
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import list_some
@@ -51,15 +51,16 @@ class EuroSATDatasetLS(PatchDataset):
         statistics: BandStatistics | None = None,
         published_behaviour: bool = False,
     ) -> None:
-        self.root = dataset_folder(root, "eurosat-l")
-        names = [Path(name).stem for name in read_split(split_file, Path(root))]
+        folder = dataset_folder(root, "eurosat-l")
+        split = find_split(split_file, root)
+        names = [Path(name).stem for name in read_split(split)]
         if statistics is None:
             statistics = BigEarthNetInfo.STATISTICS if published_behaviour else EuroSATInfo.STATISTICS
-        super().__init__(names, image_size, crop, statistics, published_behaviour)
+        super().__init__(folder, names, image_size, crop, statistics, published_behaviour)
         present = {path.stem for name in self.classes for path in (self.root / name).glob("*.tif")}
         if unmatched := [name for name in names if name not in present or _class_of(name) not in self.classes]:
             raise DataError(
-                f"{split_file}: {len(unmatched)} of {len(names)} entries match no file "
+                f"{split}: {len(unmatched)} of {len(names)} entries match no file "
                 f"{self.root}/<Class>/<Class>_N.tif: {list_some(unmatched)}"
             )
         self.labels = torch.tensor([self.classes.index(_class_of(name)) for name in names])

@@ -1,5 +1,6 @@
 """One reader for GeoTIFF patches: each file is opened once, coordinates are transformed once per CRS and batch."""
 
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -7,12 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 import rasterio.warp
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from utils.errors import DataError
 
 # Patches have no side-car files; looking for them would list a folder of half a million files at every open.
 GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+
+
+# Where a place is needed, its absence is an error of ours that names the file.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 class RawPatch(NamedTuple):
@@ -41,12 +46,17 @@ def read_patch(path: Path, file_bands: int, bands: int, min_size: int) -> RawPat
     try:
         with rasterio.open(path) as source:
             if source.count != file_bands:
-                raise DataError(f"{path}: has {source.count} bands, expected {file_bands}")
+                raise DataError(
+                    f"{path}: has {source.count} bands, expected {file_bands}; fetch it again or leave it out"
+                )
             if set(source.dtypes) != {"uint16"}:
                 kinds = ", ".join(sorted(set(source.dtypes)))
-                raise DataError(f"{path}: holds {kinds} values, expected uint16 Collection-2 numbers")
+                raise DataError(f"{path}: holds {kinds} values, expected uint16; give the stored Collection-2 numbers")
             if min(source.height, source.width) < min_size:
-                raise DataError(f"{path}: is {source.height} x {source.width} pixels, at least {min_size} are needed")
+                raise DataError(
+                    f"{path}: is {source.height} x {source.width} pixels, at least {min_size} are needed; "
+                    "leave it out of the split, or try data.crop: resize"
+                )
             pixels = source.read(list(range(1, bands + 1)))
             crs = source.crs.to_wkt() if source.crs else ""
             grid, column, row = source.transform, source.width / 2, source.height / 2
@@ -73,5 +83,7 @@ def centers_to_lat_lon(patches: list[RawPatch], names: list[str]) -> tuple[np.nd
             lon[members], lat[members] = rasterio.warp.transform(crs, "EPSG:4326", xs, ys)
     lost = np.flatnonzero(~(np.isfinite(lat) & np.isfinite(lon)))
     if len(lost):
-        raise DataError(f"{names[lost[0]]}: has no usable coordinate reference system, so its place is unknown")
+        raise DataError(
+            f"{names[lost[0]]}: has no usable coordinate reference system, so its place is unknown; fetch it again"
+        )
     return lat, lon

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from transformation.transformer import ZScoreNormalize
-from utils.data_config import BandStatistics
+from utils.data_config import DATASETS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
 
@@ -82,6 +82,7 @@ class PatchDataset(Dataset[Sample]):
         normalize: stored numbers to z-scores.
         crop: how patches reach the model's size, "center" or "resize".
         image_size: side in pixels.
+        simulated: whether the folder says that no satellite took these patches.
     """
 
     name: str
@@ -89,15 +90,34 @@ class PatchDataset(Dataset[Sample]):
     multilabel: bool
 
     def __init__(
-        self, ids: list[str], image_size: int, crop: str, statistics: BandStatistics, published_behaviour: bool
+        self,
+        root: Path,
+        ids: list[str],
+        image_size: int,
+        crop: str,
+        statistics: BandStatistics,
+        published_behaviour: bool,
     ) -> None:
-        self.ids = ids
+        self.root, self.ids = root, ids
+        self.simulated = is_simulated(root)
         self.labels: Tensor | None = None
         self.skipped_labels: list[str] = []
         self.image_size, self.crop = image_size, crop
         self.published_behaviour = published_behaviour
+        self.statistics = statistics
         self.normalize = ZScoreNormalize(statistics, fill_is_data=published_behaviour)
         self._held: RawBatch | None = None
+
+    @property
+    def kind(self) -> str:
+        """What to call the patches in logs and figures: "patches" or "simulated patches"."""
+        return "simulated patches" if self.simulated else "patches"
+
+    @property
+    def statistics_name(self) -> str:
+        """The dataset whose statistics the z-scores use; "custom" for any others."""
+        named = {info.STATISTICS: name for name, info in DATASETS.items()}
+        return named.get(self.statistics, "custom")
 
     def path_of(self, index: int) -> Path:
         """The file of one patch."""
@@ -170,19 +190,18 @@ class PatchDataset(Dataset[Sample]):
         return digest.hexdigest()
 
 
-def read_split(path: str | Path, folder: Path) -> list[str]:
-    """The non-empty lines of a split file's first column, in order.
+def find_split(path: str | Path, folder: str | Path) -> Path:
+    """A split file's path: as given, or inside the dataset's folder where only that exists."""
+    inside = Path(folder) / path
+    return inside if not Path(path).exists() and inside.exists() else Path(path)
 
-    Args:
-        path: the split file; a relative path is looked up from here, then inside `folder`.
-        folder: the dataset's folder.
+
+def read_split(path: Path) -> list[str]:
+    """The non-empty lines of a split file's first column, in order.
 
     Raises:
         DataError: when it is missing, empty, not text, or names a patch twice or with a path in it.
     """
-    path = Path(path)
-    if not path.is_absolute() and not path.exists() and (folder / path).exists():
-        path = folder / path
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -194,13 +213,21 @@ def read_split(path: str | Path, folder: Path) -> list[str]:
         names = names[1:]
     names = [name for name in names if name]
     if not names:
-        raise DataError(f"{path}: lists no patches")
+        raise DataError(f"{path}: lists no patches; give a file with one patch a line")
     if unsafe := [name for name in names if "/" in name or "\\" in name or ".." in name]:
-        raise DataError(f"{path}: holds paths instead of patch names: {list_some(unsafe)}")
+        raise DataError(f"{path}: holds paths instead of patch names: {list_some(unsafe)}; leave out the folders")
     seen: set[str] = set()
     if twice := [name for name in names if name in seen or seen.add(name)]:
-        raise DataError(f"{path}: lists {len(twice)} patches twice: {list_some(twice)}")
+        raise DataError(f"{path}: lists {len(twice)} patches twice: {list_some(twice)}; leave out the repetitions")
     return names
+
+
+def is_simulated(folder: Path) -> bool:
+    """Whether a dataset's folder, or the one above it, says that its patches are simulated."""
+    for readme in (folder / "README.md", folder.parent / "README.md"):
+        if readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SIMULATED_MARK):
+            return True
+    return False
 
 
 def dataset_folder(path: str | Path, wrapped: str) -> Path:

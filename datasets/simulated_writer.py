@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from datasets.simulated_patches import SimulatedPatches
 from datasets.simulated_scenes import FIRST_DAY
-from utils.data_config import BigEarthNetInfo, EuroSATInfo
+from utils.data_config import SIMULATED_MARK, BigEarthNetInfo, EuroSATInfo
 from utils.errors import DataError, UserError, describe_os_error
 from utils.files import make_folder
 
@@ -27,7 +27,7 @@ PIXEL = 30.0
 """Metres."""
 BOX = 1200
 """Side of a patch's box in its label file, in metres."""
-MARK = "# Simulated Landsat patches"
+MARK = SIMULATED_MARK
 """First line of the README of every folder written here; a folder without it is never replaced."""
 SPLITS = ("train", "val", "test")
 _OWN_ENTRIES = {"README.md", "images", "labels", "samples.csv", "eurosat-l"}

@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         path = folder / f"{config.embed.name}_{split}.npz"
         written = embed_dataset(model, loader, config.embed.pool, path, split)
         write_json(path.with_suffix(".json"), {"split": split, **written, **_origin(config, model, dataset, device)})
-        print(_summary(path, written))
+        print(_summary(path, written, dataset.kind))
     return 0
 
 
@@ -141,35 +141,33 @@ def _made_alike(record: Path, config: Config) -> bool:
     try:
         made = json.loads(record.read_text(encoding="utf-8"))
         same_weights = made["checkpoint"]["sha256"] == sha256(config.model.checkpoint_path)
-        return same_weights and made["config"] == config.model_dump(mode="json")
+        return same_weights and made["asked"] == config.model_dump(mode="json")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device) -> dict[str, Any]:
     return {
-        **result_origin(config, device),
+        **result_origin(config, model.config, dataset, device, "embed"),
+        "asked": config.model_dump(mode="json"),
         "pool": config.embed.pool,
         "tokens": model.config.num_tokens if config.embed.pool == "all" else 1,
         "width": model.config.embed_dim,
         "before_final_norm": True,
         "routing_noise": False,
-        "published_behaviour": model.config.published_behaviour,
-        "dataset": dataset.name,
         "classes": list(dataset.classes),
         "multilabel": dataset.multilabel,
-        "dataset_fingerprint": dataset.fingerprint(),
     }
 
 
-def _summary(path: Path, written: dict[str, Any]) -> str:
+def _summary(path: Path, written: dict[str, Any], kind: str) -> str:
     left_out = {
         "all-fill": written["skipped_fill"],
         "without a label file": len(written["skipped_without_labels"]),
     }
     said = "".join(f", {count} {why} left out" for why, count in left_out.items() if count)
     rows, width = written["x_shape"]
-    return f"{path}: {rows} patches x {width} numbers{said}"
+    return f"{path}: {rows} {kind} x {width} numbers{said}"
 
 
 if __name__ == "__main__":

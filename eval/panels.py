@@ -35,7 +35,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
         "reconstruction": torch.where(removed, predicted, original),
         "interpolation": torch.where(removed, interpolated, original),
     }
-    title = f"Masked reconstruction ({model.config.mask_ratio:.0%} of the patches removed)"
+    title = f"Masked reconstruction of {dataset.kind} ({model.config.mask_ratio:.0%} of the patches removed)"
     images = {name: stored_numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
     return _save(images, batch, title, folder / "reconstructions_masked.png")
 
@@ -51,7 +51,8 @@ def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: P
         "original": stored_numbers(batch.images, batch, dataset),
         "reconstruction": stored_numbers(rebuilt, batch, dataset),
     }
-    return _save(images, batch, "Reconstruction of unmasked patches", folder / "reconstructions_full.png")
+    title = f"Reconstruction of {dataset.kind}, nothing masked"
+    return _save(images, batch, title, folder / "reconstructions_full.png")
 
 
 def plot_neighbours(

@@ -114,7 +114,7 @@ def from_published(published: dict[str, Tensor], config: ModelConfig, source: st
 def _refuse(source: str, problem: str, names: list[str]) -> None:
     if names:
         listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        raise CheckpointError(f"{source}: {problem} {listed}")
+        raise CheckpointError(f"{source}: {problem} {listed}; it is not a whole checkpoint of this model")
 
 
 # --------------------------------------------------------------------------- files
@@ -134,6 +134,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         state, content = content, {}
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no model_state; it is not a checkpoint of this model")
+    if spoiled := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{path}: holds NaN or infinite numbers in {spoiled[0]}; fetch or write it again")
     extra = content.get(EXTRA_KEY)
     config = infer_config(state, str(path)) if extra is None else _stored_config(extra, path)
     return Checkpoint(path, config, from_published(state, config, str(path)), extra is None, content)
@@ -182,16 +184,18 @@ def write_checkpoint(
 
 def _load(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint; check model.checkpoint_path")
+        raise CheckpointError(f"{path}: no such checkpoint; check the path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds pickled objects" if zipfile.is_zipfile(path) else "it is not a PyTorch file"
-        raise CheckpointError(f"{path}: refused, {reason}; only tensors and plain values are loaded") from error
+        raise CheckpointError(
+            f"{path}: refused, {reason}; give a checkpoint with tensors and plain values only"
+        ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: damaged or truncated; fetch or write it again") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a .pth of this model")
     return content
 
 
@@ -258,7 +262,9 @@ def load_model(
         asked["experts"] = [asked["experts"]] * len(stored["experts"])
     differ = [f"model.{key} is {stored[key]}, not {value}" for key, value in asked.items() if stored[key] != value]
     if differ:
-        raise CheckpointError(f"{path}: holds another model than the config asks for ({'; '.join(differ)})")
+        raise CheckpointError(
+            f"{path}: holds another model than the config asks for ({'; '.join(differ)}); correct or leave out the key"
+        )
     if published_behaviour is not None and published_behaviour != checkpoint.config.published_behaviour:
         print(f"{path}: was trained with published_behaviour: {not published_behaviour}; the config overrides it")
         free["published_behaviour"] = published_behaviour

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from models.masking import kept_patches
+
 META_FIELDS = ("week", "hour", "lat", "lon")
 """The metadata tokens, in sequence order; the CLS token follows them."""
 
@@ -109,6 +111,8 @@ class ModelConfig:
         fewest = min((count for count in self.experts if count > 1), default=self.k + 1)
         if self.k >= fewest:
             found.append(("k", f"{self.k} must be below the number of experts, {fewest}"))
+        if self.mask_ratio > 0 and kept_patches(self.num_patches, self.mask_ratio) == self.num_patches:
+            found.append(("mask_ratio", f"{self.mask_ratio} removes none of the {self.num_patches} patches"))
         return found
 
     @property

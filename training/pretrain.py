@@ -1,16 +1,14 @@
 """The pretraining loop: epochs of steps, validation, log, checkpoints; stops cleanly and goes on exactly."""
 
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 import yaml
 from tqdm import tqdm
 
-from configs.build import build_configured_dataset, load_configured_model
+from configs.build import build_configured_dataset, load_configured_model, resolved_config
 from configs.schema import Config
 from datasets.loader import BatchLoader, shuffled
 from datasets.patches import PatchDataset
@@ -23,6 +21,7 @@ from scheduler.schedulers import WarmupCosineLR
 from training.averages import EpochSums
 from training.run_folder import CSV_COLUMNS, VALIDATION_COLUMNS, RunFolder
 from training.step import StepOptions, train_step
+from training.stopping import StopSignals
 from utils.analysis_utils import plot_loss_curve, save_figure
 from utils.devices import mixed_precision, select_device
 from utils.errors import CheckpointError
@@ -46,9 +45,11 @@ class Pretraining:
     Args:
         config: validated.
         resume: go on from the newest checkpoint that verifies, if there is one.
+        signals: whether somebody asked to stop.
     """
 
-    def __init__(self, config: Config, resume: bool) -> None:
+    def __init__(self, config: Config, resume: bool, signals: StopSignals) -> None:
+        self.signals = signals
         training = config.training
         self.config = config
         self.device = select_device(config.model.device)
@@ -84,7 +85,6 @@ class Pretraining:
         self.epoch, self.batch_in_epoch = 0, 0
         self.sums = EpochSums(self.model.config, self.device)
         self.best_loss, self.best_train_loss = float("inf"), float("inf")
-        self.stop_signal: int | None = None
         self._curve_drawn = time.monotonic()
         self._begin(resume)
 
@@ -112,9 +112,15 @@ class Pretraining:
         """Everything that decides what is computed, as plain values."""
         return {
             "model": self.model.config.to_dict(),
-            "training": self.config.training.model_dump(exclude=set(_FREE_KEYS)),
-            "data": self.config.data.model_dump(include={"dataset", "crop", "statistics"}),
+            "training": {key: value for key, value in self._resolved()["training"].items() if key not in _FREE_KEYS},
+            "data": {key: self._resolved()["data"][key] for key in ("dataset", "crop", "statistics")},
         }
+
+    def _resolved(self) -> dict[str, Any]:
+        values = resolved_config(self.config, self.model.config, self.train_set, {"training"})
+        precision = {torch.bfloat16: "bf16", torch.float16: "fp16", None: False}[self.options.autocast]
+        values["training"].update(metadata_dropout=self.options.metadata_dropout, amp=precision)
+        return values
 
     def _begin(self, resume: bool) -> None:
         found = self.folder.newest() if resume else None
@@ -122,31 +128,30 @@ class Pretraining:
             if resume:
                 print(f"nothing to resume in {self.folder.folder}; starting fresh")
             self.folder.start_afresh()
-            write_text(self.folder.config, yaml.safe_dump(self.config.model_dump(), sort_keys=False))
+            write_text(self.folder.config, yaml.safe_dump(self._resolved(), sort_keys=False))
             write_json(self.folder.manifest, self._manifest())
         else:
             checkpoint, record = found
-            self._restore(checkpoint.content, record)
+            self._restore(checkpoint.path, checkpoint.content, record)
             self.model.load_state_dict(checkpoint.model_state)
         self._say_what_runs()
 
-    def _restore(self, content: dict[str, Any], record: dict[str, Any]) -> None:
+    def _restore(self, path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
         """Take up a saved run; refuses another recipe or other data."""
         saved = content.get(EXTRA_KEY, {}).get("run")
         if saved is None:
-            raise CheckpointError(f"{self.folder.checkpoint}: holds no training run to go on with")
-        here = str(self.folder.checkpoint)
+            raise CheckpointError(f"{path}: holds no training run to go on with; start afresh without --resume")
         for section, values in self._recipe().items():
             for key, value in values.items():
                 was = saved["recipe"][section].get(key)
                 if was != value:
                     raise CheckpointError(
-                        f"{here}: {section}.{key} was {was} in the saved run and is {value} now; "
+                        f"{path}: {section}.{key} was {was} in the saved run and is {value} now; "
                         "set it back, or start afresh without --resume"
                     )
         if saved["fingerprint"] != self.fingerprint:
             raise CheckpointError(
-                f"{here}: was trained on other data than {self.config.training.dataset_path} holds now "
+                f"{path}: was trained on other data than {self.config.training.dataset_path} holds now "
                 "(fingerprints differ); restore the data, or start afresh without --resume"
             )
         self.folder.remove_leftovers()
@@ -162,6 +167,8 @@ class Pretraining:
             **provenance(self.device),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seed": self.options.seed,
+            "dataset": self.train_set.name,
+            "simulated": self.train_set.simulated,
             "dataset_fingerprint": self.fingerprint,
             "patches": {"train": len(self.train_set), "val": 0 if self.val_set is None else len(self.val_set)},
             "parameters": count_parameters(self.model),
@@ -173,7 +180,7 @@ class Pretraining:
         precision = str(self.options.autocast or torch.float32).removeprefix("torch.")
         print(
             f"pretraining size {self.model.config.size} ({parameters:,} parameters) on {len(self.train_set):,} "
-            f"patches, {training.epochs} epochs of {len(self.loader)} steps, {precision} on {device_name(self.device)}"
+            f"{self.train_set.kind}, {training.epochs} epochs of {len(self.loader)} steps, {precision} on {device_name(self.device)}"
         )
 
     # ------------------------------------------------------------------ running
@@ -183,23 +190,16 @@ class Pretraining:
         if self.epoch >= self.config.training.epochs:
             print(f"this run is finished ({self.epoch} epochs); nothing to do")
             return 0
-        earlier = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            while self.epoch < self.config.training.epochs and self.stop_signal is None:
-                self._run_epoch()
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
+        self.signals.at_a_step = True
+        while self.epoch < self.config.training.epochs and self.signals.received is None:
+            self._run_epoch()
         self._draw_curve()
         if self.epoch < self.config.training.epochs:
             self._save()
             print(f"stopped by a signal in epoch {self.epoch + 1}; saved. Go on with --resume")
-            return 130 if self.stop_signal == signal.SIGINT else 0
+            return self.signals.exit_code(self.signals.received)
         print(f"finished; weights in {self.folder.last}, best in {self.folder.best}")
         return 0
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stop_signal = number
 
     def _run_epoch(self) -> None:
         steps, training = len(self.loader), self.config.training
@@ -224,7 +224,7 @@ class Pretraining:
                 bar.set_postfix(loss=f"{result.losses.total.item():.2f}", refresh=False)
             self.batch_in_epoch += 1
             bar.update()
-            if self.stop_signal is not None:
+            if self.signals.received is not None:
                 break
             if training.save_every_n_steps and (step + 1) % training.save_every_n_steps == 0:
                 self._save()
@@ -241,7 +241,12 @@ class Pretraining:
             loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
             row.update(validation_losses(self.model, loader, self.options.seed, self.options.weights))
         self.folder.append_metrics({key: row[key] for key in (*CSV_COLUMNS, *VALIDATION_COLUMNS) if key in row})
-        entry = {**row, "patches_per_second": round(throughput, 1), "skipped_fill": self.loader.skipped_fill}
+        entry = {
+            **row,
+            "simulated": self.train_set.simulated,
+            "patches_per_second": round(throughput, 1),
+            "skipped_fill": self.loader.skipped_fill,
+        }
         self.folder.append_log({**entry, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         self._print_row(row, throughput)
 
@@ -304,5 +309,5 @@ class Pretraining:
     def _draw_curve(self) -> None:
         if not self.folder.metrics.exists():  # stopped within the first epoch
             return
-        save_figure(plot_loss_curve(self.folder.metrics), self.folder.curve)
+        save_figure(plot_loss_curve(self.folder.metrics, self.train_set.kind), self.folder.curve)
         self._curve_drawn = time.monotonic()

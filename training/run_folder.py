@@ -74,7 +74,7 @@ class RunFolder:
         present = [path for path in (self.checkpoint, self.previous) if path.exists()]
         for path in present:
             if problem := verify(path):
-                print(f"{path}: {problem}; trying the one before it")
+                print(f"{path}: {problem}; looking for another")
                 continue
             print(f"resuming from {path}")
             return read_checkpoint(path), json.loads(record_path(path).read_text(encoding="utf-8"))

@@ -23,8 +23,13 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def plot_loss_curve(metrics: str | Path) -> Figure:
-    """Training and, where there is one, validation loss by epoch, from a `training_metrics_*.csv`."""
+def plot_loss_curve(metrics: str | Path, kind: str) -> Figure:
+    """Training and, where there is one, validation loss by epoch.
+
+    Args:
+        metrics: a `training_metrics_*.csv`.
+        kind: what was trained on: "patches" or "simulated patches".
+    """
     table = pd.read_csv(metrics)
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
@@ -40,7 +45,7 @@ def plot_loss_curve(metrics: str | Path) -> Figure:
     rates.set_ylabel("learning rate (grey)", color="0.5")
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.legend(frameon=False)
-    axes.set_title("Reconstruction loss", loc="left")
+    axes.set_title(f"Reconstruction loss, {kind}", loc="left")
     return figure
 
 

@@ -13,6 +13,10 @@ IMAGE_SIZE = 40
 """Side of the square patch the model sees, in pixels (arXiv:2509.10919)."""
 
 
+SIMULATED_MARK = "# Simulated Landsat patches"
+"""First line of the README in every folder of simulated patches."""
+
+
 class BandStatistics(NamedTuple):
     """Mean and standard deviation per band, in stored Collection-2 numbers (DN)."""
 
