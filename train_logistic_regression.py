@@ -33,6 +33,9 @@ from utils.files import check_writable
 
 logger = logging.getLogger(__name__)
 
+MOST_CLASSES = 10_000
+"""Class indices from here on are taken for a mistake."""
+
 RECORD_VERSION = "simple-1.1"
 """Of the JSON: the published keys ("simple-1.0") and more."""
 
@@ -150,6 +153,8 @@ def name_classes(splits: dict[str, Split]) -> list[str]:
     """Names of all classes that occur in any split or in the JSON beside the training file."""
     train = splits["train"]
     count = train.y.shape[1] if train.multilabel else 1 + max(int(split.y.max()) for split in splits.values())
+    if count > MOST_CLASSES:
+        raise DataError(f"{train.source.path}: a class index of {count - 1} is no class; check y in the files")
     return class_names(train.source, count)
 
 

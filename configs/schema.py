@@ -53,7 +53,7 @@ class TrainingSection(Section):
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
     weight_decay: Weight = 0.05
     warmup_fraction: Share = 0.05
-    grad_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    grad_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     visible_weight: Weight = 0.1
     balance_weight: Weight = 0.5
     metadata_dropout: Share | None = None
@@ -123,7 +123,7 @@ def read_config(path: str, overrides: list[str], required: tuple[str, ...], fres
     def check(config: Config, wrong: set[str]) -> Iterator[Problem]:
         for key in required:
             section, _, name = key.partition(".")
-            if key not in wrong and getattr(getattr(config, section), name) is None:
+            if key not in wrong and getattr(getattr(config, section), name) in (None, {}):
                 yield key, "is required by this script"
         yield from _model_problems(config.model, wrong, fresh_model)
         if fresh_model and config.model.mask_ratio == 0:

@@ -3,6 +3,7 @@
 Layout: `<Class>/<Class>_N.tif` with 8 bands of about 22 x 22 pixels, split files with lines `<Class>_N.jpg`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,8 @@ class EuroSATDatasetLS(PatchDataset):
         folder = dataset_folder(root, "eurosat-l")
         split = find_split(split_file, root)
         names = [Path(name).stem for name in read_split(split)]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"{split}: lists patches twice: {list_some(twice)}; leave out the repetitions")
         if statistics is None:
             statistics = BigEarthNetInfo.STATISTICS if published_behaviour else EuroSATInfo.STATISTICS
         super().__init__(folder, names, image_size, crop, statistics, published_behaviour)

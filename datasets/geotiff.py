@@ -10,6 +10,7 @@ import rasterio
 import rasterio.warp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from utils.data_utils import list_some
 from utils.errors import DataError
 
 # Patches have no side-car files; looking for them would list a folder of half a million files at every open.
@@ -80,7 +81,11 @@ def centers_to_lat_lon(patches: list[RawPatch], names: list[str]) -> tuple[np.nd
     for crs, members in groups.items():
         if crs:
             xs, ys = zip(*(patches[index].center for index in members), strict=True)
-            lon[members], lat[members] = rasterio.warp.transform(crs, "EPSG:4326", xs, ys)
+            try:
+                lon[members], lat[members] = rasterio.warp.transform(crs, "EPSG:4326", xs, ys)
+            except Exception as error:  # GDAL's own errors have no public class
+                names_of_group = list_some(names[index] for index in members)
+                raise DataError(f"{names_of_group}: cannot be placed on the globe ({error}); fetch again") from error
     lost = np.flatnonzero(~(np.isfinite(lat) & np.isfinite(lon)))
     if len(lost):
         raise DataError(

@@ -1,5 +1,6 @@
 """From a dataset to batches: which order, how many readers, and what is left out and counted."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,6 +93,7 @@ class BatchLoader:
             sampler=_Slices(slices),
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=_ignore_signals,
         )
         for batch in loader:
             if isinstance(batch, UserError):
@@ -104,6 +106,12 @@ class BatchLoader:
             return batch
         self.skipped_fill += int((~filled).sum())
         return batch.select(filled)
+
+
+def _ignore_signals(worker: int) -> None:
+    """A signal to the whole process group is the main process's to answer; readers end with it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Slices(Sampler):

@@ -44,9 +44,14 @@ def evaluation_masking(batch: Batch, model: MOEMAE, seed: int) -> Masking:
 
 @torch.no_grad()
 def validation_losses(model: MOEMAE, loader: BatchLoader, seed: int, weights: LossWeights) -> dict[str, float]:
-    """Masked, visible, balance and total loss over a split, without routing noise; the model's mode is restored."""
+    """Masked, visible, balance and total loss over a split, without routing noise; the model's mode is restored.
+
+    Returns:
+        `val_loss, val_m_loss, val_um_loss, val_moe_loss`, and `val_patches`: how many patches were counted.
+    """
     was_training = model.training
     model.eval()
+    patches = 0
     losses = _LossMeans(model.config.published_behaviour)
     for batch in tqdm(loader.batches(), total=len(loader), desc="validation", leave=False, disable=None):
         if batch.ids:
@@ -54,8 +59,9 @@ def validation_losses(model: MOEMAE, loader: BatchLoader, seed: int, weights: Lo
             predicted, encoded = model(batch.images, batch.meta, masking)
             errors = patch_errors(predicted, batch.images, batch.valid, model.config.patch_size)
             losses.add(errors, masking.mask, total_balance(encoded, model.config.published_behaviour))
+            patches += len(batch.ids)
     model.train(was_training)
-    return losses.values(weights)
+    return {**losses.values(weights), "val_patches": patches}
 
 
 @torch.no_grad()
@@ -90,20 +96,20 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         for name, baseline in BASELINES.items():
             guess = baseline(batch.images, batch.valid, masking.mask, p)
             guess_errors = patch_errors(guess, batch.images, batch.valid, p)
-            losses.add_to(baseline_losses[name], guess_errors, masking.mask)
+            add_errors(baseline_losses[name], guess_errors, masking.mask)
             psnr[name].add(guess, batch, masking.mask, p)
         whole, _ = model(
             batch.images, batch.meta, keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
         )
         whole_errors = patch_errors(whole, batch.images, batch.valid, p)
-        losses.add_to(full, whole_errors, torch.ones_like(masking.mask), 1.0 / model.config.patch_values)
+        add_errors(full, whole_errors, torch.ones_like(masking.mask))
     found = losses.values(weights)
     return {
         "masked_loss": found["val_m_loss"],
         "visible_loss": found["val_um_loss"],
         "balance_loss": found["val_moe_loss"],
         "total_loss": found["val_loss"],
-        "full_loss": full.value,
+        "full_loss": full.value / model.config.patch_values,
         "psnr": psnr["model"].per_band(),
         "baselines": {
             name: {"masked_loss": baseline_losses[name].value, "psnr": psnr[name].per_band()} for name in BASELINES
@@ -113,22 +119,26 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
     }
 
 
+def add_errors(mean: Mean, errors: PatchErrors, selected: Tensor, per_batch: bool = False) -> None:
+    """Count the errors of the `selected` patches (B, N): each valid pixel once, or with `per_batch` each batch once."""
+    weight = 1.0 if per_batch else (errors.weight * selected).sum().item()
+    mean.add(errors.mean(selected).item(), weight)
+
+
 class _LossMeans:
-    """Averages over a split: every valid pixel counts once; as published, every batch counts once."""
+    """The model's losses over a split: every valid pixel counts once; as published, every batch counts once.
+
+    The balance loss is a property of a batch and so depends on the batch size in both.
+    """
 
     def __init__(self, published_behaviour: bool) -> None:
         self.per_batch = published_behaviour
         self.masked, self.visible, self.balance = Mean(), Mean(), Mean()
 
     def add(self, errors: PatchErrors, mask: Tensor, balance: Tensor) -> None:
-        self.add_to(self.masked, errors, mask)
-        self.add_to(self.visible, errors, 1.0 - mask)
+        add_errors(self.masked, errors, mask, self.per_batch)
+        add_errors(self.visible, errors, 1.0 - mask, self.per_batch)
         self.balance.add(balance.item(), 1.0 if self.per_batch else mask.shape[0])
-
-    def add_to(self, mean: Mean, errors: PatchErrors, selected: Tensor, scale: float = 1.0) -> None:
-        """Count the mean of `errors` over the `selected` patches."""
-        weight = 1.0 if self.per_batch else (errors.weight * selected).sum().item()
-        mean.add(errors.mean(selected).item() * scale, weight)
 
     def values(self, weights: LossWeights) -> dict[str, float]:
         masked, visible, balance = self.masked.value, self.visible.value, self.balance.value
@@ -153,7 +163,7 @@ class PSNR:
         target = self._reflectance(patchify(batch.images, patch_size).view(B, N, len(BANDS), -1))
         guess = self._reflectance(predicted.view(B, N, len(BANDS), -1))
         counted = patchify(batch.valid.unsqueeze(1).float(), patch_size) * mask.unsqueeze(-1)  # (B, N, p * p)
-        self.squared += ((guess - target).square() * counted.unsqueeze(2)).sum(dim=(0, 1, 3)).double().cpu()
+        self.squared += ((guess - target).square() * counted.unsqueeze(2)).sum(dim=(0, 1, 3)).cpu().double()
         self.pixels += counted.sum().item()
 
     def per_band(self) -> dict[str, float | None]:

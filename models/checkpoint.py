@@ -89,25 +89,30 @@ def from_published(published: dict[str, Tensor], config: ModelConfig, source: st
         CheckpointError: naming `source` and the entries that are missing, unexpected, of another shape, or that
             should be copies of one shared tensor and differ.
     """
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in MOEMAE(config).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            shapes = {name: value.shape for name, value in MOEMAE(config).state_dict().items()}
+    except (ValueError, RuntimeError, ArithmeticError, TypeError) as error:
+        raise CheckpointError(f"{source}: its config describes no model that can be built ({error})") from error
     wanted = {name: _published_names(name, config) for name in shapes}
     names = {target for targets in wanted.values() for target in targets}
     _refuse(source, "lacks", sorted(names - published.keys()))
     _refuse(source, "has unexpected", sorted(published.keys() - names))
-    state, misshapen = {}, []
+    misshapen = []
+    for name, targets in wanted.items():
+        rows, *rest = shapes[name] if shapes[name] else (1,)
+        expected = (rows // len(targets), *rest) if _STACKED.match(name) else (rows, *rest)
+        misshapen += [f"{t} {tuple(published[t].shape)}" for t in targets if tuple(published[t].shape) != expected]
+    _refuse(source, f"does not fit a model of size {config.size}:", misshapen)
+    state = {}
     for name, targets in wanted.items():
         pieces = [published[target] for target in targets]
         if _STACKED.match(name):
-            value = torch.cat(pieces)
-        else:
-            value = pieces[0]
-            different = [t for t, piece in zip(targets, pieces, strict=True) if not torch.equal(piece, value)]
-            _refuse(source, f"should repeat {targets[0]} but differs in", different)
-        if value.shape != shapes[name]:
-            misshapen.append(f"{targets[0]} {tuple(pieces[0].shape)}")
-        state[name] = value
-    _refuse(source, f"does not fit a model of size {config.size}:", misshapen)
+            state[name] = torch.cat(pieces)
+            continue
+        state[name] = pieces[0]
+        different = [t for t, piece in zip(targets, pieces, strict=True) if not torch.equal(piece, pieces[0])]
+        _refuse(source, f"should repeat {targets[0]} but differs in", different)
     return state
 
 
@@ -134,6 +139,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         state, content = content, {}
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no model_state; it is not a checkpoint of this model")
+    if strange := [name for name, value in state.items() if not value.is_floating_point()]:
+        raise CheckpointError(f"{path}: holds whole numbers where weights belong, in {strange[0]}; fetch it again")
     if spoiled := [name for name, value in state.items() if not value.isfinite().all()]:
         raise CheckpointError(f"{path}: holds NaN or infinite numbers in {spoiled[0]}; fetch or write it again")
     extra = content.get(EXTRA_KEY)
@@ -192,7 +199,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: refused, {reason}; give a checkpoint with tensors and plain values only"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or truncated; fetch or write it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give a .pth of this model")
@@ -219,19 +226,17 @@ def infer_config(state: dict[str, Tensor], source: str = "model_state") -> Model
     """
     try:
         dim, channels, patch, _ = state["encoder.patch_proj.weight"].shape
-        patches = state["encoder.pos_embed"].shape[1] - NUM_PREFIX
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{source}: is not a checkpoint of this model ({error} is missing)") from error
+        patches = max(0, state["encoder.pos_embed"].shape[1] - NUM_PREFIX)
+    except (LookupError, ValueError) as error:
+        raise CheckpointError(f"{source}: is not a checkpoint of this model (no usable {error})") from error
     depth = len({name.split(".")[2] for name in state if name.startswith("encoder.layers.")})
     for size, numbers in SIZES.items():
         if (numbers["embed_dim"], numbers["depth"]) == (dim, depth):
-            return ModelConfig.of_size(
-                size,
-                img_size=math.isqrt(patches) * patch,
-                patch_size=patch,
-                in_channels=channels,
-                published_behaviour=True,
-            )
+            numbers = {"img_size": math.isqrt(patches) * patch, "patch_size": patch, "in_channels": channels}
+            try:
+                return ModelConfig.of_size(size, **numbers, published_behaviour=True)
+            except ValueError as error:
+                raise CheckpointError(f"{source}: is not a checkpoint of this model ({error})") from error
     raise CheckpointError(f"{source}: width {dim} and depth {depth} are not those of a published size")
 
 

@@ -99,6 +99,11 @@ class ModelConfig:
 
     def problems(self) -> list[tuple[str, str]]:
         """Every impossible combination as (field, sentence); empty when the model can be built."""
+        whole = ("embed_dim", "depth", "num_heads", "num_groups", "dfirsth", "dlasth", "k", "img_size", "patch_size",
+                 "in_channels", "decoder_dim", "decoder_depth", "decoder_heads", "decoder_groups", "decoder_width",
+                 "decoder_experts", "decoder_k")  # fmt: skip
+        if senseless := [(name, f"{getattr(self, name)} is below 1") for name in whole if getattr(self, name) < 1]:
+            return senseless
         found = []
         if self.img_size % self.patch_size:
             found.append(("img_size", f"{self.img_size} is not a multiple of patch_size {self.patch_size}"))

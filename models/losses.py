@@ -40,7 +40,7 @@ class PatchErrors(NamedTuple):
     def mean(self, selected: Tensor) -> Tensor:
         """Average over the patches where (B, N) `selected` is 1; partly valid patches count in part, none gives 0."""
         weight = (self.weight * selected).sum()
-        return (self.error * selected).sum() / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        return (self.error * selected).sum() / weight.clamp_min(1e-6)
 
 
 def patch_errors(predicted: Tensor, images: Tensor, valid: Tensor | None, patch_size: int) -> PatchErrors:

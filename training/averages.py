@@ -9,19 +9,23 @@ from training.step import StepResult
 
 
 class EpochSums:
-    """Sums of one epoch's measurements, kept on the device until somebody asks.
+    """Sums of one epoch's measurements in float64.
 
-    They go through `state` and `restore` unchanged, so that a resumed epoch ends with the same averages.
+    A step that the loss scaler left out (its gradient norm is not finite) counts in `skipped_steps` and not in the
+    mean norm. The sums go through `state` and `restore` unchanged, so that a resumed epoch ends with the same averages.
     """
 
+    _NUMBERS = ("steps", "skipped_steps", "patches", "skipped_fill", "lr")
     TERMS = ("train_loss", "train_m_loss", "train_um_loss", "train_moe_loss", "grad_norm")
 
-    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         self.steps = 0
+        self.skipped_steps = 0
         self.patches = 0
+        self.skipped_fill = 0
         self.lr = 0.0
-        self._sums = torch.zeros(len(self.TERMS), dtype=torch.float64, device=device)
-        self._usage = [torch.zeros(experts, dtype=torch.int64, device=device) for experts in config.experts]
+        self._sums = torch.zeros(len(self.TERMS), dtype=torch.float64)
+        self._usage = [torch.zeros(experts, dtype=torch.int64) for experts in config.experts]
 
     def add(self, result: StepResult, lr: float, patches: int) -> None:
         """Count one step of so many patches."""
@@ -29,32 +33,37 @@ class EpochSums:
         self.patches += patches
         self.lr += lr
         losses = result.losses
-        measured = [losses.total, losses.masked, losses.visible, losses.balance, result.grad_norm]
-        self._sums += torch.stack(measured).double()
+        measured = torch.stack([losses.total, losses.masked, losses.visible, losses.balance, result.grad_norm])
+        measured = measured.cpu().double()
+        if not measured[-1].isfinite():
+            self.skipped_steps += 1
+            measured[-1] = 0.0
+        self._sums += measured
         for counts, routing in zip(self._usage, result.routing, strict=True):
             if routing is not None:
-                counts += (routing.gates > 0).sum(dim=0)
+                counts += (routing.gates > 0).sum(dim=0).cpu()
 
     def averages(self) -> dict[str, Any]:
         """Per step: loss terms, gradient norm and rate; per encoder block: each expert's share of the assignments."""
         steps = max(1, self.steps)
         shares = [(counts / counts.sum()).tolist() if counts.sum() else None for counts in self._usage]
         averages = {term: value / steps for term, value in zip(self.TERMS, self._sums.tolist(), strict=True)}
-        return {**averages, "avg_lr": self.lr / steps, "expert_usage": shares}
+        averages["grad_norm"] *= steps / max(1, self.steps - self.skipped_steps)
+        counts = {"skipped_fill": self.skipped_fill, "skipped_steps": self.skipped_steps}
+        return {**averages, "avg_lr": self.lr / steps, **counts, "expert_usage": shares}
 
     def state(self) -> dict[str, Any]:
         """Everything, as plain values."""
         return {
-            "steps": self.steps,
-            "patches": self.patches,
-            "lr": self.lr,
+            **{name: getattr(self, name) for name in self._NUMBERS},
             "sums": self._sums.tolist(),
             "usage": [counts.tolist() for counts in self._usage],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
-        self.steps, self.patches, self.lr = state["steps"], state["patches"], state["lr"]
+        for name in self._NUMBERS:
+            setattr(self, name, state[name])
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         for counts, values in zip(self._usage, state["usage"], strict=True):
             counts.copy_(torch.tensor(values))

@@ -1,5 +1,6 @@
 """The pretraining loop: epochs of steps, validation, log, checkpoints; stops cleanly and goes on exactly."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from configs.schema import Config
 from datasets.loader import BatchLoader, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
-from models.checkpoint import EXTRA_KEY, write_checkpoint
+from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
 from models.config import ModelConfig
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
@@ -24,7 +25,7 @@ from training.step import StepOptions, train_step
 from training.stopping import StopSignals
 from utils.analysis_utils import plot_loss_curve, save_figure
 from utils.devices import mixed_precision, select_device
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, DataError, TrainingDiverged
 from utils.files import check_writable, write_json, write_text
 from utils.provenance import device_name, provenance
 
@@ -53,10 +54,10 @@ class Pretraining:
         training = config.training
         self.config = config
         self.device = select_device(config.model.device)
-        self.model = self._fresh_model().to(self.device)
-        self.folder = RunFolder(training.weight_path, self.model.config.size, training.val_csv is not None)
-        check_writable(self.folder.folder)
-
+        size = config.model.size or "S"
+        self.folder = RunFolder(training.weight_path, size, training.val_csv is not None)
+        found = self.folder.newest() if resume else None
+        self.model = (self._fresh_model() if found is None else found[0].build()).to(self.device)
         self.train_set = self._dataset(training.dataset_csv)
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
         self.loader = BatchLoader(self.train_set, training.batch_size, training.num_workers, self.device)
@@ -83,10 +84,10 @@ class Pretraining:
         )
         self.fingerprint = self._fingerprint()
         self.epoch, self.batch_in_epoch = 0, 0
-        self.sums = EpochSums(self.model.config, self.device)
+        self.sums = EpochSums(self.model.config)
         self.best_loss, self.best_train_loss = float("inf"), float("inf")
         self._curve_drawn = time.monotonic()
-        self._begin(resume)
+        self._begin(found, resume)
 
     # ------------------------------------------------------------------ setting up
 
@@ -111,10 +112,21 @@ class Pretraining:
     def _recipe(self) -> dict[str, Any]:
         """Everything that decides what is computed, as plain values."""
         return {
-            "model": self.model.config.to_dict(),
+            "model": self._asked_model(),
             "training": {key: value for key, value in self._resolved()["training"].items() if key not in _FREE_KEYS},
             "data": {key: self._resolved()["data"][key] for key in ("dataset", "crop", "statistics")},
         }
+
+    def _asked_model(self) -> dict[str, Any]:
+        """The model's numbers with what the config asks in their place: the two differ only in a resumed run."""
+        section = self.config.model
+        size = {} if section.size is None else {"size": section.size}
+        asked = {key: value for key, value in section.numbers().items() if value is not None}
+        if self.config.published_behaviour is not None:
+            asked["published_behaviour"] = self.config.published_behaviour
+        if section.checkpoint_path is None:
+            return ModelConfig.of_size(section.size or "S", **asked).to_dict()
+        return {**self.model.config.to_dict(), **size, **asked}
 
     def _resolved(self) -> dict[str, Any]:
         values = resolved_config(self.config, self.model.config, self.train_set, {"training"})
@@ -122,18 +134,18 @@ class Pretraining:
         values["training"].update(metadata_dropout=self.options.metadata_dropout, amp=precision)
         return values
 
-    def _begin(self, resume: bool) -> None:
-        found = self.folder.newest() if resume else None
+    def _begin(self, found: tuple[Checkpoint, dict[str, Any]] | None, resume: bool) -> None:
+        check_writable(self.folder.folder)
         if found is None:
             if resume:
                 print(f"nothing to resume in {self.folder.folder}; starting fresh")
+            manifest = self._manifest()
             self.folder.start_afresh()
             write_text(self.folder.config, yaml.safe_dump(self._resolved(), sort_keys=False))
-            write_json(self.folder.manifest, self._manifest())
+            write_json(self.folder.manifest, manifest)
         else:
             checkpoint, record = found
             self._restore(checkpoint.path, checkpoint.content, record)
-            self.model.load_state_dict(checkpoint.model_state)
         self._say_what_runs()
 
     def _restore(self, path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
@@ -180,7 +192,8 @@ class Pretraining:
         precision = str(self.options.autocast or torch.float32).removeprefix("torch.")
         print(
             f"pretraining size {self.model.config.size} ({parameters:,} parameters) on {len(self.train_set):,} "
-            f"{self.train_set.kind}, {training.epochs} epochs of {len(self.loader)} steps, {precision} on {device_name(self.device)}"
+            f"{self.train_set.kind}, {training.epochs} epochs of {len(self.loader)} steps, "
+            f"{precision} on {device_name(self.device)}"
         )
 
     # ------------------------------------------------------------------ running
@@ -215,6 +228,7 @@ class Pretraining:
         self.model.train()
         for batch in self.loader.batches(order, start=self.batch_in_epoch):
             step = self.epoch * steps + self.batch_in_epoch
+            self.sums.skipped_fill, self.loader.skipped_fill = self.sums.skipped_fill + self.loader.skipped_fill, 0
             if batch.ids:
                 lr = self.schedule(step)
                 for group in self.optimizer.param_groups:
@@ -229,23 +243,22 @@ class Pretraining:
             if training.save_every_n_steps and (step + 1) % training.save_every_n_steps == 0:
                 self._save()
         bar.close()
-        if self.batch_in_epoch == steps:
+        if self.batch_in_epoch == steps and self.signals.received is None:
             seconds = time.monotonic() - started
             self._finish_epoch((self.sums.patches - first_patches) / seconds)
 
     def _finish_epoch(self, throughput: float) -> None:
         """Validate, log, and write what the epoch earned: best, last, checkpoint."""
+        if not self.sums.patches:
+            raise DataError(f"{self.config.training.dataset_csv}: no patch of it has a single valid pixel")
         row = {"epoch": self.epoch + 1, **self.sums.averages()}
         if self.val_set is not None:
-            training = self.config.training
-            loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
-            row.update(validation_losses(self.model, loader, self.options.seed, self.options.weights))
+            row.update(self._validate())
         self.folder.append_metrics({key: row[key] for key in (*CSV_COLUMNS, *VALIDATION_COLUMNS) if key in row})
         entry = {
             **row,
             "simulated": self.train_set.simulated,
             "patches_per_second": round(throughput, 1),
-            "skipped_fill": self.loader.skipped_fill,
         }
         self.folder.append_log({**entry, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         self._print_row(row, throughput)
@@ -253,7 +266,7 @@ class Pretraining:
         self.best_train_loss = min(self.best_train_loss, row["train_loss"])
         judged = row.get("val_loss", row["train_loss"])
         self.epoch, self.batch_in_epoch = self.epoch + 1, 0
-        self.sums = EpochSums(self.model.config, self.device)
+        self.sums = EpochSums(self.model.config)
         if judged < self.best_loss:
             self.best_loss = judged
             self._write_weights(self.folder.best)
@@ -264,6 +277,16 @@ class Pretraining:
             self._save()
         if time.monotonic() - self._curve_drawn > CURVE_EVERY_SECONDS:
             self._draw_curve()
+
+    def _validate(self) -> dict[str, float]:
+        training = self.config.training
+        loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
+        losses = validation_losses(self.model, loader, self.options.seed, self.options.weights)
+        if not losses["val_patches"]:
+            raise DataError(f"{training.val_csv}: no patch of it has a single valid pixel")
+        if not math.isfinite(losses["val_loss"]):
+            raise TrainingDiverged(f"validation loss is {losses['val_loss']} after epoch {self.epoch + 1}")
+        return losses
 
     def _print_row(self, row: dict[str, Any], throughput: float) -> None:
         validation = f"  val {row['val_loss']:8.3f}" if "val_loss" in row else ""

@@ -17,7 +17,7 @@ from typing import Any
 from models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from models.moe_mae import MOEMAE
 from utils.errors import CheckpointError, UserError, describe_os_error
-from utils.files import make_folder, sha256, write_json
+from utils.files import make_folder, sha256, sync, write_json
 
 CSV_COLUMNS = ("epoch", "train_loss", "train_m_loss", "train_um_loss", "train_moe_loss", "avg_lr")
 """As published."""
@@ -64,6 +64,7 @@ class RunFolder:
                 _link(current, older)
         for fresh, current in _pair(self._fresh, self.checkpoint):
             fresh.replace(current)
+        sync(self.folder)
 
     def newest(self) -> tuple[Checkpoint, dict[str, Any]] | None:
         """The newest checkpoint that verifies and its record, saying which; None when nothing has been saved.
@@ -89,7 +90,11 @@ class RunFolder:
         make_folder(self.folder)
         self.remove_leftovers()
         earlier = [path for path in self._files() if path.exists()]
-        if earlier:
+        worth_keeping = (self.checkpoint, self.previous, self.best, self.last)
+        if not any(path in earlier for path in worth_keeping):  # killed before anything was saved
+            for path in earlier:
+                path.unlink()
+        elif earlier:
             target = self.folder / f"replaced_{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
             make_folder(target)
             for path in earlier:
@@ -98,7 +103,9 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete temporary files that a killed process left behind."""
-        for path in [*self.folder.glob(".*.tmp.*"), self._fresh, record_path(self._fresh)]:
+        names = [path.stem for path in (*self._files(), self._fresh)]
+        unfinished = [path for name in names for path in self.folder.glob(f".{name}.*.tmp.*")]
+        for path in [*unfinished, self._fresh, record_path(self._fresh)]:
             path.unlink(missing_ok=True)
 
     def _files(self) -> Iterable[Path]:

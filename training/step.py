@@ -14,6 +14,9 @@ from models.moe_mae import MOEMAE
 from utils.errors import TrainingDiverged
 from utils.randomness import generator
 
+SMALLEST_SCALE = 1e-4
+"""A loss scale that has sunk below this no longer explains a gradient that is not finite."""
+
 
 class StepOptions(NamedTuple):
     """What stays the same from step to step."""
@@ -73,7 +76,7 @@ def train_step(
     scaler.scale(losses.total).backward()
     scaler.unscale_(optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.grad_clip)
-    require_finite(losses, grad_norm, step, scaled=scaler.is_enabled())
+    require_finite(losses, grad_norm, step, scaled=scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE)
     scaler.step(optimizer)
     scaler.update()
     return StepResult(Losses(*(value.detach() for value in losses)), grad_norm, encoded.routing)

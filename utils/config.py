@@ -32,7 +32,12 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"key {key_node.value!r} is read as {key!r}; put it in quotes if it is meant as text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -143,7 +148,10 @@ def _validate(schema: type[S], values: dict[str, Any]) -> tuple[S, list[Problem]
                 if path not in seen:  # a union reports one error per branch
                     seen.add(path)
                     problems.append((path, _sentence(schema, location, item, error)))
-            values = _without(values, seen)
+            remaining = _without(values, seen)
+            if remaining == values:  # nothing was left to drop: stop rather than go round for ever
+                raise ConfigError("; ".join(f"{path}: {text}" for path, text in problems)) from error
+            values = remaining
 
 
 def _location(schema: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[str, ...]:

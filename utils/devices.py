@@ -43,4 +43,4 @@ def mixed_precision(device: torch.device, amp: bool | str) -> torch.dtype | None
         return None
     if amp in ("bf16", "fp16"):
         return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -54,12 +54,13 @@ def atomic_path(path: str | Path, keep: bool = True) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         if keep:
-            _sync(temporary)
+            sync(temporary)
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {describe_os_error(error, path)}") from error
+        ours = error.filename is None or str(error.filename) in (str(temporary), str(path))
+        raise UserError(f"cannot write {describe_os_error(error, path if ours else error.filename)}") from error
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
@@ -96,7 +97,8 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the system put a file's bytes, or a folder's names, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
