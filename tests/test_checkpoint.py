@@ -131,6 +131,48 @@ def test_files_that_are_refused(saved, tmp_path, capsys) -> None:
     assert "must never run" not in capsys.readouterr().out
 
 
+def spoil_state(state: dict, kind: str) -> None:
+    if kind == "nan":
+        state["encoder.norm.weight"][3] = float("nan")
+    elif kind == "whole numbers":
+        state["encoder.norm.weight"] = torch.ones(108, dtype=torch.int64)
+    elif kind == "flat positions":
+        state["encoder.pos_embed"] = torch.zeros(7)
+    elif kind == "few positions":
+        state["encoder.pos_embed"] = torch.zeros(1, 3, 108)
+    elif kind == "uneven experts":
+        for expert, rows in ((0, 80), (1, 82)):
+            state[f"encoder.layers.0.moe.experts.{expert}.W.weight"] = torch.zeros(rows, 108)
+
+
+SPOILED = {
+    "nan": "NaN or infinite numbers in encoder.norm.weight",
+    "whole numbers": "whole numbers where weights belong, in encoder.norm.weight",
+    "flat positions": "is not a checkpoint of this model",
+    "few positions": "is not a checkpoint of this model",
+    "uneven experts": r"experts.0.W.weight \(80, 108\), encoder.layers.0.moe.experts.1.W.weight \(82, 108\)",
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_spoiled_weights_are_named(saved, tmp_path, kind: str) -> None:
+    state = torch.load(saved[0], weights_only=True)["model_state"]
+    spoil_state(state, kind)
+    with pytest.raises(CheckpointError, match=SPOILED[kind]):
+        read_checkpoint(as_published(saved[0], tmp_path / "bad.pth", model_state=state))
+
+
+@pytest.mark.parametrize(
+    "change", [{"patch_size": 0}, {"decoder_heads": 7}, {"dfirsth": -1}, {"depth": "x"}, {"zz": 1}]
+)
+def test_impossible_configs_in_a_file(saved, tmp_path, change: dict) -> None:
+    content = torch.load(saved[0], weights_only=True)
+    content[EXTRA_KEY]["config"].update(change)
+    torch.save(content, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match="config"):
+        read_checkpoint(tmp_path / "bad.pth")
+
+
 def test_a_file_of_another_width_is_refused(tmp_path) -> None:
     model = build_model("XXS", embed_dim=36, seed=0)
     write_checkpoint(tmp_path / "m.pth", model, epoch=0, best_train_loss=0.0)

@@ -56,6 +56,8 @@ def test_all_problems_at_once_each_with_its_path(tmp_path) -> None:
         ({"embed_dim": 100}, "model.embed_dim"),
         ({"in_channels": 4}, "model.in_channels"),
         ({"mask_ratio": 1.0}, "model.mask_ratio"),
+        ({"mask_ratio": 0.001}, "model.mask_ratio"),
+        ({"mask_ratio": 0.0}, "model.mask_ratio"),
         ({"size": "XL"}, "model.size"),
         ({"size": None, "img_size": True}, "model.img_size"),
     ],
@@ -63,6 +65,19 @@ def test_all_problems_at_once_each_with_its_path(tmp_path) -> None:
 def test_impossible_models(tmp_path, model: dict, named: str) -> None:
     (line,) = problems(write_config(tmp_path / "c.yaml", model=model))
     assert line.startswith(f"{named}: ")
+
+
+def test_a_wrong_size_hides_nothing_that_can_be_judged_without_it(tmp_path) -> None:
+    model = {"size": "M", "num_heads": 7, "num_groups": 4, "k": 5, "experts": 3}
+    found = problems(write_config(tmp_path / "c.yaml", model=model))
+    assert [line.split(":")[0] for line in found] == ["model.size", "model.num_heads", "model.k"]
+
+
+def test_yaml_merge_keys_work(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text("training: &base {epochs: 3}\nmodel: {size: S}\n")
+    assert read_config(str(tmp_path / "c.yaml"), [], (), fresh_model=True).training.epochs == 3
+    (tmp_path / "c.yaml").write_text("data: &d {batch_size: 4}\ntraining: {<<: *d, epochs: 3}\n")
+    assert read_config(str(tmp_path / "c.yaml"), [], (), fresh_model=True).training.batch_size == 4
 
 
 def test_one_expert_needs_no_k_and_lists_are_per_block(tmp_path) -> None:
@@ -109,6 +124,11 @@ def test_bad_overrides(tmp_path, override: str, line: str) -> None:
         ("- a\n- b\n", "holds no mapping"),
         ("", "holds no mapping"),
         ("model: {size: S}\nmodel: {size: XS}\n", "key 'model' is given twice"),
+        ("true: 2", "put it in quotes"),
+        ("model: {on: 2}", "'on' is read as True"),
+        ("2017-01-01: 3", "put it in quotes"),
+        ("data: {splits: {2017-01-01: a.csv}}", "put it in quotes"),
+        ("? [a]\n: 1", "put it in quotes"),
     ],
 )
 def test_files_that_are_no_config(tmp_path, content: str, message: str) -> None:

@@ -1,6 +1,9 @@
 """Datasets: layout, crops, metadata, fill, labels, loaders; and everything a file can get wrong."""
 
 import math
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -220,6 +223,36 @@ def test_a_bad_file_is_one_error_from_worker_processes_too(tmp_path, workers: in
     assert str(caught.value).startswith(str(tmp_path / "images" / f"{IDS[2]}.tif"))
 
 
+@pytest.mark.parametrize("crs", ['LOCAL_CS["somewhere",UNIT["metre",1]]', 'ENGCRS["x",EDATUM["x"],CS[Cartesian,2]]'])
+def test_places_off_the_globe(tmp_path, crs: str) -> None:
+    write_bigearthnet(tmp_path, {IDS[0]: some_pixels()})
+    try:
+        system = rasterio.CRS.from_wkt(crs)
+    except rasterio.errors.CRSError:
+        pytest.skip("this PROJ cannot read the system at all")
+    write_tif(tmp_path / "images" / f"{IDS[0]}.tif", some_pixels(), crs=system)
+    with pytest.raises(DataError, match=f"{IDS[0]}.tif"):
+        BigEarthNetDatasetLS(tmp_path, "split.csv")[0]
+
+
+def test_readers_leave_signals_to_the_main_process(sample) -> None:
+    """A signal to the whole process group must not kill the readers under the loop."""
+    loader = BatchLoader(BigEarthNetDatasetLS(sample, "bigearthnet-train.csv"), 16, 1, CPU)
+    seen = 0
+    for batch in loader.batches():
+        for reader in multiprocessing.active_children():
+            os.kill(reader.pid, signal.SIGTERM)
+        seen += len(batch.ids)
+    assert seen == 192
+
+
+def test_simulated_folders_say_so(sample, tmp_path) -> None:
+    assert BigEarthNetDatasetLS(sample, "bigearthnet-val.csv").kind == "simulated patches"
+    assert EuroSATDatasetLS(sample.parent / "eurosat-l-sample", "eurosat-val.txt").simulated
+    write_bigearthnet(tmp_path, {IDS[0]: some_pixels()})
+    assert BigEarthNetDatasetLS(tmp_path, "split.csv").kind == "patches"
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -272,6 +305,9 @@ def test_eurosat(tmp_path) -> None:
 
 def test_unmatched_eurosat_entries_are_listed(tmp_path) -> None:
     write_eurosat(tmp_path, {"AnnualCrop_1": (8, 22, 22)})
+    (tmp_path / "twice.txt").write_text("AnnualCrop_1.jpg\nAnnualCrop_1.tif\n")
+    with pytest.raises(DataError, match="twice: AnnualCrop_1"):
+        EuroSATDatasetLS(tmp_path, "twice.txt")
     (tmp_path / "bad.txt").write_text("AnnualCrop_1.jpg\nForest_7.jpg\nMoon_2.jpg\n")
     with pytest.raises(DataError, match=r"2 of 3 entries match no file .*: Forest_7, Moon_2"):
         EuroSATDatasetLS(tmp_path, "bad.txt")

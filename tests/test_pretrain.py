@@ -22,7 +22,7 @@ from pretrain_mae import main
 from scheduler.schedulers import WarmupCosineLR
 from training.run_folder import CSV_COLUMNS, RunFolder, verify
 from training.step import drop_metadata, require_finite
-from utils.errors import CheckpointError, ConfigError, TrainingDiverged, UserError
+from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged, UserError
 
 
 def train(config: Path, *extra: str) -> int:
@@ -205,22 +205,23 @@ def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> Non
     assert (folder / "training_metrics_XXS.csv").read_bytes() == (unbroken / "training_metrics_XXS.csv").read_bytes()
 
 
-def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys) -> None:
-    """The same in this process, at a known step: the second of the second epoch."""
+@pytest.mark.parametrize(("last", "saved_at"), [(4, (1, 2)), (5, (1, 3))])
+def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys, last, saved_at) -> None:
+    """The same in this process, at a known step: the second, and the last, of the second epoch."""
     config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
     real, seen = training.pretrain.train_step, []
 
     def interrupting(*arguments):
         seen.append(arguments[4])
-        if arguments[4] == 4:
+        if arguments[4] == last:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
     monkeypatch.setattr(training.pretrain, "train_step", interrupting)
     assert train(config) == 0
-    assert seen == [0, 1, 2, 3, 4]
+    assert seen == list(range(last + 1))
     saved = torch.load(tmp_path / "run" / "checkpoint_XXS.pth", weights_only=True)[EXTRA_KEY]["run"]
-    assert (saved["epoch"], saved["batch_in_epoch"]) == (1, 2)
+    assert (saved["epoch"], saved["batch_in_epoch"]) == saved_at
     assert "stopped by a signal in epoch 2; saved" in capsys.readouterr().out
     monkeypatch.setattr(training.pretrain, "train_step", real)
     assert train(config, "--resume") == 0
@@ -299,13 +300,60 @@ def test_starting_afresh_keeps_the_earlier_run(tmp_path, capsys) -> None:
     assert len(rows(tmp_path / "run" / "training_metrics_XXS.csv")) == 1
 
 
+def test_a_signal_before_the_first_step(tmp_path, monkeypatch, capsys) -> None:
+    def interrupted(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(training.pretrain, "build_configured_dataset", interrupted)
+    assert train(training_config(tmp_path)) == 0
+    assert "before the first step; nothing to save" in capsys.readouterr().out
+
+
+def test_killed_before_the_first_save_starts_over_in_place(tmp_path) -> None:
+    config = training_config(tmp_path, epochs=1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training_metrics_XXS.csv").write_text("a row of an attempt that was never saved\n")
+    (tmp_path / "run" / ".checkpoint_S.new.x.tmp.pth").write_text("another run's file in the making")
+    assert train(config, "--resume") == 0
+    assert len(rows(tmp_path / "run" / "training_metrics_XXS.csv")) == 1
+    assert not list((tmp_path / "run").glob("replaced_*"))
+    assert (tmp_path / "run" / ".checkpoint_S.new.x.tmp.pth").exists()
+
+
+def test_resuming_needs_the_initial_weights_no_more(tmp_path) -> None:
+    train(training_config(tmp_path, epochs=1))
+    first = tmp_path / "run" / "pretrained_XXS_last.pth"
+    more = ("--set", f"model.checkpoint_path={first}", "--set", f"training.weight_path={tmp_path / 'more'}")
+    train(tmp_path / "train.yaml", *more)
+    first.unlink()
+    assert train(tmp_path / "train.yaml", *more, "--resume") == 0
+
+
+def test_only_fill_is_nothing_to_train_on(tmp_path) -> None:
+    write_bigearthnet(tmp_path, {"S2A_MSIL2A_20170613T101031_9_9": some_pixels() * 0})
+    with pytest.raises(DataError, match="no patch of it has a single valid pixel"):
+        train(training_config(tmp_path, epochs=1, dataset_path=str(tmp_path), dataset_csv="split.csv"))
+
+
+def test_simulated_patches_are_called_so(tmp_path, capsys) -> None:
+    train(training_config(tmp_path, epochs=1))
+    assert "on 10 simulated patches" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "manifest_XXS.json").read_text())["simulated"] is True
+    assert json.loads((tmp_path / "run" / "training_log_XXS.jsonl").read_text())["simulated"] is True
+    resolved = yaml.safe_load((tmp_path / "run" / "config_XXS.yaml").read_text())
+    assert resolved["training"]["metadata_dropout"] == 0.1
+    assert resolved["data"]["crop"] == "center"
+    assert resolved["model"]["k"] == 2
+
+
 def test_all_fill_patches_are_counted_in_the_log(tmp_path) -> None:
     patches = {f"S2A_MSIL2A_20170613T101031_{i}_1": some_pixels(i) for i in range(5)}
     patches["S2A_MSIL2A_20170613T101031_9_9"] = some_pixels() * 0
     write_bigearthnet(tmp_path, patches)
-    train(training_config(tmp_path, epochs=1, dataset_path=str(tmp_path), dataset_csv="split.csv"))
-    entry = json.loads((tmp_path / "run" / "training_log_XXS.jsonl").read_text())
-    assert entry["skipped_fill"] == 1
+    train(training_config(tmp_path, epochs=2, dataset_path=str(tmp_path), dataset_csv="split.csv"))
+    entries = (tmp_path / "run" / "training_log_XXS.jsonl").read_text().splitlines()
+    assert [json.loads(entry)["skipped_fill"] for entry in entries] == [1, 1]
 
 
 def test_eurosat_without_metadata_can_be_trained_on(tmp_path) -> None:
