@@ -30,8 +30,9 @@ demo: $(VENV)/.installed
 	@rm -rf $(DEMO)
 	@echo "== 1/4 pretrain on 192 simulated patches"
 	@$(RUN) pretrain_mae.py --config_yaml configs/sample_pretrain.yaml
-	@echo "== 2/4 evaluate the reconstruction on 64 others"
+	@echo "== 2/4 evaluate the reconstruction on 64 others: this short run, then the weights in weights/ (8,000 patches, half an hour)"
 	@$(RUN) eval_mae.py --config_yaml configs/sample_eval.yaml --set model.checkpoint_path=$(WEIGHTS) --set eval.reconstructions_dir=$(DEMO)/reconstructions
+	@$(RUN) eval_mae.py --config_yaml configs/sample_eval.yaml --set eval.reconstructions_dir=$(DEMO)/reconstructions_of_weights
 	@echo "== 3/4 embed the three splits"
 	@$(RUN) -m embed.compute_embed --config_yaml configs/sample_embed.yaml --set model.checkpoint_path=$(WEIGHTS) --set embed.out_dir=$(DEMO)/embeddings
 	@echo "== 4/4 fit a linear probe and score it on the test split"
@@ -40,6 +41,7 @@ demo: $(VENV)/.installed
 	@echo "The patches are simulated: the scores show that the pipeline works, nothing about the Earth."
 	@echo "  loss curve       $(DEMO)/weights/loss_curve_XXS.png"
 	@echo "  reconstructions  $(DEMO)/reconstructions/reconstructions_masked.png"
+	@echo "  of weights/      $(DEMO)/reconstructions_of_weights/reconstructions_masked.png"
 	@echo "  metrics          $(DEMO)/reconstructions/metrics.json"
 	@echo "  embeddings       $(DEMO)/embeddings"
 	@echo "  probe            $(DEMO)/probe"

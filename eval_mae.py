@@ -66,7 +66,7 @@ def _print_summary(metrics: dict[str, Any], kind: str) -> None:
         shown = "  ".join("   -" if value is None else f"{value:4.1f}" for value in (red, nir))
         print(f"  {name:24s} {row['masked_loss']:11.3f}   {shown}")
     if metrics["masked_loss"] >= metrics["baselines"]["visible_mean"]["masked_loss"]:
-        print("  the model is no better than each image's visible mean: it has learned nothing yet")
+        print("  the model is no better than each image's visible mean: it has not learned where patches are")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ class ModelConfig:
         experts: experts per encoder block; 1 makes a block a plain SwiGLU.
         dfirsth, dlasth: expert width of the first and the last encoder block; linear in between, rounded down.
         k: experts chosen per token in the encoder.
-        position_std: of the position embeddings when they are initialised. With the published 0.02 they are a few
-            percent of a token for thousands of steps, and until they have grown the model predicts image means;
-            with 0.5 a short run gets past that in hundreds of steps.
+        position_std: of the position embeddings when they are initialised. With the published 0.02 they start as a
+            few percent of a token; with 0.5 a short run learns sooner where patches are (README, "Short runs").
         published_behaviour: load loss, metadata and fill pixels as the released weights were trained with.
         decoder_*: the decoder, the same in all published sizes.
     """
