@@ -43,7 +43,7 @@ def _draw_flow(axes: Axes, c: ModelConfig) -> None:
     ]  # fmt: skip
     for x, y, width, height, colour, text in boxes:
         axes.add_patch(_box(x, y, width, height, colour))
-        axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
+        axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
     arrows = [
         ((1.5, 0.75), (2.0, 0.75)),
         ((1.5, 0.25), (2.0, 0.25)),
@@ -56,11 +56,12 @@ def _draw_flow(axes: Axes, c: ModelConfig) -> None:
     for start, end in arrows:
         axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.35"})
     block = (
-        f"block: x + attention(norm(x)), then x + experts(norm(x)).  Attention: {c.num_heads} query heads share "
-        f"{c.num_groups} key and value heads.  Experts: a noisy gate picks {c.k} of the SwiGLU experts for each token; "
+        f"block: x + attention(norm(x)), then x + experts(norm(x)). Attention: {c.num_heads} query heads share "
+        f"{c.num_groups} key and value heads.\n"
+        f"Experts: a noisy gate picks {c.k} of the SwiGLU experts for each token; "
         "V and W2 are shared."
     )
-    axes.text(0, -0.12, block, fontsize=8.5, va="top", wrap=True)
+    axes.text(0, -0.12, block, fontsize=8, va="top")
     axes.set(xlim=(-0.1, 12.7), ylim=(-0.3, 1.02))
     axes.axis("off")
 
