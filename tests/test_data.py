@@ -223,14 +223,10 @@ def test_a_bad_file_is_one_error_from_worker_processes_too(tmp_path, workers: in
     assert str(caught.value).startswith(str(tmp_path / "images" / f"{IDS[2]}.tif"))
 
 
-@pytest.mark.parametrize("crs", ['LOCAL_CS["somewhere",UNIT["metre",1]]', 'ENGCRS["x",EDATUM["x"],CS[Cartesian,2]]'])
-def test_places_off_the_globe(tmp_path, crs: str) -> None:
+def test_a_place_off_the_globe(tmp_path) -> None:
     write_bigearthnet(tmp_path, {IDS[0]: some_pixels()})
-    try:
-        system = rasterio.CRS.from_wkt(crs)
-    except rasterio.errors.CRSError:
-        pytest.skip("this PROJ cannot read the system at all")
-    write_tif(tmp_path / "images" / f"{IDS[0]}.tif", some_pixels(), crs=system)
+    local = rasterio.CRS.from_wkt('LOCAL_CS["somewhere",UNIT["metre",1]]')
+    write_tif(tmp_path / "images" / f"{IDS[0]}.tif", some_pixels(), crs=local)
     with pytest.raises(DataError, match=f"{IDS[0]}.tif"):
         BigEarthNetDatasetLS(tmp_path, "split.csv")[0]
 

@@ -196,10 +196,8 @@ def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> Non
     folder = tmp_path / "run"
     process = start(config)
     said = stop_when(process, lambda: (folder / "manifest_XXS.json").exists(), signal.SIGTERM)
-    assert process.returncode in (0, -signal.SIGTERM), said  # the latter only if the loop had not begun
-    if process.returncode == 0:
-        assert "saved" in said
-        assert verify(folder / "checkpoint_XXS.pth") is None
+    assert process.returncode == 0, said
+    assert verify(folder / "checkpoint_XXS.pth") is None or "nothing to save" in said
     assert start(config, "--resume").wait(timeout=120) == 0
     assert same_weights(folder / "pretrained_XXS_last.pth", unbroken / "pretrained_XXS_last.pth")
     assert (folder / "training_metrics_XXS.csv").read_bytes() == (unbroken / "training_metrics_XXS.csv").read_bytes()
