@@ -15,15 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.geotiff import GDAL_OPTIONS, RawPatch, centers_to_lat_lon, read_patch
+from datasets.geotiff import GDAL_OPTIONS, centers_to_lat_lon, read_patch
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
-from transformation.transformer import center_crop, resize
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.data_utils import encode_metadata, list_some, parse_patch_id
 from utils.errors import DataError
-
-MIN_RESIZED = 8
-"""Least side that `crop="resize"` accepts, pixels."""
 
 
 class BigEarthNetDatasetLS(PatchDataset):
@@ -78,21 +74,15 @@ class BigEarthNetDatasetLS(PatchDataset):
 
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels and metadata of some patches; see `PatchDataset.read`."""
-        least = self.image_size if self.crop == "center" else MIN_RESIZED
         paths = [self.path_of(index) for index in indices]
         with rasterio.Env(**GDAL_OPTIONS):
-            patches = [read_patch(path, len(BANDS), len(BANDS), least) for path in paths]
+            patches = [read_patch(path, len(BANDS), len(BANDS), self.min_side) for path in paths]
             lat, lon = centers_to_lat_lon(patches, [str(path) for path in paths])
         times = [parse_patch_id(self.ids[index]) for index in indices]
         meta = encode_metadata(
             [time.week for time in times], [time.hour(self.published_behaviour) for time in times], lat, lon
         )
-        return RawBatch(np.stack([self._square(patch) for patch in patches]), meta)
-
-    def _square(self, patch: RawPatch) -> np.ndarray:
-        if self.crop == "center":
-            return center_crop(patch.pixels, self.image_size)
-        return resize(patch.pixels, self.image_size, self.published_behaviour)
+        return RawBatch(np.stack([self.square(patch.pixels) for patch in patches]), meta)
 
     def _read_labels(self, skip_missing: bool, all_classes: bool) -> None:
         """Fill `labels`, dropping the patches without a label file where that is allowed."""

@@ -14,13 +14,9 @@ import torch
 
 from datasets.geotiff import GDAL_OPTIONS, read_patch
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
-from transformation.transformer import center_crop, resize
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import list_some
 from utils.errors import DataError
-
-MIN_RESIZED = 8
-"""Least side that `crop="resize"` accepts, pixels."""
 
 
 class EuroSATDatasetLS(PatchDataset):
@@ -74,15 +70,12 @@ class EuroSATDatasetLS(PatchDataset):
 
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels of some patches; see `PatchDataset.read`."""
-        least = self.image_size if self.crop == "center" else MIN_RESIZED
         with rasterio.Env(**GDAL_OPTIONS):
             patches = [
-                read_patch(self.path_of(index), len(EuroSATInfo.FILE_BANDS), len(BANDS), least) for index in indices
+                read_patch(self.path_of(index), len(EuroSATInfo.FILE_BANDS), len(BANDS), self.min_side)
+                for index in indices
             ]
-        if self.crop == "center":
-            return RawBatch(np.stack([center_crop(patch.pixels, self.image_size) for patch in patches]), None)
-        squares = [resize(patch.pixels, self.image_size, self.published_behaviour) for patch in patches]
-        return RawBatch(np.stack(squares), None)
+        return RawBatch(np.stack([self.square(patch.pixels) for patch in patches]), None)
 
 
 def _class_of(name: str) -> str:

@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from transformation.transformer import ZScoreNormalize
-from utils.data_config import DATASETS, SIMULATED_MARK, BandStatistics
+from transformation.transformer import ZScoreNormalize, center_crop, resize
+from utils.data_config import BANDS, DATASETS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
 
 HASHED_FILES = 4096
 """Up to so many files a fingerprint reads whole; of larger datasets, so many evenly spread ones."""
 
+
+MIN_RESIZED = 8
+"""Least side that `crop="resize"` accepts, pixels."""
 
 MEMORY_LIMIT = 1 << 30
 """Stored numbers of about 48,000 patches."""
@@ -127,6 +130,17 @@ class PatchDataset(Dataset[Sample]):
         """Read patches from their files. Raises DataError naming the first bad file."""
         raise NotImplementedError
 
+    @property
+    def min_side(self) -> int:
+        """Least height and width of a file, pixels."""
+        return self.image_size if self.crop == "center" else MIN_RESIZED
+
+    def square(self, pixels: np.ndarray) -> np.ndarray:
+        """(C, H, W) stored numbers of a file to (C, S, S), cropped or resized."""
+        if self.crop == "center":
+            return center_crop(pixels, self.image_size)
+        return resize(pixels, self.image_size, self.published_behaviour)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -161,14 +175,16 @@ class PatchDataset(Dataset[Sample]):
 
         A bar shows the progress on a terminal.
         """
-        first = self.read([0])
-        if self._held is None and first.pixels.nbytes * len(self) > most_bytes:
+        if self.in_memory:
+            return True
+        bytes_each = len(BANDS) * self.image_size**2 * np.dtype(np.uint16).itemsize
+        if bytes_each * len(self) > most_bytes:
             return False
         chunks = [range(start, min(start + 32, len(self))) for start in range(0, len(self), 32)]
         with ThreadPoolExecutor(threads) as pool:
             reads = pool.map(self.read, chunks)
             parts = list(tqdm(reads, total=len(chunks), desc="reading patches", leave=False, disable=None))
-        meta = None if first.meta is None else np.concatenate([part.meta for part in parts])
+        meta = None if parts[0].meta is None else np.concatenate([part.meta for part in parts])
         self._held = RawBatch(np.concatenate([part.pixels for part in parts]), meta)
         return True
 

@@ -135,6 +135,18 @@ def test_starting_from_given_weights(tmp_path) -> None:
     assert all(torch.allclose(value, weights(first)[name], atol=1e-6) for name, value in moved.items())
 
 
+def test_files_are_named_after_the_weights_that_a_run_starts_from(tmp_path) -> None:
+    train(training_config(tmp_path, epochs=1))
+    training_section = yaml.safe_load((tmp_path / "train.yaml").read_text())["training"]
+    config = write_config(
+        tmp_path / "from.yaml",
+        model={"checkpoint_path": str(tmp_path / "run" / "pretrained_XXS_last.pth"), "device": "cpu"},
+        training={**training_section, "weight_path": str(tmp_path / "more")},
+    )
+    assert train(config) == 0
+    assert (tmp_path / "more" / "pretrained_XXS_last.pth").exists()
+
+
 def test_metadata_dropout() -> None:
     meta = torch.ones(2000, 4, 2)
     dropped = drop_metadata(meta, 0.1, seed=0, step=5)

@@ -14,7 +14,7 @@ from configs.schema import Config
 from datasets.loader import BatchLoader, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
-from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
+from models.checkpoint import EXTRA_KEY, Checkpoint, read_checkpoint, write_checkpoint
 from models.config import ModelConfig
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
@@ -54,8 +54,8 @@ class Pretraining:
         training = config.training
         self.config = config
         self.device = select_device(config.model.device)
-        size = config.model.size or "S"
-        self.folder = RunFolder(training.weight_path, size, training.val_csv is not None)
+        self.folder = RunFolder(training.weight_path, self._size(), training.val_csv is not None)
+        check_writable(self.folder.folder)
         found = self.folder.newest() if resume else None
         self.model = (self._fresh_model() if found is None else found[0].build()).to(self.device)
         self.train_set = self._dataset(training.dataset_csv)
@@ -83,6 +83,7 @@ class Pretraining:
             autocast=autocast,
         )
         self.fingerprint = self._fingerprint()
+        self.recipe = self._recipe()
         self.epoch, self.batch_in_epoch = 0, 0
         self.sums = EpochSums(self.model.config)
         self.best_loss, self.best_train_loss = float("inf"), float("inf")
@@ -90,6 +91,13 @@ class Pretraining:
         self._begin(found, resume)
 
     # ------------------------------------------------------------------ setting up
+
+    def _size(self) -> str:
+        """The size that names the files: as asked, or that of the weights to start from."""
+        section = self.config.model
+        if section.size is None and section.checkpoint_path is not None:
+            return read_checkpoint(section.checkpoint_path).config.size
+        return section.size or "S"
 
     def _fresh_model(self) -> MOEMAE:
         section, published = self.config.model, self.config.published_behaviour
@@ -111,10 +119,11 @@ class Pretraining:
 
     def _recipe(self) -> dict[str, Any]:
         """Everything that decides what is computed, as plain values."""
+        resolved = self._resolved()
         return {
             "model": self._asked_model(),
-            "training": {key: value for key, value in self._resolved()["training"].items() if key not in _FREE_KEYS},
-            "data": {key: self._resolved()["data"][key] for key in ("dataset", "crop", "statistics")},
+            "training": {key: value for key, value in resolved["training"].items() if key not in _FREE_KEYS},
+            "data": {key: resolved["data"][key] for key in ("dataset", "crop", "statistics")},
         }
 
     def _asked_model(self) -> dict[str, Any]:
@@ -135,7 +144,6 @@ class Pretraining:
         return values
 
     def _begin(self, found: tuple[Checkpoint, dict[str, Any]] | None, resume: bool) -> None:
-        check_writable(self.folder.folder)
         if found is None:
             if resume:
                 print(f"nothing to resume in {self.folder.folder}; starting fresh")
@@ -153,7 +161,7 @@ class Pretraining:
         saved = content.get(EXTRA_KEY, {}).get("run")
         if saved is None:
             raise CheckpointError(f"{path}: holds no training run to go on with; start afresh without --resume")
-        for section, values in self._recipe().items():
+        for section, values in self.recipe.items():
             for key, value in values.items():
                 was = saved["recipe"][section].get(key)
                 if was != value:
@@ -184,7 +192,7 @@ class Pretraining:
             "dataset_fingerprint": self.fingerprint,
             "patches": {"train": len(self.train_set), "val": 0 if self.val_set is None else len(self.val_set)},
             "parameters": count_parameters(self.model),
-            "recipe": self._recipe(),
+            "recipe": self.recipe,
         }
 
     def _say_what_runs(self) -> None:
@@ -299,17 +307,16 @@ class Pretraining:
     # ------------------------------------------------------------------ writing
 
     def _save(self) -> None:
-        offsets = self.folder.offsets()
         record = {
             "epoch": self.epoch,
             "batch_in_epoch": self.batch_in_epoch,
             "seed": self.options.seed,
             "dataset_fingerprint": self.fingerprint,
-            "log_offsets": offsets,
-            "recipe": self._recipe(),
+            "log_offsets": self.folder.offsets(),
+            "recipe": self.recipe,
         }
         run = {
-            "recipe": self._recipe(),
+            "recipe": self.recipe,
             "fingerprint": self.fingerprint,
             "epoch": self.epoch,
             "batch_in_epoch": self.batch_in_epoch,
