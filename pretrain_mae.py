@@ -1,4 +1,7 @@
-"""Pretrain the masked autoencoder: `python pretrain_mae.py --config_yaml configs/pretrain_moe_mae.yaml [--resume]`."""
+"""Pretrain the masked autoencoder: `python pretrain_mae.py --config_yaml configs/pretrain_moe_mae.yaml [--resume]`.
+
+Several GPUs, or machines, share every batch: `torchrun --nproc_per_node=N pretrain_mae.py --config_yaml …`.
+"""
 
 import sys
 
@@ -7,6 +10,7 @@ from training.pretrain import Pretraining
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
+from utils.processes import joined_processes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,15 +22,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint that verifies")
     arguments = parser.parse_args(argv)
     required = ("training.dataset_path", "training.dataset_csv")
-    config = read_config(arguments.config_yaml, arguments.overrides, required, fresh_model=True)
 
-    with StopSignals() as signals:
+    with joined_processes() as processes, StopSignals() as signals:
         try:
-            return Pretraining(config, arguments.resume, signals).run()
+            config = processes.share(
+                lambda: read_config(arguments.config_yaml, arguments.overrides, required, fresh_model=True)
+            )
+            return Pretraining(config, arguments.resume, signals, processes).run()
         except StopRequested as request:
-            print("stopped by a signal before the first step; nothing to save")
+            processes.say("stopped by a signal before the first step; nothing to save")
             return signals.exit_code(request.number)
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]))
+    run_script(lambda: main(sys.argv[1:]), several=True)

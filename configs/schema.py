@@ -63,6 +63,7 @@ class TrainingSection(Section):
     save_every_n_steps: Positive | None = None
     seed: Count = 0
     amp: bool | Literal["auto", "bf16", "fp16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
 
 
 class DataSection(Section):
@@ -74,6 +75,7 @@ class DataSection(Section):
     splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Text] | None = None
     num_workers: Count = 0
     batch_size: Positive = 128
+    resident: bool | Literal["auto"] = "auto"
     crop: Literal["center", "resize"] | None = None
     statistics: Literal["auto", "bigearthnet_ls", "eurosat_ls"] = "auto"
     missing_labels: Literal["error", "skip"] = "error"
@@ -94,6 +96,8 @@ class EmbedSection(Section):
     pool: Literal["all", "mean", "patch_mean", "cls"] = "cls"
     out_dir: Text = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
+    amp: bool | Literal["bf16"] = False
+    compile: Literal["auto", "on", "off"] = "auto"
 
 
 class Config(Section):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.geotiff import GDAL_OPTIONS, centers_to_lat_lon, read_patch
+from datasets.geotiff import GDAL_OPTIONS, centers_to_lat_lon, read_bytes, read_patch
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.data_utils import encode_metadata, list_some, parse_patch_id
@@ -70,7 +70,7 @@ class BigEarthNetDatasetLS(PatchDataset):
             self._read_labels(skip_missing=labels == "skip", all_classes=all_classes)
 
     def path_of(self, index: int) -> Path:
-        return self.root / "images" / f"{self.ids[index]}.tif"
+        return image_path(self.root, self.ids[index])
 
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels and metadata of some patches; see `PatchDataset.read`."""
@@ -112,24 +112,41 @@ def read_labels(path: Path, all_classes: bool = False) -> Tensor:
     Raises:
         DataError: naming the file, when it cannot be read or holds an unknown label.
     """
+    return multi_hot([corine_labels(read_bytes(path), path)], all_classes)[0]
+
+
+def corine_labels(text: bytes, path: Path) -> list[int]:
+    """CORINE indices (0-42) in the order of a label file's text; `path` names it in errors, which are `DataError`."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        corine = [_CORINE_INDEX[name] for name in names]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        names = json.loads(text)["labels"]
+        return [_CORINE_INDEX[name] for name in names]
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise DataError(f"{path}: is not a label file (JSON with a list under 'labels'); fetch it again") from error
     except KeyError as error:
         if error.args[0] == "labels":
             raise DataError(f"{path}: is not a label file (JSON with a list under 'labels'); fetch it again") from error
         raise DataError(f"{path}: unknown label {error.args[0]!r}; expected CORINE level-3 names") from error
-    vector = torch.zeros(len(BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES), dtype=torch.int64)
-    for index in corine:
-        if all_classes:
-            vector[index] = 1
-        elif index in BigEarthNetInfo.CORINE_TO_CLASS:
-            vector[BigEarthNetInfo.CORINE_TO_CLASS[index]] = 1
-    return vector
+
+
+def multi_hot(corine: Sequence[Sequence[int]], all_classes: bool = False) -> Tensor:
+    """CORINE indices of N patches as (N, 19) int64, or (N, 43) for all classes of CORINE."""
+    classes = BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES
+    column_of = {index: index for index in range(len(classes))} if all_classes else BigEarthNetInfo.CORINE_TO_CLASS
+    cells = [(row, column_of[index]) for row, indices in enumerate(corine) for index in indices if index in column_of]
+    vectors = torch.zeros(len(corine), len(classes), dtype=torch.int64)
+    rows, columns = torch.tensor(cells, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    vectors[rows, columns] = 1
+    return vectors
+
+
+def image_path(root: Path, patch_id: str) -> Path:
+    """The GeoTIFF of a patch."""
+    return root / f"images/{patch_id}.tif"
+
+
+def label_path(root: Path, patch_id: str) -> Path:
+    """The label file of a patch, which may not be there."""
+    return root / f"labels/{_label_name(patch_id)}"
 
 
 _CORINE_INDEX = {name: index for index, name in enumerate(BigEarthNetInfo.CORINE)}

@@ -50,23 +50,20 @@ class EuroSATDatasetLS(PatchDataset):
     ) -> None:
         folder = dataset_folder(root, "eurosat-l")
         split = find_split(split_file, root)
-        names = [Path(name).stem for name in read_split(split)]
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise DataError(f"{split}: lists patches twice: {list_some(twice)}; leave out the repetitions")
+        names = split_names(split)
         if statistics is None:
-            statistics = BigEarthNetInfo.STATISTICS if published_behaviour else EuroSATInfo.STATISTICS
+            statistics = eurosat_statistics(published_behaviour)
         super().__init__(folder, names, image_size, crop, statistics, published_behaviour)
         present = {path.stem for name in self.classes for path in (self.root / name).glob("*.tif")}
-        if unmatched := [name for name in names if name not in present or _class_of(name) not in self.classes]:
+        if unmatched := [name for name in names if name not in present or class_of(name) not in self.classes]:
             raise DataError(
                 f"{split}: {len(unmatched)} of {len(names)} entries match no file "
                 f"{self.root}/<Class>/<Class>_N.tif: {list_some(unmatched)}"
             )
-        self.labels = torch.tensor([self.classes.index(_class_of(name)) for name in names])
+        self.labels = torch.tensor([self.classes.index(class_of(name)) for name in names])
 
     def path_of(self, index: int) -> Path:
-        name = self.ids[index]
-        return self.root / _class_of(name) / f"{name}.tif"
+        return image_path(self.root, self.ids[index])
 
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels of some patches; see `PatchDataset.read`."""
@@ -78,6 +75,24 @@ class EuroSATDatasetLS(PatchDataset):
         return RawBatch(np.stack([self.square(patch.pixels) for patch in patches]), None)
 
 
-def _class_of(name: str) -> str:
+def eurosat_statistics(published_behaviour: bool) -> BandStatistics:
+    """EuroSAT-Landsat's own statistics; the published code used BigEarthNet-Landsat's."""
+    return BigEarthNetInfo.STATISTICS if published_behaviour else EuroSATInfo.STATISTICS
+
+
+def split_names(split: Path) -> list[str]:
+    """The patches of a split file, `Class_N`. Raises DataError as `read_split` does."""
+    names = [Path(name).stem for name in read_split(split)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{split}: lists patches twice: {list_some(twice)}; leave out the repetitions")
+    return names
+
+
+def image_path(root: Path, name: str) -> Path:
+    """The GeoTIFF of a patch."""
+    return root / f"{class_of(name)}/{name}.tif"
+
+
+def class_of(name: str) -> str:
     """`AnnualCrop_17` is an AnnualCrop."""
     return name.rpartition("_")[0]

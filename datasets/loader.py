@@ -1,17 +1,17 @@
-"""From a dataset to batches: which order, how many readers, and what is left out and counted."""
+"""From a dataset to batches: which order, who reads, and what is left out and counted."""
 
-import signal
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.eurosat import EuroSATDatasetLS
+from datasets.pack_format import is_pack
+from datasets.packed import PackedDataset
 from datasets.patches import Batch, PatchDataset
+from datasets.readers import RawPatches, reader
 from utils.data_config import DATASETS, EuroSATInfo
-from utils.errors import UserError
 from utils.randomness import generator
 
 
@@ -30,7 +30,7 @@ def build_dataset(
 
     Args:
         name: a key of `DATASETS`.
-        dataset_path, split_file: as the dataset classes take them.
+        dataset_path, split_file: as the dataset classes take them; or a pack, and one of its split files or any other.
         labels: "none", "error" or "skip" (BigEarthNet-Landsat; EuroSAT-Landsat's labels are in the file names).
         image_size: side of the model's input, pixels.
         crop: "center", "resize", or None for the dataset's own.
@@ -42,6 +42,8 @@ def build_dataset(
         options["crop"] = crop
     if statistics != "auto":
         options["statistics"] = DATASETS[statistics].STATISTICS
+    if is_pack(dataset_path):
+        return PackedDataset(dataset_path, split_file, dataset=name, labels=labels, **options)
     if name == EuroSATInfo.NAME:
         return EuroSATDatasetLS(dataset_path, split_file, **options)
     return BigEarthNetDatasetLS(dataset_path, split_file, labels=labels, **options)
@@ -52,87 +54,97 @@ def shuffled(size: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(size, generator=generator(seed, "order", epoch)).tolist()
 
 
-class BatchLoader:
-    """Batches of a dataset in a given order.
+class Part(NamedTuple):
+    """Which share of the work is this process's: number `index` of `count`."""
 
-    Patches without a single valid pixel are left out and counted in `skipped_fill`. The last batch may be smaller.
+    index: int = 0
+    count: int = 1
+
+    def of(self, size: int) -> slice:
+        """The share of `size` things: contiguous, all shares equally large but for rounding."""
+        return slice(size * self.index // self.count, size * (self.index + 1) // self.count)
+
+
+class BatchLoader:
+    """Batches of a dataset in a given order, normalised on the device.
+
+    Patches without a single valid pixel count nowhere; `skipped_fill` counts them.
 
     Args:
         dataset: the patches.
-        batch_size: patches a batch.
-        num_workers: reader processes; 0 reads in this one (as do datasets held in memory).
+        batch_size: patches a batch, of all processes together.
+        num_workers: reader processes; 0 reads in this one (as do datasets that cost no more than a copy).
         device: where the tensors go.
+        resident: hold all stored numbers on the device: True, False, or "auto" where they fit on a CUDA device.
     """
 
-    def __init__(self, dataset: PatchDataset, batch_size: int, num_workers: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: PatchDataset,
+        batch_size: int,
+        num_workers: int,
+        device: torch.device,
+        resident: bool | str = False,
+    ) -> None:
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
-        self.num_workers = 0 if dataset.in_memory else num_workers
+        self.reader = reader(dataset, num_workers, device, resident)
         self.skipped_fill = 0
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
-    def batches(self, order: Sequence[int] | None = None, start: int = 0) -> Iterator[Batch]:
-        """The batches of one pass.
+    def batches(self, order: Sequence[int] | None = None, part: Part = Part()) -> Iterator[Batch]:  # noqa: B008
+        """The batches of one pass, for evaluation: patches of fill only are left out, the last batch may be smaller.
 
         Args:
             order: dataset indices; None is the dataset's own order.
-            start: how many batches to leave out at the beginning, to go on in the middle of a pass.
+            part: the batches that this process takes.
 
         Raises:
-            UserError: what the dataset raises for a bad file, also when a worker process met it.
+            UserError: what the dataset raises for a bad file, also when a reader process met it.
         """
+        slices = self._slices(order)
+        slices = slices[part.of(len(slices))]
+        for indices, raw in zip(slices, self.reader.read(slices), strict=True):
+            batch = self._batch(indices, raw)
+            if raw.empty.any():
+                self.skipped_fill += int(raw.empty.sum())
+                batch = batch.select(~raw.empty)
+            yield batch
+
+    def training_batches(
+        self,
+        order: Sequence[int],
+        start: int = 0,
+        part: Part = Part(),  # noqa: B008 - immutable
+        padded: bool = False,
+    ) -> Iterator[Batch]:
+        """The batches of one pass, for training: patches of fill only stay, without a valid pixel.
+
+        Args:
+            order: dataset indices.
+            start: how many batches to leave out at the beginning, to go on in the middle of a pass.
+            part: the rows of every batch that this process takes.
+            padded: fill the last batch up, with rows without a valid pixel and without an id, so that all batches
+                have one shape. Needed where there are several parts.
+        """
+        slices = self._slices(order)[start:]
+        rows = part.of(self.batch_size) if padded else slice(None)
+        shares = [list(indices[rows]) for indices in slices]
+        full = rows.stop - rows.start if padded else 0
+        asked = [share + [slices[0][0]] * (full - len(share)) for share in shares]
+        for indices, raw in zip(shares, self.reader.read(asked), strict=True):
+            batch = self._batch(indices, raw)
+            batch.valid[len(indices) :] = False  # the rows that pad it
+            self.skipped_fill += int(raw.empty[: len(indices)].sum())
+            yield batch
+
+    def _slices(self, order: Sequence[int] | None) -> list[Sequence[int]]:
         order = range(len(self.dataset)) if order is None else order
-        slices = [
-            order[at : at + self.batch_size] for at in range(start * self.batch_size, len(order), self.batch_size)
-        ]
-        loader = DataLoader(
-            _Batches(self.dataset),
-            batch_size=None,
-            sampler=_Slices(slices),
-            num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_ignore_signals,
-        )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield self._without_empty(batch).to(self.device)
+        return [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
 
-    def _without_empty(self, batch: Batch) -> Batch:
-        filled = batch.valid.flatten(1).any(dim=1)
-        if filled.all():
-            return batch
-        self.skipped_fill += int((~filled).sum())
-        return batch.select(filled)
-
-
-def _ignore_signals(worker: int) -> None:
-    """A signal to the whole process group is the main process's to answer; readers end with it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Slices(Sampler):
-    def __init__(self, slices: list[Sequence[int]]) -> None:
-        self.slices = slices
-
-    def __iter__(self) -> Iterator[Sequence[int]]:
-        return iter(self.slices)
-
-    def __len__(self) -> int:
-        return len(self.slices)
-
-
-class _Batches(Dataset):
-    """Reads whole batches; an error that a user can mend travels back as a value, so that it stays one line."""
-
-    def __init__(self, dataset: PatchDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
-        try:
-            return self.dataset.batch(indices)
-        except UserError as error:
-            return error
+    def _batch(self, indices: Sequence[int], raw: RawPatches) -> Batch:
+        images, valid = self.dataset.normalize(raw.pixels)
+        labels = self.dataset.labels_of(indices)
+        return Batch(images, raw.meta, valid, labels, [self.dataset.ids[index] for index in indices])

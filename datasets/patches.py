@@ -44,7 +44,10 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B patches; fields as in `Sample` with a leading dimension."""
+    """B patches; fields as in `Sample` with a leading dimension.
+
+    A padded training batch has more rows than ids: the last ones are without a valid pixel.
+    """
 
     images: Tensor
     meta: Tensor | None
@@ -56,9 +59,10 @@ class Batch(NamedTuple):
         """The same with its tensors on `device`."""
         return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
 
-    def select(self, rows: Tensor) -> "Batch":
+    def select(self, rows: np.ndarray) -> "Batch":
         """The given rows only (B,) bool."""
         kept = rows.tolist()
+        rows = torch.from_numpy(rows)
         fields = (value[rows] if isinstance(value, Tensor) else value for value in self[:4])
         return Batch(*fields, ids=[name for name, keep in zip(self.ids, kept, strict=True) if keep])
 
@@ -133,24 +137,25 @@ class PatchDataset(Dataset[Sample]):
     @property
     def min_side(self) -> int:
         """Least height and width of a file, pixels."""
-        return self.image_size if self.crop == "center" else MIN_RESIZED
+        return least_side(self.image_size, self.crop)
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
         """(C, H, W) stored numbers of a file to (C, S, S), cropped or resized."""
-        if self.crop == "center":
-            return center_crop(pixels, self.image_size)
-        return resize(pixels, self.image_size, self.published_behaviour)
+        return squared(pixels, self.image_size, self.crop, self.published_behaviour)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The patches at `indices`, normalised."""
-        raw = self._gather(indices)
+        raw = self.gather(indices)
         images, valid = self.normalize(torch.from_numpy(raw.pixels))
         meta = None if raw.meta is None else torch.from_numpy(raw.meta)
-        labels = None if self.labels is None else self.labels[torch.as_tensor(indices)]
-        return Batch(images, meta, valid, labels, [self.ids[index] for index in indices])
+        return Batch(images, meta, valid, self.labels_of(indices), [self.ids[index] for index in indices])
+
+    def labels_of(self, indices: Sequence[int]) -> Tensor | None:
+        """Labels of some patches, where there are any."""
+        return None if self.labels is None else self.labels[torch.as_tensor(indices)]
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
@@ -158,7 +163,13 @@ class PatchDataset(Dataset[Sample]):
         batch = self.batch([index % len(self)])
         return Sample(*(None if value is None else value[0] for value in batch))
 
-    def _gather(self, indices: Sequence[int]) -> RawBatch:
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several patches with one read: what `torch.utils.data.DataLoader` asks for where it is offered."""
+        batch = self.batch(indices)
+        return [Sample(*(None if value is None else value[row] for value in batch)) for row in range(len(indices))]
+
+    def gather(self, indices: Sequence[int]) -> RawBatch:
+        """Stored numbers and metadata of some patches, from memory where they are held."""
         if self._held is None:
             return self.read(indices)
         rows = np.asarray(indices)
@@ -169,6 +180,11 @@ class PatchDataset(Dataset[Sample]):
     def in_memory(self) -> bool:
         """Whether the stored numbers are held in memory."""
         return self._held is not None
+
+    @property
+    def random_access(self) -> bool:
+        """Whether a patch costs no more than a copy, so that reader processes would only be in the way."""
+        return self.in_memory
 
     def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
         """Read every patch once and keep the stored numbers, if they take at most `most_bytes`; True if they do.
@@ -204,6 +220,18 @@ class PatchDataset(Dataset[Sample]):
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
         return digest.hexdigest()
+
+
+def least_side(image_size: int, crop: str) -> int:
+    """Least height and width of a file, pixels, for patches of `image_size`."""
+    return image_size if crop == "center" else MIN_RESIZED
+
+
+def squared(pixels: np.ndarray, image_size: int, crop: str, published_behaviour: bool) -> np.ndarray:
+    """(C, H, W) stored numbers of a file to (C, S, S), S = `image_size`; see `resize` for `published_behaviour`."""
+    if crop == "center":
+        return center_crop(pixels, image_size)
+    return resize(pixels, image_size, published_behaviour)
 
 
 def find_split(path: str | Path, folder: str | Path) -> Path:

@@ -1,121 +1,155 @@
 """A dataset to embeddings: `python -m embed.compute_embed --config_yaml configs/embed_bigearthnet.yaml`.
 
+Several processes (`torchrun --nproc_per_node=N -m embed.compute_embed …`) share every split.
+
 For every split one `<name>_<split>.npz` (`x_<split>` float32 (N, D), `y_<split>` int16, `ids`) and a JSON beside it
 that says where the numbers come from. The embeddings are the tokens before the final norm, without routing noise.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from configs.build import build_configured_dataset, load_configured_model, result_origin
 from configs.schema import Config, read_config
-from datasets.loader import BatchLoader
+from datasets.loader import BatchLoader, Part
 from datasets.patches import PatchDataset
-from models.config import CLS_INDEX, NUM_PREFIX
-from models.moe_mae import MOEMAE, Encoded
+from embed.embedder import Embedder
+from models.moe_mae import MOEMAE
+from utils.compilation import Compilation
 from utils.config import config_parser
-from utils.devices import select_device
-from utils.errors import DataError, run_script
+from utils.devices import mixed_precision, process_device
+from utils.errors import DataError, UserError, run_script
 from utils.files import atomic_path, check_writable, sha256, write_json, write_npz
+from utils.processes import ALONE, Processes, joined_processes
 
 REQUIRED = ("model.checkpoint_path", "data.dataset_path", "data.splits")
 """Keys without which there is nothing to embed."""
 
 
-def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
-    """Tokens before the final norm to one vector a patch.
+COMPILE_MIN_BATCHES = 2000
+"""On a CPU `embed.compile: auto` compiles for so many batches or more."""
 
-    Args:
-        encoded: of B whole patches (T = 105 tokens of width W).
-        pool: "all" flattens to (B, T * W); "mean" averages all tokens, "patch_mean" the patch tokens, "cls" takes the
-            CLS token: (B, W).
-    """
-    tokens = encoded.pre_norm.float()
-    if pool == "all":
-        return tokens.flatten(1)
-    if pool == "mean":
-        return tokens.mean(dim=1)
-    if pool == "patch_mean":
-        return tokens[:, NUM_PREFIX:].mean(dim=1)
-    if pool == "cls":
-        return tokens[:, CLS_INDEX]
-    raise ValueError(f"unknown pool {pool!r}; use all, mean, patch_mean or cls")
+COPIED_BYTES = 1 << 22
+"""Rows of other processes are copied in pieces of this size."""
 
 
-@torch.no_grad()
-def embed_dataset(model: MOEMAE, loader: BatchLoader, pool: str, path: Path, split: str) -> dict[str, Any]:
+class Share(NamedTuple):
+    """What one process did of a split."""
+
+    rows_path: str
+    """Its vectors, float32, one after another without a header."""
+    ids: list[str]
+    labels: list[np.ndarray]
+    skipped_fill: int
+
+
+def embed_dataset(
+    embedder: Embedder, loader: BatchLoader, path: Path, split: str, processes: Processes = ALONE
+) -> dict[str, Any] | None:
     """Write one split's `.npz`, in memory that does not grow with it.
 
+    Several processes take one block of its batches each; the main one joins their rows, to the same bytes as alone.
+
     Args:
-        model: in evaluation mode.
+        embedder: from patches to vectors.
         loader: the split's batches, with labels.
-        pool: see `pool_tokens`.
         path: the `.npz`.
         split: names the arrays `x_<split>` and `y_<split>`.
+        processes: those that share the work.
 
     Returns:
-        The shapes written and what was left out and why.
+        The shapes written and what was left out and why; on the main process only.
 
     Raises:
         DataError: when no patch is left.
+        UserError: when the processes do not all write into the same folder.
     """
-    ids, labels, rows = [], [], 0
     # The number of patches is only known at the end (all-fill ones are left out), so rows go to a plain file first.
     with atomic_path(path.with_suffix(".rows"), keep=False) as rows_path:
-        with rows_path.open("wb") as file:
-            for batch in tqdm(
-                loader.batches(), total=len(loader), desc=f"embedding {split}", leave=False, disable=None
-            ):
-                if batch.ids:
-                    vectors = pool_tokens(model.encode(batch.images, batch.meta), pool).cpu().numpy()
-                    file.write(np.ascontiguousarray(vectors))
-                    ids += batch.ids
-                    labels.append(batch.labels.cpu())
-                    rows += len(vectors)
-        if not rows:
-            raise DataError(f"{path.name}: no patch of this split has a single valid pixel")
-        width = rows_path.stat().st_size // (4 * rows)
-        x = np.memmap(rows_path, dtype=np.float32, mode="r", shape=(rows, width))
-        y = torch.cat(labels).numpy().astype(np.int16)
-        write_npz(path, {f"x_{split}": x, f"y_{split}": y, "ids": np.array(ids)})
-    return {
-        "x_shape": [rows, width],
-        "y_shape": list(y.shape),
-        "skipped_fill": loader.skipped_fill,
-        "skipped_without_labels": loader.dataset.skipped_labels,
-    }
+        share = _embed_share(embedder, loader, rows_path, split, Part(processes.rank, processes.count))
+        shares = processes.gather(share)
+        written = _join(shares, path, split) if processes.main else None
+        processes.wait()  # every process removes its own rows, once they have been read
+    return written and {**written, "skipped_without_labels": loader.dataset.skipped_labels}
+
+
+def _embed_share(embedder: Embedder, loader: BatchLoader, rows_path: Path, split: str, part: Part) -> Share:
+    ids, labels = [], []
+    total = len(range(len(loader))[part.of(len(loader))])
+    with rows_path.open("wb") as file:
+        for batch in tqdm(loader.batches(part=part), total=total, desc=f"embedding {split}", leave=False, disable=None):
+            if batch.ids:
+                vectors = embedder(batch.images, batch.meta).cpu().numpy()
+                file.write(np.ascontiguousarray(vectors))
+                ids += batch.ids
+                labels.append(batch.labels.cpu().numpy().astype(np.int16))
+    return Share(str(rows_path), ids, labels, loader.skipped_fill)
+
+
+def _join(shares: list[Share], path: Path, split: str) -> dict[str, Any]:
+    """Write the `.npz` of all shares; the first one's file grows to hold all rows."""
+    ids = [name for share in shares for name in share.ids]
+    if not ids:
+        raise DataError(f"{path.name}: no patch of this split has a single valid pixel")
+    first, *others = (Path(share.rows_path) for share in shares)
+    with first.open("ab") as file:
+        for other in others:
+            if not other.exists():
+                raise UserError(f"{path.parent}: lacks another process's rows; give a folder that all machines share")
+            with other.open("rb") as rows:
+                shutil.copyfileobj(rows, file, COPIED_BYTES)
+    x = np.memmap(first, dtype=np.float32, mode="r").reshape(len(ids), -1)
+    y = np.concatenate([labels for share in shares for labels in share.labels])
+    write_npz(path, {f"x_{split}": x, f"y_{split}": y, "ids": np.array(ids)})
+    skipped_fill = sum(share.skipped_fill for share in shares)
+    return {"x_shape": list(x.shape), "y_shape": list(y.shape), "skipped_fill": skipped_fill}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Validate the config, embed every split; returns the exit code."""
     parser = config_parser("Compute embeddings of every split of a dataset.", reads="sections model, data, embed")
     arguments = parser.parse_args(argv)
-    config = read_config(arguments.config_yaml, arguments.overrides, REQUIRED)
+    with joined_processes() as processes:
+        config = processes.share(lambda: read_config(arguments.config_yaml, arguments.overrides, REQUIRED))
+        _embed_splits(config, processes)
+    return 0
+
+
+def _embed_splits(config: Config, processes: Processes) -> None:
     folder = check_writable(config.embed.out_dir)
-    device = select_device(config.model.device)
+    device = process_device(config.model.device, processes)
     data = config.data
-    model = load_configured_model(config, device)
+    model = processes.share(lambda: load_configured_model(config, torch.device("cpu"))).to(device)
     # All splits are checked before the first is embedded; each is let go once it is written.
     datasets = {
         split: build_configured_dataset(config, model.config, data.dataset_path, file, labels=data.missing_labels)
         for split, file in data.splits.items()
     }
+    batches = sum(-(-len(dataset) // data.batch_size) for dataset in datasets.values())
+    embedder = Embedder(
+        model,
+        config.embed.pool,
+        autocast=mixed_precision(device, config.embed.amp),
+        compilation=Compilation.chosen(config.embed.compile, device, batches, COMPILE_MIN_BATCHES, processes.say),
+        batch_size=data.batch_size,
+    )
     for split in data.splits:
         dataset = datasets.pop(split)
         dataset.hold_in_memory()
-        loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)
+        loader = BatchLoader(dataset, data.batch_size, data.num_workers, device, data.resident)
         path = folder / f"{config.embed.name}_{split}.npz"
-        written = embed_dataset(model, loader, config.embed.pool, path, split)
-        write_json(path.with_suffix(".json"), {"split": split, **written, **_origin(config, model, dataset, device)})
-        print(_summary(path, written, dataset.kind))
-    return 0
+        written = embed_dataset(embedder, loader, path, split, processes)
+        if processes.main:
+            origin = _origin(config, model, dataset, device)
+            write_json(path.with_suffix(".json"), {"split": split, **written, **origin})
+            print(_summary(path, written, dataset.kind))
 
 
 def embedding_files(config_yaml: str, overrides: list[str]) -> dict[str, Path]:
@@ -171,4 +205,4 @@ def _summary(path: Path, written: dict[str, Any], kind: str) -> str:
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]))
+    run_script(lambda: main(sys.argv[1:]), several=True)

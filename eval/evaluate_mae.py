@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.loader import BatchLoader
+from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch
 from eval.baselines import BASELINES
 from models.losses import LossWeights, PatchErrors, patch_errors, total_balance
@@ -15,6 +15,7 @@ from models.masking import Masking, keep_all, patchify, random_masking
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.processes import ALONE, Processes
 from utils.randomness import generator
 
 
@@ -43,8 +44,12 @@ def evaluation_masking(batch: Batch, model: MOEMAE, seed: int) -> Masking:
 
 
 @torch.no_grad()
-def validation_losses(model: MOEMAE, loader: BatchLoader, seed: int, weights: LossWeights) -> dict[str, float]:
+def validation_losses(
+    model: MOEMAE, loader: BatchLoader, seed: int, weights: LossWeights, processes: Processes = ALONE
+) -> dict[str, float]:
     """Masked, visible, balance and total loss over a split, without routing noise; the model's mode is restored.
+
+    With several processes each takes a share of the batches, and all return the losses of the whole split.
 
     Returns:
         `val_loss, val_m_loss, val_um_loss, val_moe_loss`, and `val_patches`: how many patches were counted.
@@ -53,7 +58,15 @@ def validation_losses(model: MOEMAE, loader: BatchLoader, seed: int, weights: Lo
     model.eval()
     patches = 0
     losses = _LossMeans(model.config.published_behaviour)
-    for batch in tqdm(loader.batches(), total=len(loader), desc="validation", leave=False, disable=None):
+    part = Part(processes.rank, processes.count)
+    bar = tqdm(
+        loader.batches(part=part),
+        total=len(range(len(loader))[part.of(len(loader))]),
+        desc="validation",
+        leave=False,
+        disable=None if processes.main else True,
+    )
+    for batch in bar:
         if batch.ids:
             masking = evaluation_masking(batch, model, seed)
             predicted, encoded = model(batch.images, batch.meta, masking)
@@ -61,6 +74,7 @@ def validation_losses(model: MOEMAE, loader: BatchLoader, seed: int, weights: Lo
             losses.add(errors, masking.mask, total_balance(encoded, model.config.published_behaviour))
             patches += len(batch.ids)
     model.train(was_training)
+    patches = losses.of_all(processes, patches)
     return {**losses.values(weights), "val_patches": patches}
 
 
@@ -139,6 +153,15 @@ class _LossMeans:
         add_errors(self.masked, errors, mask, self.per_batch)
         add_errors(self.visible, errors, 1.0 - mask, self.per_batch)
         self.balance.add(balance.item(), 1.0 if self.per_batch else mask.shape[0])
+
+    def of_all(self, processes: Processes, patches: int) -> int:
+        """Add up the sums of all processes, here too, and return the patches of all."""
+        means = (self.masked, self.visible, self.balance)
+        mine = [value for mean in means for value in (mean.total, mean.weight)]
+        *sums, patches = processes.sum(torch.tensor([*mine, patches], dtype=torch.float64)).tolist()
+        for mean, total, weight in zip(means, sums[::2], sums[1::2], strict=True):
+            mean.total, mean.weight = total, weight
+        return round(patches)
 
     def values(self, weights: LossWeights) -> dict[str, float]:
         masked, visible, balance = self.masked.value, self.visible.value, self.balance.value

@@ -3,8 +3,14 @@
 Dimensions: B batch, S sequence, D width, H query heads, G key/value groups, R = H / G heads a group, d head width.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.alignment import aligned, pad_columns, pad_rows
+
+SHORT_SEQUENCE = 48
+"""On a CPU, keys up to which two batched products beat the fused kernel, whose blocks would be mostly empty."""
 
 
 class GroupedQueryAttention(nn.Module):
@@ -26,15 +32,27 @@ class GroupedQueryAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, D) to (B, S, D)."""
-        B, S, D = x.shape
-        G, d = self.num_groups, self.head_dim
-        R = self.num_heads // G
+        B, S, _ = x.shape
+        H, G, R = self.num_heads, self.num_groups, self.num_heads // self.num_groups
+        d = aligned(self.head_dim, x.device)  # zeros beyond the true width change no product
+        projections = ((self.q_proj, H), (self.k_proj, G), (self.v_proj, G))
+        weight = torch.cat([pad_rows(projection.weight, heads, d) for projection, heads in projections])
+        bias = torch.cat([pad_rows(projection.bias, heads, d) for projection, heads in projections])
+        q, k, v = F.linear(x, weight, bias).split([H * d, G * d, G * d], dim=-1)
         # Head h = r * G + g, so the head axis splits into (R, G). The R heads of a group are laid one after
         # another along the sequence: each group then attends with R * S queries to its own S keys, and neither
         # keys nor values are ever repeated.
-        q = self.q_proj(x).view(B, S, R, G, d).permute(0, 3, 2, 1, 4).reshape(B, G, R * S, d)
-        k = self.k_proj(x).view(B, S, G, d).transpose(1, 2)
-        v = self.v_proj(x).view(B, S, G, d).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, k, v)  # scale d ** -0.5
-        out = out.view(B, G, R, S, d).permute(0, 3, 2, 1, 4).reshape(B, S, D)
-        return self.out_proj(out)
+        q = q.view(B, S, R, G, d).permute(0, 3, 2, 1, 4).reshape(B, G, R * S, d)
+        k = k.view(B, S, G, d).transpose(1, 2)
+        v = v.view(B, S, G, d).transpose(1, 2)
+        out = attend(q, k, v, self.head_dim**-0.5)
+        out = out.view(B, G, R, S, d).permute(0, 3, 2, 1, 4).reshape(B, S, H * d)
+        return F.linear(out, pad_columns(self.out_proj.weight, H, d), self.out_proj.bias)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v for (B, G, Q, d) queries and (B, G, S, d) keys and values."""
+    if q.device.type == "cpu" and k.shape[2] <= SHORT_SEQUENCE:
+        weights = torch.softmax((q * scale) @ k.transpose(-2, -1), dim=-1)
+        return weights.to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)

@@ -9,6 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.alignment import aligned_experts, pad_columns, pad_rows
+from models.draws import LayerDraws
+
+NO_DRAWS = LayerDraws()
+"""Neither routing noise nor dropout."""
+
 IMPORTANCE_WEIGHT = 0.01
 LOAD_WEIGHT = 0.01
 """Weights of the two balance terms (arXiv:2509.10919)."""
@@ -40,26 +46,38 @@ class NoisyTopKGate(nn.Module):
         self.Wg = nn.Linear(dim, experts)
         self.Wnoise = nn.Linear(dim, experts)
 
-    def forward(self, x: Tensor, noise: bool, generator: torch.Generator | None = None) -> Routing:
+    def forward(self, x: Tensor, normal: Tensor | None = None) -> Routing:
         """Route (T, D) tokens.
 
         Args:
             x: (T, D).
-            noise: whether to add N(0, 1) * softplus(Wnoise x) to the logits.
-            generator: where the normal numbers come from; None means torch's default one.
+            normal: (T, E) standard normal numbers, times softplus(Wnoise x) added to the logits; None adds nothing.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            clean = self.Wg(x)
-            std = F.softplus(self.Wnoise(x))
-            noisy = clean
-            if noise:
-                noisy = clean + std * torch.randn(clean.shape, generator=generator, device=x.device)
-            best, expert_idx = noisy.topk(self.k, dim=-1)
-            # With k = 1 a softmax over the one chosen logit would be constant and never train the router.
-            values = noisy.softmax(dim=-1).gather(-1, expert_idx) if self.k == 1 else best.softmax(dim=-1)
-            gates = torch.zeros_like(noisy).scatter(-1, expert_idx, values)
-        return Routing(gates, expert_idx, clean, noisy, std)
+            weight = torch.cat([self.Wg.weight, self.Wnoise.weight])
+            both = F.linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
+            clean, spread = both.chunk(2, dim=-1)
+            std = F.softplus(spread)
+            noisy = clean if normal is None else clean + std * normal
+            ranks = expert_ranks(noisy)
+            chosen = ranks < self.k
+            if self.k == 1:  # a softmax over the one chosen logit would be constant and never train the router
+                gates = noisy.softmax(dim=-1) * chosen
+            else:
+                gates = noisy.masked_fill(~chosen, float("-inf")).softmax(dim=-1)
+            return Routing(gates, ranks.argsort(dim=-1)[:, : self.k], clean, noisy, std)
+
+
+def expert_ranks(logits: Tensor) -> Tensor:
+    """Place of every expert in its row of (T, E) logits, 0 the largest; of equal ones the first comes first.
+
+    Comparing all pairs needs no sorting kernel, and for 3 to 5 experts is less work.
+    """
+    experts = logits.shape[-1]
+    ahead = logits.unsqueeze(-2) > logits.unsqueeze(-1)  # (T, e, f): f is larger than e
+    tied = logits.unsqueeze(-2) == logits.unsqueeze(-1)
+    earlier = torch.ones(experts, experts, dtype=torch.bool, device=logits.device).tril(-1)  # f before e
+    return (ahead | (tied & earlier)).sum(dim=-1)
 
 
 class SharedSwiGLUExperts(nn.Module):
@@ -81,11 +99,15 @@ class SharedSwiGLUExperts(nn.Module):
 
     def forward(self, x: Tensor, gates: Tensor | None = None) -> Tensor:
         """(T, D) tokens and (T, E) gates to (T, D); without gates the only expert counts fully."""
-        hidden = F.silu(self.W(x))
+        d = aligned_experts(self.width, x.device)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
+        weight = torch.cat([pad_rows(self.W.weight, self.experts, d), pad_rows(self.V.weight, 1, d)])
+        bias = torch.cat([pad_rows(self.W.bias, self.experts, d), pad_rows(self.V.bias, 1, d)])
+        hidden, value = F.linear(x, weight, bias).split([self.experts * d, d], dim=-1)
+        hidden = F.silu(hidden)
         if gates is not None:
-            hidden = hidden.view(-1, self.experts, self.width)
+            hidden = hidden.unflatten(-1, (self.experts, d))
             hidden = (hidden * gates.to(hidden.dtype).unsqueeze(-1)).sum(dim=1)
-        out = F.linear(hidden * self.V(x), self.W2.weight)
+        out = F.linear(hidden * value, pad_columns(self.W2.weight, 1, d))
         if gates is None:
             return out + self.W2.bias
         return out + gates.sum(dim=-1, keepdim=True).to(out.dtype) * self.W2.bias
@@ -98,22 +120,18 @@ class MoELayer(nn.Module):
     summing; both have the same mean.)
     """
 
-    def __init__(self, dim: int, width: int, experts: int, k: int, dropout: float) -> None:
+    def __init__(self, dim: int, width: int, experts: int, k: int) -> None:
         super().__init__()
         self.gate = NoisyTopKGate(dim, experts, k) if experts > 1 else None
         self.experts = SharedSwiGLUExperts(dim, width, experts)
-        self.dropout = dropout
 
-    def forward(
-        self, x: Tensor, noise: bool, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Routing | None]:
+    def forward(self, x: Tensor, draws: LayerDraws = NO_DRAWS) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the routing of its B * S tokens (None with one expert)."""
         tokens = x.reshape(-1, x.shape[-1])
-        routing = None if self.gate is None else self.gate(tokens, noise, generator)
+        routing = None if self.gate is None else self.gate(tokens, draws.normal)
         out = self.experts(tokens, None if routing is None else routing.gates)
-        if self.training and self.dropout > 0.0:
-            keep = torch.empty_like(out).bernoulli_(1.0 - self.dropout, generator=generator)
-            out = out * keep / (1.0 - self.dropout)
+        if draws.keep is not None:
+            out = out * draws.keep
         return out.view(x.shape), routing
 
 
@@ -122,27 +140,40 @@ def coefficient_of_variation(x: Tensor) -> Tensor:
     return x.std(correction=0) / (x.mean() + 1e-6)
 
 
-def expert_load(routing: Routing, published_behaviour: bool = False) -> Tensor:
+def expert_load(routing: Routing, published_behaviour: bool = False, counted: Tensor | None = None) -> Tensor:
     """Smooth estimate of how many tokens each expert gets, (E,) (Shazeer et al. 2017, eq. 8-10).
 
     P(token chooses e) = Phi((clean_e - psi_e) / std_e), where psi_e is the k-th largest noisy logit *excluding e
     itself*: the (k + 1)-th of all for a chosen expert, the k-th for the others. `published_behaviour` swaps the two,
-    as the code behind the released weights does.
+    as the code behind the released weights does. With (T,) `counted`, tokens count by that weight.
     """
     k = routing.expert_idx.shape[1]
-    top = routing.noisy_logits.topk(k + 1, dim=-1).values
-    kth, next_one = top[:, k - 1 : k], top[:, k : k + 1]
-    chosen = torch.zeros_like(routing.gates, dtype=torch.bool).scatter(-1, routing.expert_idx, True)
+    ranks = expert_ranks(routing.noisy_logits)
+    logits = routing.noisy_logits
+    kth, next_one = (torch.where(ranks == place, logits, 0.0).sum(dim=-1, keepdim=True) for place in (k - 1, k))
+    chosen = ranks < k
     psi = torch.where(chosen, kth, next_one) if published_behaviour else torch.where(chosen, next_one, kth)
-    return torch.special.ndtr((routing.clean_logits - psi) / routing.noise_std).sum(dim=0)
+    probability = torch.special.ndtr((routing.clean_logits - psi) / routing.noise_std)
+    return _weighted_sum(probability, counted)
+
+
+def expert_importance(routing: Routing, counted: Tensor | None = None) -> Tensor:
+    """Column sums of the gates, (E,) (Shazeer et al. 2017, eq. 6), over the tokens that (T,) `counted` says."""
+    return _weighted_sum(routing.gates, counted)
+
+
+def _weighted_sum(values: Tensor, counted: Tensor | None) -> Tensor:
+    return values.sum(dim=0) if counted is None else (values * counted.unsqueeze(-1)).sum(dim=0)
+
+
+def balance_of(importance: Tensor, load: Tensor) -> Tensor:
+    """0.01 CV(importance) + 0.01 CV(load) of one layer, from its column sums (scalar).
+
+    The source squares CV; the paper and the published code do not.
+    """
+    return IMPORTANCE_WEIGHT * coefficient_of_variation(importance) + LOAD_WEIGHT * coefficient_of_variation(load)
 
 
 def balance_loss(routing: Routing, published_behaviour: bool = False) -> Tensor:
-    """0.01 CV(importance) + 0.01 CV(load) of one layer (scalar).
-
-    Importance is the column sum of the gates (Shazeer et al. 2017, eq. 6). The source squares CV; the paper and the
-    published code do not.
-    """
-    importance = routing.gates.sum(dim=0)
-    load = expert_load(routing, published_behaviour)
-    return IMPORTANCE_WEIGHT * coefficient_of_variation(importance) + LOAD_WEIGHT * coefficient_of_variation(load)
+    """The balance loss of one layer over all its tokens (scalar)."""
+    return balance_of(expert_importance(routing), expert_load(routing, published_behaviour))

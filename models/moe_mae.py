@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from models.attention import GroupedQueryAttention
 from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
+from models.draws import Draws, LayerBuffers, LayerDraws
 from models.masking import Masking
-from models.moe import MoELayer, Routing
+from models.moe import NO_DRAWS, MoELayer, Routing
 from utils.randomness import derive_seed
 
 
@@ -48,21 +49,17 @@ class Encoded(NamedTuple):
 class Block(nn.Module):
     """x + GQA(LN(x)), then x + MoE(LN(x))."""
 
-    def __init__(
-        self, dim: int, num_heads: int, num_groups: int, width: int, experts: int, k: int, dropout: float
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, num_groups: int, width: int, experts: int, k: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = GroupedQueryAttention(dim, num_heads, num_groups)
         self.norm2 = nn.LayerNorm(dim)
-        self.moe = MoELayer(dim, width, experts, k, dropout)
+        self.moe = MoELayer(dim, width, experts, k)
 
-    def forward(
-        self, x: Tensor, noise: bool, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Routing | None]:
+    def forward(self, x: Tensor, draws: LayerDraws = NO_DRAWS) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the block's routing."""
         x = x + self.attn(self.norm1(x))
-        update, routing = self.moe(self.norm2(x), noise, generator)
+        update, routing = self.moe(self.norm2(x), draws)
         return x + update, routing
 
 
@@ -77,7 +74,7 @@ class Encoder(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_tokens, D))
         self.layers = nn.ModuleList(
-            Block(D, config.num_heads, config.num_groups, width, experts, config.k, config.dropout)
+            Block(D, config.num_heads, config.num_groups, width, experts, config.k)
             for width, experts in zip(config.expert_widths, config.experts, strict=True)
         )
         self.norm = nn.LayerNorm(D)
@@ -94,13 +91,11 @@ class Encoder(nn.Module):
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand_as(prefix[0])], dim=1)
         return torch.cat([prefix + self.pos_embed[:, :NUM_PREFIX], patches], dim=1)
 
-    def forward(
-        self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, noise: bool, generator: torch.Generator | None
-    ) -> Encoded:
+    def forward(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, draws: tuple[LayerDraws, ...]) -> Encoded:
         x = self.embed(images, meta, ids_keep)
         routing = []
-        for layer in self.layers:
-            x, layer_routing = layer(x, noise, generator)
+        for layer, layer_draws in zip(self.layers, draws, strict=True):
+            x, layer_routing = layer(x, layer_draws)
             routing.append(layer_routing)
         return Encoded(self.norm(x), x, tuple(routing))
 
@@ -128,7 +123,6 @@ class MOEMAE(nn.Module):
                 config.decoder_width,
                 config.decoder_experts,
                 config.decoder_k,
-                config.dropout,
             )
             for _ in range(config.decoder_depth)
         )
@@ -145,6 +139,7 @@ class MOEMAE(nn.Module):
         *,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
+        draws: tuple[LayerDraws, ...] | None = None,
     ) -> Encoded:
         """Encode all patches, or only those in `ids_keep`.
 
@@ -154,6 +149,7 @@ class MOEMAE(nn.Module):
             ids_keep: (B, n) patches to encode; None means all, in order.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
+            draws: routing noise and dropout of every block, drawn beforehand, in place of `noise` and `generator`.
 
         Raises:
             ValueError: when the images or the metadata have another shape than the model's.
@@ -168,7 +164,11 @@ class MOEMAE(nn.Module):
             raise ValueError(
                 f"metadata have shape {tuple(meta.shape)}; expected {(images.shape[0], len(META_FIELDS), 2)}"
             )
-        return self.encoder(images, meta, ids_keep, self.training if noise is None else noise, generator)
+        if draws is None:
+            tokens = NUM_PREFIX + (config.num_patches if ids_keep is None else ids_keep.shape[1])
+            shape = (images.shape[0], tokens, config.embed_dim)
+            draws = self._draw(config.experts, shape, images.device, noise, generator)
+        return self.encoder(images, meta, ids_keep, draws)
 
     def decode(
         self,
@@ -177,10 +177,12 @@ class MOEMAE(nn.Module):
         *,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
+        draws: tuple[LayerDraws, ...] | None = None,
     ) -> Tensor:
         """Predict every patch: (B, 5 + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
 
-        Mask tokens fill the places of the removed patches; only patches get decoder positions.
+        Mask tokens fill the places of the removed patches; only patches get decoder positions. `noise`, `generator`
+        and `draws` as for `encode`.
         """
         B, N = ids_restore.shape
         x = self.decoder_embed(tokens)
@@ -189,8 +191,11 @@ class MOEMAE(nn.Module):
         patches = torch.cat([kept, removed], dim=1)
         patches = patches.gather(1, ids_restore.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         x = torch.cat([prefix, patches + self.decoder_pos_embed], dim=1)
-        for layer in self.decoder_layers:
-            x, _ = layer(x, self.training if noise is None else noise, generator)
+        if draws is None:
+            experts = (self.config.decoder_experts,) * self.config.decoder_depth
+            draws = self._draw(experts, tuple(x.shape), x.device, noise, generator)
+        for layer, layer_draws in zip(self.decoder_layers, draws, strict=True):
+            x, _ = layer(x, layer_draws)
         return self.decoder_pred(self.decoder_norm(x[:, NUM_PREFIX:]))
 
     def forward(
@@ -201,11 +206,30 @@ class MOEMAE(nn.Module):
         *,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> tuple[Tensor, Encoded]:
         """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones."""
-        encoded = self.encode(images, meta, masking.ids_keep, noise=noise, generator=generator)
-        predicted = self.decode(encoded.tokens, masking.ids_restore, noise=noise, generator=generator)
+        random = {"noise": noise, "generator": generator}
+        encoder_draws, decoder_draws = (None, None) if draws is None else draws
+        encoded = self.encode(images, meta, masking.ids_keep, draws=encoder_draws, **random)
+        predicted = self.decode(encoded.tokens, masking.ids_restore, draws=decoder_draws, **random)
         return predicted, encoded
+
+    def _draw(
+        self,
+        experts: tuple[int, ...],
+        shape: tuple[int, int, int],
+        device: torch.device,
+        noise: bool | None,
+        generator: torch.Generator | None,
+    ) -> tuple[LayerDraws, ...]:
+        """Random numbers of a stack of layers for (B, S, D) tokens; none of a kind that is off."""
+        noise = self.training if noise is None else noise
+        dropout = self.config.dropout if self.training else 0.0
+        if not noise and not dropout:
+            return (NO_DRAWS,) * len(experts)
+        batch, tokens, dim = shape
+        return LayerBuffers(experts, dim, batch, tokens, device, noise=noise, dropout=dropout).fill(generator)
 
 
 def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overrides: Any) -> MOEMAE:

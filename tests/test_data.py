@@ -327,7 +327,7 @@ def test_loader_batches_from_files_workers_and_memory_are_the_same(sample) -> No
         assert dataset.hold_in_memory(1 << 30 if held else 1) is held
         loader = BatchLoader(dataset, 8, workers, CPU)
         assert len(loader) == 3
-        return list(loader.batches(order, start))
+        return list(loader.training_batches(order, start))
 
     expected = batches(0, held=False)
     assert [len(batch.ids) for batch in expected] == [8, 8, 4]

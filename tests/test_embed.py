@@ -9,7 +9,8 @@ from conftest import ROOT, SAMPLE
 from tiny import TINY_MODEL, sample_ids, some_pixels, write_bigearthnet, write_config
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
-from embed.compute_embed import main, pool_tokens
+from embed.compute_embed import main
+from embed.embedder import pool_tokens
 from models import build_model
 from models.checkpoint import load_model, write_checkpoint
 from utils.errors import CheckpointError, ConfigError, DataError

@@ -4,13 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models.draws import LayerBuffers, LayerDraws
 from models.moe import MoELayer, NoisyTopKGate, Routing, balance_loss, coefficient_of_variation, expert_load
 from utils.randomness import generator
 
 
-def make_layer(experts=4, k=2, dim=12, width=7, dropout=0.0, seed=0) -> MoELayer:
+def make_layer(experts=4, k=2, dim=12, width=7, seed=0) -> MoELayer:
     torch.manual_seed(seed)
-    return MoELayer(dim, width, experts, k, dropout)
+    return MoELayer(dim, width, experts, k)
 
 
 def some_tokens(dim=12, count=20) -> torch.Tensor:
@@ -20,7 +21,7 @@ def some_tokens(dim=12, count=20) -> torch.Tensor:
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_fast_layer_equals_a_plain_loop(k: int) -> None:
     layer, x = make_layer(k=k).eval(), some_tokens()
-    out, routing = layer(x, noise=False)
+    out, routing = layer(x)
     W, V, W2 = layer.experts.W, layer.experts.V, layer.experts.W2
     for t, token in enumerate(x.reshape(-1, 12)):
         expected = torch.zeros(12)
@@ -37,7 +38,8 @@ def test_fast_layer_equals_a_plain_loop(k: int) -> None:
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_gates_sum_to_one_with_k_nonzeros(noise: bool) -> None:
-    _, routing = make_layer(experts=5, k=2)(some_tokens(), noise, generator(1, "noise"))
+    draws = LayerDraws(torch.randn(20, 5, generator=generator(1, "noise")) if noise else None)
+    _, routing = make_layer(experts=5, k=2)(some_tokens(), draws)
     assert ((routing.gates > 0).sum(dim=1) == 2).all()
     torch.testing.assert_close(routing.gates.sum(dim=1), torch.ones(20))
     best = routing.noisy_logits.gather(1, routing.expert_idx)
@@ -47,7 +49,7 @@ def test_gates_sum_to_one_with_k_nonzeros(noise: bool) -> None:
 
 def test_top_one_gate_lets_the_router_learn() -> None:
     layer = make_layer(k=1)
-    out, routing = layer(some_tokens(), noise=False)
+    out, routing = layer(some_tokens())
     torch.testing.assert_close(routing.gates.max(dim=1).values, routing.clean_logits.softmax(-1).max(dim=1).values)
     out.square().sum().backward()
     assert layer.gate.Wg.weight.grad.abs().max() > 1e-4
@@ -55,7 +57,7 @@ def test_top_one_gate_lets_the_router_learn() -> None:
 
 def test_one_expert_is_a_plain_swiglu() -> None:
     layer, x = make_layer(experts=1).eval(), some_tokens()
-    out, routing = layer(x, noise=True)
+    out, routing = layer(x, LayerDraws(normal=torch.randn(len(x[0]) * 2, 3)))
     experts = layer.experts
     assert routing is None
     assert not any("gate" in name for name, _ in layer.named_parameters())
@@ -64,14 +66,14 @@ def test_one_expert_is_a_plain_swiglu() -> None:
 
 def test_permuting_experts_changes_nothing() -> None:
     layer, x = make_layer().eval(), some_tokens()
-    before, routing = layer(x, noise=False)
+    before, routing = layer(x)
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         for parameter in (layer.gate.Wg.weight, layer.gate.Wg.bias, layer.gate.Wnoise.weight, layer.gate.Wnoise.bias):
             parameter.copy_(parameter[order].clone())
         layer.experts.W.weight.copy_(layer.experts.W.weight.view(4, 7, 12)[order].reshape(28, 12).clone())
         layer.experts.W.bias.copy_(layer.experts.W.bias.view(4, 7)[order].reshape(28).clone())
-    after, permuted = layer(x, noise=False)
+    after, permuted = layer(x)
     torch.testing.assert_close(after, before)
     torch.testing.assert_close(permuted.gates, routing.gates[:, order])
     torch.testing.assert_close(balance_loss(permuted), balance_loss(routing))
@@ -80,15 +82,16 @@ def test_permuting_experts_changes_nothing() -> None:
 def test_noise_has_the_learned_spread() -> None:
     gate = NoisyTopKGate(6, 3, 2)
     x = torch.randn(1, 6).expand(40_000, -1)
-    routing = gate(x, True, generator(0, "noise"))
+    routing = gate(x, torch.randn(len(x), 3, generator=generator(0, "noise")))
     spread = (routing.noisy_logits - routing.clean_logits).std(dim=0)
     torch.testing.assert_close(spread, F.softplus(gate.Wnoise(x[0])), rtol=0.02, atol=0)
 
 
 def test_dropout_is_one_mask_with_the_right_mean() -> None:
-    layer, x = make_layer(dropout=0.25).train(), some_tokens(count=4000)
-    dropped, _ = layer(x, False, generator(0, "dropout"))
-    whole, _ = layer.eval()(x, False)
+    layer, x = make_layer(), some_tokens(count=4000)
+    buffers = LayerBuffers([4], 12, batch=2, tokens=2000, device="cpu", noise=False, dropout=0.25)
+    dropped, _ = layer(x, buffers.fill(generator(0, "dropout"))[0])
+    whole, _ = layer(x)
     kept = dropped != 0
     assert kept.float().mean().item() == pytest.approx(0.75, abs=0.01)
     torch.testing.assert_close(dropped[kept], whole[kept] / 0.75)

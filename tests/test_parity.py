@@ -19,9 +19,7 @@ TOLERANCE = 1e-4
 
 
 def without_dropout(model: MOEMAE) -> MOEMAE:
-    for module in model.modules():
-        if hasattr(module, "dropout"):
-            module.dropout = 0.0
+    model.config = model.config.replace(dropout=0.0)
     return model
 
 

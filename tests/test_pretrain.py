@@ -16,13 +16,18 @@ from conftest import ROOT
 from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
 
 import training.pretrain
+from datasets.patches import Batch
+from models import build_model
 from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint
-from models.losses import Losses
+from models.losses import Losses, LossWeights
 from pretrain_mae import main
 from scheduler.schedulers import WarmupCosineLR
 from training.run_folder import CSV_COLUMNS, RunFolder, verify
-from training.step import drop_metadata, require_finite
+from training.step import StepOptions, TrainStep
+from training.watch import FiniteWatch
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged, UserError
+
+TINY_MODEL_NUMBERS = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
 
 
 def train(config: Path, *extra: str) -> int:
@@ -99,7 +104,7 @@ def test_same_seed_same_bits_other_seed_others(tmp_path) -> None:
 def test_validation_decides_what_is_best(tmp_path, monkeypatch) -> None:
     losses = iter([5.0, 1.0, 3.0])
 
-    def given(*_):
+    def given(*_, **__):
         return {"val_loss": next(losses), "val_m_loss": 0.0, "val_um_loss": 0.0, "val_moe_loss": 0.0, "val_patches": 1}
 
     monkeypatch.setattr(training.pretrain, "validation_losses", given)
@@ -147,14 +152,21 @@ def test_files_are_named_after_the_weights_that_a_run_starts_from(tmp_path) -> N
     assert (tmp_path / "more" / "pretrained_XXS_last.pth").exists()
 
 
+def metadata_of_a_step(share: float) -> torch.Tensor:
+    model = build_model("XXS", seed=0, **{**TINY_MODEL_NUMBERS, "img_size": 8})
+    options = StepOptions(0, LossWeights(), 1.0, share, None, batch_size=2000)
+    step = TrainStep(model, torch.optim.AdamW(model.parameters()), options, torch.amp.GradScaler("cpu", enabled=False))
+    images, valid = torch.zeros(2000, 7, 8, 8), torch.ones(2000, 8, 8, dtype=torch.bool)
+    return step.inputs(Batch(images, torch.ones(2000, 4, 2), valid, None, []), 5).meta
+
+
 def test_metadata_dropout() -> None:
-    meta = torch.ones(2000, 4, 2)
-    dropped = drop_metadata(meta, 0.1, seed=0, step=5)
+    dropped = metadata_of_a_step(0.1)
     gone = (dropped == 0).all(dim=(1, 2))
     assert gone.float().mean().item() == pytest.approx(0.1, abs=0.02)
     assert (dropped[~gone] == 1).all()
-    assert torch.equal(dropped, drop_metadata(meta, 0.1, seed=0, step=5))
-    assert drop_metadata(meta, 0.0, seed=0, step=5) is meta
+    assert torch.equal(dropped, metadata_of_a_step(0.1))
+    assert (metadata_of_a_step(0.0) == 1).all()
 
 
 # --------------------------------------------------------------------------- stopping and going on
@@ -219,21 +231,21 @@ def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> Non
 def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys, last, saved_at) -> None:
     """The same in this process, at a known step: the second, and the last, of the second epoch."""
     config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
-    real, seen = training.pretrain.train_step, []
+    real, seen = TrainStep.__call__, []
 
-    def interrupting(*arguments):
-        seen.append(arguments[4])
-        if arguments[4] == last:
+    def interrupting(step, batch, number, lr):
+        seen.append(number)
+        if number == last:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
+        return real(step, batch, number, lr)
 
-    monkeypatch.setattr(training.pretrain, "train_step", interrupting)
+    monkeypatch.setattr(TrainStep, "__call__", interrupting)
     assert train(config) == 0
     assert seen == list(range(last + 1))
     saved = torch.load(tmp_path / "run" / "checkpoint_XXS.pth", weights_only=True)[EXTRA_KEY]["run"]
     assert (saved["epoch"], saved["batch_in_epoch"]) == saved_at
     assert "stopped by a signal in epoch 2; saved" in capsys.readouterr().out
-    monkeypatch.setattr(training.pretrain, "train_step", real)
+    monkeypatch.setattr(TrainStep, "__call__", real)
     assert train(config, "--resume") == 0
     metrics = tmp_path / "run" / "training_metrics_XXS.csv"
     assert metrics.read_bytes() == (unbroken / metrics.name).read_bytes()
@@ -386,26 +398,36 @@ def test_eurosat_without_metadata_can_be_trained_on(tmp_path) -> None:
 
 
 def test_non_finite_measurements_are_named() -> None:
-    fine = torch.tensor(1.0)
-    bad = torch.tensor(float("nan"))
-    with pytest.raises(TrainingDiverged, match="visible loss is nan at step 7"):
-        require_finite(Losses(bad, fine, bad, fine), fine, 7, scaled=False)
-    with pytest.raises(TrainingDiverged, match="gradient norm is inf at step 8"):
-        require_finite(Losses(fine, fine, fine, fine), torch.tensor(float("inf")), 8, scaled=False)
-    require_finite(Losses(fine, fine, fine, fine), torch.tensor(float("inf")), 8, scaled=True)
+    fine, bad, infinite = torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))
+
+    def watch(*steps, scaled=False) -> None:
+        watched = FiniteWatch(torch.device("cpu"))
+        for number, (losses, norm) in enumerate(steps):
+            watched.note(losses, norm, torch.tensor(float(number)), scaled)
+        watched.require_finite()
+
+    good = (Losses(fine, fine, fine, fine), fine)
+    nan, inf = (Losses(bad, fine, bad, fine), fine), (good[0], infinite)
+    with pytest.raises(TrainingDiverged, match="visible loss is nan at step 1"):
+        watch(good, nan, inf, good)
+    with pytest.raises(TrainingDiverged, match="gradient norm is inf at step 2"):
+        watch(good, good, inf, nan)
+    with pytest.raises(TrainingDiverged, match="visible loss is nan at step 2"):
+        watch(good, inf, nan, scaled=True)
+    watch(good, inf, good, scaled=True)
 
 
 def test_divergence_stops_and_spares_the_last_checkpoint(tmp_path, monkeypatch) -> None:
     config = training_config(tmp_path)
-    real = training.pretrain.train_step
+    real = TrainStep.__call__
 
-    def diverging(model, *arguments):
-        if arguments[3] == 5:
+    def diverging(step, batch, number, lr):
+        if number == 5:
             with torch.no_grad():
-                model.decoder_pred.bias[0] = float("nan")
-        return real(model, *arguments)
+                step.model.decoder_pred.bias[0] = float("nan")
+        return real(step, batch, number, lr)
 
-    monkeypatch.setattr(training.pretrain, "train_step", diverging)
+    monkeypatch.setattr(TrainStep, "__call__", diverging)
     with pytest.raises(TrainingDiverged, match="masked loss is nan at step 5"):
         train(config)
     folder = tmp_path / "run"
@@ -414,7 +436,7 @@ def test_divergence_stops_and_spares_the_last_checkpoint(tmp_path, monkeypatch) 
     assert not (folder / "pretrained_XXS_last.pth").exists()
     assert len(rows(folder / "training_metrics_XXS.csv")) == 1
     assert TrainingDiverged.exit_code != 0
-    monkeypatch.setattr(training.pretrain, "train_step", real)
+    monkeypatch.setattr(TrainStep, "__call__", real)
     assert train(config, "--resume") == 0
 
 

@@ -78,7 +78,7 @@ def test_the_record_is_the_routing_that_ran(loader) -> None:
         values, chosen = logits.topk(2)
         assert np.array_equal(found.expert_idx, chosen.numpy())
         np.testing.assert_allclose(found.gates, values.softmax(-1).numpy(), atol=1e-6)
-        x = x + layer.moe(layer.norm2(x), noise=False)[0]
+        x = x + layer.moe(layer.norm2(x))[0]
     torch.testing.assert_close(x, model.encode(batch.images, batch.meta).pre_norm)
 
 

@@ -6,10 +6,11 @@ from tiny import TINY_MODEL
 
 from datasets.patches import Batch
 from models import build_model
+from models.draws import DrawBuffers
 from models.losses import LossWeights, mae_loss
 from models.masking import random_masking
 from training.averages import EpochSums
-from training.step import StepOptions, StepResult, train_step
+from training.step import StepOptions, StepResult, TrainStep
 from utils.randomness import generator
 
 OPTIONS = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
@@ -27,15 +28,20 @@ def a_batch() -> Batch:
 
 def options(**changes) -> StepOptions:
     values = {"seed": SEED, "weights": WEIGHTS, "grad_clip": CLIP, "metadata_dropout": 0.0, "autocast": None}
+    values["batch_size"] = 3
     return StepOptions(**{**values, **changes})
 
 
-def run_steps(steps, **changes):
+def a_step(**changes) -> TrainStep:
     model = build_model("XXS", seed=0, **OPTIONS).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    results = [train_step(model, optimizer, scaler, a_batch(), step, options(**changes)) for step in steps]
-    return model, results
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=DECAY, fused=True)
+    return TrainStep(model, optimizer, options(**changes), torch.amp.GradScaler("cpu", enabled=False))
+
+
+def run_steps(steps, batch=None, **changes):
+    train_step = a_step(**changes)
+    results = [train_step(batch or a_batch(), step, LR) for step in steps]
+    return train_step.model, results
 
 
 def test_two_steps_by_hand() -> None:
@@ -48,8 +54,9 @@ def test_two_steps_by_hand() -> None:
     batch = a_batch()
     for step in (0, 1):
         masking = random_masking(torch.rand(3, 100, generator=generator(SEED, "mask", step)), 0.75)
-        noise = generator(SEED, "routing noise and dropout", step)
-        losses, _ = mae_loss(plain, batch.images, batch.meta, masking, batch.valid, WEIGHTS, generator=noise)
+        draws = DrawBuffers(plain.config, 3, torch.device("cpu"))
+        draws = draws.fill(generator(SEED, "routing noise and dropout", step))
+        losses, _ = mae_loss(plain, batch.images, batch.meta, masking, batch.valid, WEIGHTS, draws=draws)
         total = losses.masked + 0.4 * losses.visible + 2.0 * losses.balance
         grads = torch.autograd.grad(total, parameters)
         norm = torch.sqrt(sum(grad.square().sum() for grad in grads))
@@ -80,22 +87,20 @@ def test_fill_does_not_reach_the_gradient() -> None:
     spoiled = batch._replace(images=batch.images.masked_fill(~batch.valid.unsqueeze(1), 0.0))
     assert torch.equal(spoiled.images, batch.images)
     everything = batch._replace(valid=torch.ones_like(batch.valid))
-    model = build_model("XXS", seed=0, **OPTIONS).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
-    counted = train_step(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), everything, 0, options())
+    _, (counted,) = run_steps((0,), everything)
     assert counted.losses.masked.item() != pytest.approx(clean[0].losses.masked.item(), rel=1e-3)
 
 
 def test_sums_leave_out_norms_of_skipped_steps_and_survive_a_restart() -> None:
     model, results = run_steps((0, 1))
-    sums = EpochSums(model.config)
+    sums = EpochSums(model.config, torch.device("cpu"))
     sums.add(results[0], 0.1, 3)
-    skipped = StepResult(results[1].losses, torch.tensor(float("inf")), results[1].routing)
+    skipped = StepResult(results[1].losses, torch.tensor(float("inf")), results[1].chosen, results[1].counted)
     sums.add(skipped, 0.2, 3)
     averages = sums.averages()
     assert averages["grad_norm"] == pytest.approx(results[0].grad_norm.item(), rel=1e-6)
     assert averages["skipped_steps"] == 1
     assert averages["avg_lr"] == pytest.approx(0.15)
-    again = EpochSums(model.config)
+    again = EpochSums(model.config, torch.device("cpu"))
     again.restore(sums.state())
     assert again.averages() == averages

@@ -1,6 +1,7 @@
 """The pretraining loop: epochs of steps, validation, log, checkpoints; stops cleanly and goes on exactly."""
 
 import math
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from configs.build import build_configured_dataset, load_configured_model, resolved_config
 from configs.schema import Config
-from datasets.loader import BatchLoader, shuffled
+from datasets.loader import BatchLoader, Part, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, read_checkpoint, write_checkpoint
@@ -20,13 +21,16 @@ from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
 from scheduler.schedulers import WarmupCosineLR
 from training.averages import EpochSums
+from training.optimizer import adamw, load_optimizer
 from training.run_folder import CSV_COLUMNS, VALIDATION_COLUMNS, RunFolder
-from training.step import StepOptions, train_step
+from training.step import StepOptions, StepResult, TrainStep
 from training.stopping import StopSignals
 from utils.analysis_utils import plot_loss_curve, save_figure
-from utils.devices import mixed_precision, select_device
-from utils.errors import CheckpointError, DataError, TrainingDiverged
+from utils.compilation import Compilation
+from utils.devices import mixed_precision, process_device
+from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from utils.files import check_writable, write_json, write_text
+from utils.processes import ALONE, Processes
 from utils.provenance import device_name, provenance
 
 CURVE_EVERY_SECONDS = 30.0
@@ -37,7 +41,13 @@ DEFAULT_METADATA_DROPOUT = 0.1
 
 # Keys that may differ between a run and its continuation: they change where things are, not what is computed.
 _FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
-              "save_every_n_steps")  # fmt: skip
+              "save_every_n_steps", "compile")  # fmt: skip
+
+COMPILE_MIN_STEPS = 3000
+"""On a CPU `training.compile: auto` compiles runs of so many steps or more."""
+
+LOOK_EVERY = 50
+"""Steps between two looks at what an accelerator has noted (losses that are not finite, requests to stop)."""
 
 
 class Pretraining:
@@ -47,48 +57,45 @@ class Pretraining:
         config: validated.
         resume: go on from the newest checkpoint that verifies, if there is one.
         signals: whether somebody asked to stop.
+        processes: those that share every batch; the main one writes.
     """
 
-    def __init__(self, config: Config, resume: bool, signals: StopSignals) -> None:
-        self.signals = signals
+    def __init__(self, config: Config, resume: bool, signals: StopSignals, processes: Processes = ALONE) -> None:
+        self.signals, self.processes = signals, processes
         training = config.training
         self.config = config
-        self.device = select_device(config.model.device)
-        self.folder = RunFolder(training.weight_path, self._size(), training.val_csv is not None)
-        check_writable(self.folder.folder)
-        found = self.folder.newest() if resume else None
-        self.model = (self._fresh_model() if found is None else found[0].build()).to(self.device)
+        if training.batch_size % processes.count:
+            raise ConfigError(
+                f"training.batch_size: {training.batch_size} patches cannot be shared equally by {processes.count} "
+                "processes; it is the batch of all of them together"
+            )
+        self.device = process_device(config.model.device, processes)
+        self.folder = RunFolder(training.weight_path, processes.share(self._size), training.val_csv is not None)
+        # Files other than the data are the main process's alone: it may be the only one that sees them.
+        found = processes.share(lambda: self._found(resume))
+        self.model = (processes.share(self._fresh_model) if found is None else found[0].build()).to(self.device)
         self.train_set = self._dataset(training.dataset_csv)
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
-        self.loader = BatchLoader(self.train_set, training.batch_size, training.num_workers, self.device)
+        self.loader = BatchLoader(
+            self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
+        )
         self.schedule = WarmupCosineLR.by_epochs(
             training.learning_rate, training.epochs, len(self.loader), training.warmup_fraction
         )
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=training.learning_rate,
-            weight_decay=training.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
+        self.options = self._options()
+        self.compilation = Compilation.chosen(
+            training.compile, self.device, training.epochs * len(self.loader), COMPILE_MIN_STEPS, processes.say
         )
-        autocast = mixed_precision(self.device, training.amp)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast is torch.float16)
-        metadata_dropout = training.metadata_dropout
-        if metadata_dropout is None:
-            metadata_dropout = 0.0 if self.model.config.published_behaviour else DEFAULT_METADATA_DROPOUT
-        self.options = StepOptions(
-            seed=training.seed,
-            weights=LossWeights(training.visible_weight, training.balance_weight),
-            grad_clip=training.grad_clip,
-            metadata_dropout=metadata_dropout,
-            autocast=autocast,
-        )
+        self.optimizer = adamw(self.model, self.device, training.learning_rate, training.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
         self.recipe = self._recipe()
         self.epoch, self.batch_in_epoch = 0, 0
-        self.sums = EpochSums(self.model.config)
+        self.sums = EpochSums(self.model.config, self.device)
         self.best_loss, self.best_train_loss = float("inf"), float("inf")
         self._curve_drawn = time.monotonic()
         self._begin(found, resume)
+        self.step = TrainStep(self.model, self.optimizer, self.options, self.scaler, processes, self.compilation)
 
     # ------------------------------------------------------------------ setting up
 
@@ -99,13 +106,17 @@ class Pretraining:
             return read_checkpoint(section.checkpoint_path).config.size
         return section.size or "S"
 
+    def _found(self, resume: bool) -> tuple[Checkpoint, dict[str, Any]] | None:
+        check_writable(self.folder.folder)
+        return self.folder.newest() if resume else None
+
     def _fresh_model(self) -> MOEMAE:
         section, published = self.config.model, self.config.published_behaviour
         if section.checkpoint_path is None:
             asked = {**section.numbers(), "published_behaviour": bool(published)}
             return build_model(ModelConfig.of_size(section.size or "S", **asked), seed=self.config.training.seed)
         print(f"starting from the weights in {section.checkpoint_path}")
-        return load_configured_model(self.config, self.device)
+        return load_configured_model(self.config, torch.device("cpu"))
 
     def _dataset(self, split: str) -> PatchDataset:
         path = self.config.training.dataset_path
@@ -113,9 +124,30 @@ class Pretraining:
         dataset.hold_in_memory()
         return dataset
 
+    def _options(self) -> StepOptions:
+        training = self.config.training
+        metadata_dropout = training.metadata_dropout
+        if metadata_dropout is None:
+            metadata_dropout = 0.0 if self.model.config.published_behaviour else DEFAULT_METADATA_DROPOUT
+        return StepOptions(
+            seed=training.seed,
+            weights=LossWeights(training.visible_weight, training.balance_weight),
+            grad_clip=training.grad_clip,
+            metadata_dropout=metadata_dropout,
+            autocast=mixed_precision(self.device, training.amp),
+            batch_size=training.batch_size,
+        )
+
     def _fingerprint(self) -> dict[str, str]:
         found = {"train": self.train_set.fingerprint()}
-        return found if self.val_set is None else {**found, "val": self.val_set.fingerprint()}
+        if self.val_set is not None:
+            found["val"] = self.val_set.fingerprint()
+        if self.processes.share(lambda: found) != found:
+            raise DataError(
+                f"{self.config.training.dataset_path}: holds other data than on the main process's machine "
+                "(fingerprints differ); all machines need the same"
+            )
+        return found
 
     def _recipe(self) -> dict[str, Any]:
         """Everything that decides what is computed, as plain values."""
@@ -146,11 +178,12 @@ class Pretraining:
     def _begin(self, found: tuple[Checkpoint, dict[str, Any]] | None, resume: bool) -> None:
         if found is None:
             if resume:
-                print(f"nothing to resume in {self.folder.folder}; starting fresh")
-            manifest = self._manifest()
-            self.folder.start_afresh()
-            write_text(self.folder.config, yaml.safe_dump(self._resolved(), sort_keys=False))
-            write_json(self.folder.manifest, manifest)
+                self.processes.say(f"nothing to resume in {self.folder.folder}; starting fresh")
+            if self.processes.main:
+                manifest = self._manifest()
+                self.folder.start_afresh()
+                write_text(self.folder.config, yaml.safe_dump(self._resolved(), sort_keys=False))
+                write_json(self.folder.manifest, manifest)
         else:
             checkpoint, record = found
             self._restore(checkpoint.path, checkpoint.content, record)
@@ -174,9 +207,10 @@ class Pretraining:
                 f"{path}: was trained on other data than {self.config.training.dataset_path} holds now "
                 "(fingerprints differ); restore the data, or start afresh without --resume"
             )
-        self.folder.remove_leftovers()
-        self.folder.cut_to(record["log_offsets"])
-        self.optimizer.load_state_dict(content["opt_state"])
+        if self.processes.main:
+            self.folder.remove_leftovers()
+            self.folder.cut_to(record["log_offsets"])
+        load_optimizer(self.optimizer, content["opt_state"])
         self.scaler.load_state_dict(content["scaler_state"])
         self.epoch, self.batch_in_epoch = saved["epoch"], saved["batch_in_epoch"]
         self.best_loss, self.best_train_loss = saved["best_loss"], content["best_train_loss"]
@@ -186,6 +220,7 @@ class Pretraining:
         return {
             **provenance(self.device),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "processes": self.processes.count,
             "seed": self.options.seed,
             "dataset": self.train_set.name,
             "simulated": self.train_set.simulated,
@@ -198,31 +233,36 @@ class Pretraining:
     def _say_what_runs(self) -> None:
         training, parameters = self.config.training, count_parameters(self.model)
         precision = str(self.options.autocast or torch.float32).removeprefix("torch.")
-        print(
+        shared = f", shared by {self.processes.count} processes" if self.processes.count > 1 else ""
+        compiled = ", compiled" if self.compilation.wanted else ""
+        self.processes.say(
             f"pretraining size {self.model.config.size} ({parameters:,} parameters) on {len(self.train_set):,} "
             f"{self.train_set.kind}, {training.epochs} epochs of {len(self.loader)} steps, "
-            f"{precision} on {device_name(self.device)}"
+            f"{precision}{compiled} on {device_name(self.device)}{shared}"
         )
 
     # ------------------------------------------------------------------ running
 
     def run(self) -> int:
         """Train to the end, or until SIGTERM or SIGINT, which save and stop; returns the exit code."""
+        say = self.processes.say
         if self.epoch >= self.config.training.epochs:
-            print(f"this run is finished ({self.epoch} epochs); nothing to do")
+            say(f"this run is finished ({self.epoch} epochs); nothing to do")
             return 0
         self.signals.at_a_step = True
-        while self.epoch < self.config.training.epochs and self.signals.received is None:
-            self._run_epoch()
+        stopped = False
+        while self.epoch < self.config.training.epochs and not stopped:
+            stopped = self._run_epoch()
         self._draw_curve()
-        if self.epoch < self.config.training.epochs:
+        if stopped:
             self._save()
-            print(f"stopped by a signal in epoch {self.epoch + 1}; saved. Go on with --resume")
-            return self.signals.exit_code(self.signals.received)
-        print(f"finished; weights in {self.folder.last}, best in {self.folder.best}")
+            say(f"stopped by a signal in epoch {self.epoch + 1}; saved. Go on with --resume")
+            return self.signals.exit_code(self.signals.received or signal.SIGTERM)
+        say(f"finished; weights in {self.folder.last}, best in {self.folder.best}")
         return 0
 
-    def _run_epoch(self) -> None:
+    def _run_epoch(self) -> bool:
+        """Train for the rest of an epoch; True where somebody asked to stop."""
         steps, training = len(self.loader), self.config.training
         order = shuffled(len(self.train_set), self.options.seed, self.epoch)
         started, first_patches = time.monotonic(), self.sums.patches
@@ -231,37 +271,57 @@ class Pretraining:
             initial=self.batch_in_epoch,
             desc=f"epoch {self.epoch + 1}/{training.epochs}",
             leave=False,
-            disable=None,
+            disable=None if self.processes.main else True,
         )
+        part = Part(self.processes.rank, self.processes.count)
+        padded = self.compilation.wanted or part.count > 1
         self.model.train()
-        for batch in self.loader.batches(order, start=self.batch_in_epoch):
+        stopped = False
+        for batch in self.loader.training_batches(order, self.batch_in_epoch, part, padded):
             step = self.epoch * steps + self.batch_in_epoch
-            self.sums.skipped_fill, self.loader.skipped_fill = self.sums.skipped_fill + self.loader.skipped_fill, 0
-            if batch.ids:
-                lr = self.schedule(step)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = lr
-                result = train_step(self.model, self.optimizer, self.scaler, batch, step, self.options)
-                self.sums.add(result, lr, len(batch.ids))
-                bar.set_postfix(loss=f"{result.losses.total.item():.2f}", refresh=False)
+            lr = self.schedule(step)
+            result = self.step(batch, step, lr)
+            patches = min(training.batch_size, len(order) - self.batch_in_epoch * training.batch_size)
+            self.sums.add(result, lr, patches)
             self.batch_in_epoch += 1
+            stopped = self._look(step, bar, result)
             bar.update()
-            if self.signals.received is not None:
+            if stopped:
                 break
             if training.save_every_n_steps and (step + 1) % training.save_every_n_steps == 0:
                 self._save()
         bar.close()
-        if self.batch_in_epoch == steps and self.signals.received is None:
-            seconds = time.monotonic() - started
-            self._finish_epoch((self.sums.patches - first_patches) / seconds)
+        if self.batch_in_epoch < steps or stopped:
+            return stopped
+        self.step.require_finite()
+        seconds = time.monotonic() - started
+        self._finish_epoch((self.sums.patches - first_patches) / seconds)
+        return False
+
+    def _look(self, step: int, bar: tqdm, result: StepResult) -> bool:
+        """Read what the device has noted, every step on a CPU, now and then elsewhere; True if it is time to stop."""
+        alone = self.processes.count == 1
+        if self.device.type != "cpu" and step % LOOK_EVERY:
+            return alone and self.signals.received is not None
+        self.step.require_finite()
+        if not bar.disable and time.monotonic() - bar.last_print_t >= bar.mininterval:
+            bar.set_postfix(loss=f"{result.losses.total.item():.2f}", refresh=False)
+        if alone:
+            return self.signals.received is not None
+        return self.processes.sum(torch.tensor(float(self.signals.received is not None))).item() > 0
 
     def _finish_epoch(self, throughput: float) -> None:
-        """Validate, log, and write what the epoch earned: best, last, checkpoint."""
-        if not self.sums.patches:
+        """Validate, log, and write what the epoch earned."""
+        if not self.sums.counted_patches:
             raise DataError(f"{self.config.training.dataset_csv}: no patch of it has a single valid pixel")
         row = {"epoch": self.epoch + 1, **self.sums.averages()}
         if self.val_set is not None:
             row.update(self._validate())
+        if self.processes.main:
+            self._log(row, throughput)
+        self._keep(row)
+
+    def _log(self, row: dict[str, Any], throughput: float) -> None:
         self.folder.append_metrics({key: row[key] for key in (*CSV_COLUMNS, *VALIDATION_COLUMNS) if key in row})
         entry = {
             **row,
@@ -271,10 +331,12 @@ class Pretraining:
         self.folder.append_log({**entry, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         self._print_row(row, throughput)
 
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Go on to the next epoch, and write what this one earned: best, last, checkpoint."""
         self.best_train_loss = min(self.best_train_loss, row["train_loss"])
         judged = row.get("val_loss", row["train_loss"])
         self.epoch, self.batch_in_epoch = self.epoch + 1, 0
-        self.sums = EpochSums(self.model.config)
+        self.sums = EpochSums(self.model.config, self.device)
         if judged < self.best_loss:
             self.best_loss = judged
             self._write_weights(self.folder.best)
@@ -289,7 +351,7 @@ class Pretraining:
     def _validate(self) -> dict[str, float]:
         training = self.config.training
         loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
-        losses = validation_losses(self.model, loader, self.options.seed, self.options.weights)
+        losses = validation_losses(self.model, loader, self.options.seed, self.options.weights, self.processes)
         if not losses["val_patches"]:
             raise DataError(f"{training.val_csv}: no patch of it has a single valid pixel")
         if not math.isfinite(losses["val_loss"]):
@@ -307,6 +369,9 @@ class Pretraining:
     # ------------------------------------------------------------------ writing
 
     def _save(self) -> None:
+        self.step.require_finite()
+        if not self.processes.main:
+            return
         record = {
             "epoch": self.epoch,
             "batch_in_epoch": self.batch_in_epoch,
@@ -334,10 +399,12 @@ class Pretraining:
         )
 
     def _write_weights(self, path: Path) -> None:
+        if not self.processes.main:
+            return
         write_checkpoint(path, self.model, epoch=self.epoch - 1, best_train_loss=self.best_train_loss)
 
     def _draw_curve(self) -> None:
-        if not self.folder.metrics.exists():  # stopped within the first epoch
+        if not self.processes.main or not self.folder.metrics.exists():  # or stopped within the first epoch
             return
         save_figure(plot_loss_curve(self.folder.metrics, self.train_set.kind), self.folder.curve)
         self._curve_drawn = time.monotonic()

@@ -1,17 +1,26 @@
-"""One optimizer step: a pure function of the weights, the batch, the seed and the step's number."""
+"""One optimizer step: a pure function of the weights, the batch, the seed and the step's number.
+
+Nothing in a step waits for the device: measurements stay there, a step that is not finite changes no weight and is
+noted there, and the loop looks when it wants to (`TrainStep.require_finite`).
+"""
 
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from datasets.loader import Part
 from datasets.patches import Batch
-from models.losses import Losses, LossWeights, mae_loss
-from models.masking import random_masking
-from models.moe import Routing
+from models.draws import DrawBuffers, Draws
+from models.losses import Losses, LossWeights, losses_of
 from models.moe_mae import MOEMAE
-from utils.errors import TrainingDiverged
+from training.capture import CapturedStep
+from training.objective import Objective
+from training.watch import FiniteWatch, diverged
+from utils.compilation import EAGER, Compilation
+from utils.processes import ALONE, Processes
 from utils.randomness import generator
 
 SMALLEST_SCALE = 1e-4
@@ -29,79 +38,159 @@ class StepOptions(NamedTuple):
     """Chance that a patch's metadata are replaced by the missing pair (0, 0), so that the model has seen it."""
     autocast: torch.dtype | None
     """Type of mixed precision; None computes in float32."""
+    batch_size: int
+    """Patches of a full batch of all processes: random numbers are drawn for so many."""
+
+
+class StepInputs(NamedTuple):
+    """What a step computes with, on the device: n patches, of this process."""
+
+    images: Tensor
+    meta: Tensor | None
+    valid: Tensor
+    mask_noise: Tensor
+    """(n, N) uniform numbers that decide the mask."""
+    draws: Draws
+    number: Tensor
+    """() float32, of the step."""
 
 
 class StepResult(NamedTuple):
-    """Measurements of one step."""
+    """Measurements of one step over the whole batch, on the device."""
 
     losses: Losses
     grad_norm: Tensor
     """Before clipping."""
-    routing: tuple[Routing | None, ...]
+    chosen: Tensor
+    """(E,) how many tokens chose each expert, the encoder's blocks one after another."""
+    counted: Tensor
+    """Patches with a valid pixel."""
 
 
-def train_step(
-    model: MOEMAE,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    batch: Batch,
-    step: int,
-    options: StepOptions,
-) -> StepResult:
+class TrainStep:
     """Forward, backward, clip, update.
 
-    The mask, the dropped metadata, the routing noise and the dropout are functions of (seed, role, step).
+    With several processes each computes its rows of the batch. The sums that the losses follow from are added up over
+    the processes before anything nonlinear is done with them, so that the losses and gradients are those of the whole
+    batch on one process, but for rounding.
 
-    Raises:
-        TrainingDiverged: naming the loss term, or the gradient norm, that is not finite, and the step. The weights
-            are then unchanged.
+    Args:
+        model: in training mode, on the device.
+        optimizer: fused, where the device has that.
+        options: the recipe.
+        scaler: of the loss, for float16; disabled otherwise.
+        processes: those that share the batch.
+        compilation: whether the forward and backward pass are compiled and, on CUDA in one process, the whole step
+            is replayed as one graph; needs batches of one shape.
     """
-    device = batch.images.device
-    size, patches = len(batch.ids), model.config.num_patches
-    noise = torch.rand(size, patches, generator=generator(options.seed, "mask", step))
-    masking = random_masking(noise.to(device), model.config.mask_ratio)
-    meta = drop_metadata(batch.meta, options.metadata_dropout, options.seed, step)
 
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, dtype=options.autocast, enabled=options.autocast is not None):
-        losses, encoded = mae_loss(
-            model,
+    def __init__(
+        self,
+        model: MOEMAE,
+        optimizer: torch.optim.Optimizer,
+        options: StepOptions,
+        scaler: torch.amp.GradScaler,
+        processes: Processes = ALONE,
+        compilation: Compilation = EAGER,
+    ) -> None:
+        self.model, self.optimizer, self.options = model, optimizer, options
+        self.scaler, self.processes = scaler, processes
+        self.device = next(model.parameters()).device
+        self.rows = Part(processes.rank, processes.count).of(options.batch_size)
+        self.objective: torch.nn.Module = Objective(model, options.autocast, compilation)
+        if processes.count > 1:
+            self.objective = DistributedDataParallel(self.objective)
+        capturable = self.device.type == "cuda" and processes.count == 1 and not scaler.is_enabled()
+        captured = compilation.wanted and capturable
+        self._run = CapturedStep(self.compute, compilation.say) if captured else self.compute
+        self._buffers = DrawBuffers(model.config, options.batch_size, self.device, self.rows)
+        self._number = torch.zeros((), device=self.device)
+        self._watch = FiniteWatch(self.device)
+
+    def __call__(self, batch: Batch, step: int, lr: float) -> StepResult:
+        """One step.
+
+        The mask, the dropped metadata, the routing noise and the dropout are functions of (seed, role, step).
+
+        Args:
+            batch: this process's rows; all of one shape where there are several processes.
+            step: its number.
+            lr: learning rate.
+        """
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        return self._run(self.inputs(batch, step))
+
+    def inputs(self, batch: Batch, step: int) -> StepInputs:
+        """A batch with the random numbers of its step."""
+        seed, count = self.options.seed, len(batch.images)
+        whole = self.options.batch_size
+        mask = generator(seed, "mask", step, device=self.device)
+        noise = torch.rand(whole, self.model.config.num_patches, generator=mask, device=self.device)
+        self._buffers.fill(generator(seed, "routing noise and dropout", step, device=self.device))
+        self._number.fill_(float(step))
+        return StepInputs(
             batch.images,
-            meta,
-            masking,
+            None if batch.meta is None else self._some_dropped(batch.meta, step),
             batch.valid,
-            options.weights,
-            generator=generator(options.seed, "routing noise and dropout", step, device=device),
+            noise[self.rows][:count],
+            self._buffers.first(count),
+            self._number,
         )
-    scaler.scale(losses.total).backward()
-    scaler.unscale_(optimizer)
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.grad_clip)
-    require_finite(losses, grad_norm, step, scaled=scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE)
-    scaler.step(optimizer)
-    scaler.update()
-    return StepResult(Losses(*(value.detach() for value in losses)), grad_norm, encoded.routing)
 
+    def _some_dropped(self, meta: Tensor, step: int) -> Tensor:
+        """Metadata (n, 4, 2) with a random share of the patches' rows set to the missing pair (0, 0)."""
+        share, whole = self.options.metadata_dropout, self.options.batch_size
+        if share == 0.0:
+            return meta
+        source = generator(self.options.seed, "metadata dropout", step, device=self.device)
+        numbers = torch.rand(whole, 1, 1, generator=source, device=self.device)
+        return meta * (numbers[self.rows][: len(meta)] >= share)
 
-def drop_metadata(meta: Tensor | None, share: float, seed: int, step: int) -> Tensor | None:
-    """Metadata (B, 4, 2) with a random share of the patches' rows set to the missing pair (0, 0)."""
-    if meta is None or share == 0.0:
-        return meta
-    keep = torch.rand(meta.shape[0], 1, 1, generator=generator(seed, "metadata dropout", step)) >= share
-    return meta * keep.to(meta.device)
+    def compute(self, inputs: StepInputs) -> StepResult:
+        """The part of a step that is the same work every time: nothing in it depends on values on the host."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, chosen = self.objective(inputs.images, inputs.meta, inputs.valid, inputs.mask_noise, inputs.draws)
+        counted = inputs.valid.flatten(1).any(dim=1).sum().float()
+        sums, chosen, counted = self._of_all(sums, chosen, counted)
+        losses = losses_of(sums, self.model.config.experts, self.options.weights)
+        # Gradients are averaged over processes, and each of them has only its rows' part.
+        self.scaler.scale(losses.total * self.processes.count).backward()
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
+        losses = Losses(*(value.detach() for value in losses))
+        self._update(losses, grad_norm, inputs.number)
+        return StepResult(losses, grad_norm, chosen, counted)
 
+    def _of_all(self, sums: Tensor, chosen: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of the whole batch; the gradient of the sums is still that of this process's part."""
+        if self.processes.count == 1:
+            return sums, chosen, counted
+        mine = torch.cat([sums.detach(), chosen, counted[None]])
+        total, chosen, counted = self.processes.sum(mine).split([len(sums), len(chosen), 1])
+        return sums + (total - sums.detach()), chosen, counted[0]
 
-def require_finite(losses: Losses, grad_norm: Tensor, step: int, scaled: bool) -> None:
-    """Raise `TrainingDiverged` for the first measurement that is not finite.
+    def _update(self, losses: Losses, grad_norm: Tensor, number: Tensor) -> None:
+        """The optimizer's step, unless this step or an earlier one was not finite."""
+        self._watch.note(losses, grad_norm, number, scaled=self.scaler.is_enabled())
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return
+        # What a loss scaler tells fused optimizers: with `found_inf` 1, leave everything as it is.
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._watch.broken
+        self.optimizer.step()
+        del self.optimizer.grad_scale, self.optimizer.found_inf
 
-    With a loss scaler (`scaled`) an infinite gradient norm is ordinary: the scaler leaves that step out.
-    """
-    terms = [losses.masked, losses.visible, losses.balance, losses.total]
-    names = ["masked loss", "visible loss", "balance loss", "total loss"]
-    if not scaled:
-        terms, names = [*terms, grad_norm], [*names, "gradient norm"]
-    for name, value in zip(names, torch.stack(terms).tolist(), strict=True):
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"{name} is {value} at step {step}; the last good checkpoint is untouched. "
-                "Lower training.learning_rate, or look at the data of that step"
-            )
+    def require_finite(self) -> None:
+        """Wait for the device and look whether a step was not finite; the weights are those before it.
+
+        Raises:
+            TrainingDiverged: naming the first such step and its loss term or gradient norm.
+        """
+        self._watch.require_finite()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise diverged("gradient norm", math.inf, int(self._number.item()))

@@ -44,7 +44,7 @@ def _bilinear(values: Tensor, size: int) -> Tensor:
 
 
 class ZScoreNormalize:
-    """Stored numbers to z-scores per band, and back.
+    """Stored numbers to z-scores per band, and back, on whatever device the numbers are.
 
     Fill pixels (0 in every band) are set to 0 after normalisation and marked invalid; with `fill_is_data` they are
     treated like any other pixel, as the published code does.
@@ -54,16 +54,38 @@ class ZScoreNormalize:
         self.mean = torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None]
         self.std = torch.tensor(statistics.std, dtype=torch.float32)[:, None, None]
         self.fill_is_data = fill_is_data
+        self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, pixels: Tensor) -> Normalized:
-        """(B, C, H, W) stored numbers to z-scores and the valid mask."""
-        values = pixels.to(torch.float32)
-        images = (values - self.mean) / self.std
-        valid = (values != 0).any(dim=1)
+        """(B, C, H, W) stored numbers to z-scores and the valid mask.
+
+        Args:
+            pixels: uint16, or int16 with the same bits (CUDA has few operations for uint16).
+        """
+        bits = pixels.view(torch.int16)
+        values = _from_bits(bits) if pixels.dtype == torch.int16 else pixels.to(torch.float32)
+        mean, std = self._on(pixels.device)
+        images = values.sub_(mean).div_(std)
         if self.fill_is_data:
-            return Normalized(images, torch.ones_like(valid))
-        return Normalized(images * valid.unsqueeze(1), valid)
+            return Normalized(images, images.new_ones(images[:, 0].shape, dtype=torch.bool))
+        filled = bits[:, 0]
+        for band in bits.unbind(1)[1:]:  # 0 where every band is; a reduction over a middle axis is ten times slower
+            filled = filled | band
+        valid = filled != 0
+        if pixels.device.type != "cpu" or not valid.all():  # on an accelerator, asking would wait for it
+            images.masked_fill_(~valid.unsqueeze(1), 0.0)
+        return Normalized(images, valid)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._moved:
+            self._moved[device] = self.mean.to(device), self.std.to(device)
+        return self._moved[device]
 
     def invert(self, images: Tensor) -> Tensor:
         """(..., C, H, W) z-scores to stored numbers (float32)."""
         return images * self.std + self.mean
+
+
+def _from_bits(bits: Tensor) -> Tensor:
+    """int16 bits of unsigned numbers to float32."""
+    return (bits.to(torch.int32) & 0xFFFF).to(torch.float32)

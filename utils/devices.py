@@ -3,6 +3,7 @@
 import torch
 
 from utils.errors import ConfigError
+from utils.processes import Processes, local_rank
 
 
 def select_device(name: str) -> torch.device:
@@ -33,14 +34,41 @@ def select_device(name: str) -> torch.device:
 
 
 def mixed_precision(device: torch.device, amp: bool | str) -> torch.dtype | None:
-    """The autocast type for training: bfloat16 or float16 on CUDA, None (float32) elsewhere.
+    """The autocast type; None computes in float32.
 
     Args:
         device: where the model runs.
-        amp: False or True/"auto" (bfloat16 where the GPU has it, else float16), "bf16", "fp16".
+        amp: False; True or "auto": on CUDA bfloat16 where the GPU has it, else float16, elsewhere None; "bf16": on
+            CUDA and on CPUs; "fp16": on CUDA.
     """
-    if amp is False or device.type != "cuda":
+    if amp is False or device.type not in ("cpu", "cuda"):
         return None
-    if amp in ("bf16", "fp16"):
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    if amp == "bf16":
+        return torch.bfloat16
+    if device.type == "cpu":
+        return None
+    if amp == "fp16":
+        return torch.float16
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def process_device(name: str, processes: Processes) -> torch.device:
+    """As `select_device`; of several processes each gets a GPU of its own, which becomes its current one.
+
+    Raises:
+        ConfigError: for a name that is no device, for one device for several processes, or where GPUs are too few.
+    """
+    if processes.count > 1:
+        if ":" in name or name == "mps":
+            raise ConfigError(f"model.device: {name} is one device for {processes.count} processes; use auto or cpu")
+        if name in ("auto", "cuda") and torch.cuda.is_available():
+            if local_rank() >= (present := torch.cuda.device_count()):
+                raise ConfigError(
+                    f"more processes than GPUs on this machine: start {present} (--nproc_per_node), or use "
+                    "model.device: cpu"
+                )
+            name = f"cuda:{local_rank()}"
+    device = select_device(name)
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device

@@ -1,7 +1,9 @@
 """Errors that a user can cause, and the one place where scripts turn them into an exit code."""
 
 import errno
+import os
 import sys
+import time
 from collections.abc import Callable
 
 
@@ -50,13 +52,16 @@ def describe_os_error(error: OSError, path: object = None) -> str:
     return f"{where}: {cure}" if where is not None else cure
 
 
-def run_script(main: Callable[[], int | None]) -> None:
+def run_script(main: Callable[[], int | None], several: bool = False) -> None:
     """Run a script's `main` and exit: 0 if fine, the error's code with one line on stderr otherwise.
 
-    A `UserError` or an `OSError` (no space, read-only, missing) prints one line; an interrupt exits 130;
+    `several`: processes started by `torchrun` may share its work. Other scripts then say that they are one process. A
+    `UserError` or an `OSError` (no space, read-only, missing) prints one line; an interrupt exits 130;
     anything else is a defect of this project and keeps its traceback.
     """
     try:
+        if not several:
+            _require_one_process()
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,3 +76,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         code = 2
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _require_one_process() -> None:
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(60)  # the first one says it, and ends the others
+    raise ConfigError("this script is one process: start it with python instead of torchrun")

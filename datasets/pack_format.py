@@ -1,0 +1,224 @@
+"""What a pack is on disk, and how it is checked: a folder with pixels, a table, split files and a header.
+
+- `pixels.npy`: (N, C, S, S) uint16, stored numbers, cropped or resized; C-contiguous, so a patch is one piece.
+- `patches.csv`: one row a patch in the same order; see `COLUMNS`.
+- the split files it was made with, so that their names mean the same as in the dataset's own folder.
+- `pack.json`: the header, written last. A folder without it is an unfinished pack, which `journal.jsonl` goes on from.
+"""
+
+import csv
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from utils.config import Section
+from utils.data_config import BANDS, BigEarthNetInfo, EuroSATInfo
+from utils.data_utils import list_some
+from utils.errors import DataError
+
+FORMAT = 1
+"""Raised by every change after which older code would misread a pack."""
+
+HEADER, PIXELS, TABLE, JOURNAL, BAD_FILES = "pack.json", "pixels.npy", "patches.csv", "journal.jsonl", "bad_files.txt"
+
+COLUMNS = ("id", "time", "lat", "lon", "labels", "fill", "source")
+"""Of the table. `time` (UTC), `lat` and `lon` (degrees, EPSG:4326, all their digits) are empty where the dataset has
+none. `labels` are indices of the header's `label_names`, joined by `;`, or `NO_LABEL_FILE`. `fill` counts the patch's
+fill pixels. `source` is the CRC-32 of the GeoTIFF's bytes and, after them, the label file's."""
+
+NO_LABEL_FILE = "missing"
+
+LABEL_NAMES = {BigEarthNetInfo.NAME: BigEarthNetInfo.CORINE, EuroSATInfo.NAME: EuroSATInfo.CLASSES}
+"""As they stand in the datasets' own files."""
+
+CURE = "remove the folder and pack again"
+
+HASH_BLOCK = 1 << 22
+
+
+class FileRecord(Section):
+    """A file of a pack."""
+
+    bytes: int
+    sha256: str
+
+
+class Recipe(Section):
+    """What decides a pack's contents, besides the files it is made from."""
+
+    dataset: Literal["bigearthnet_ls", "eurosat_ls"]
+    crop: Literal["center", "resize"]
+    image_size: int
+    published_resize: bool | None
+    """Whether resized values are truncated, as published; None where nothing is resized."""
+
+    def pixels_shape(self, count: int) -> tuple[int, int, int, int]:
+        """(N, C, S, S) of `count` patches."""
+        return count, len(BANDS), self.image_size, self.image_size
+
+    @property
+    def patch_bytes(self) -> int:
+        """What a patch takes in `pixels.npy`."""
+        return math.prod(self.pixels_shape(1)) * np.dtype(np.uint16).itemsize
+
+
+class Source(Section):
+    """The files that a pack was made from."""
+
+    ids: str
+    """SHA-256 of the ids asked for, in order."""
+    listing: str
+    """SHA-256 of their files' sizes and times of change."""
+    left_out: list[str]
+    """Ids whose files were bad."""
+
+
+class Header(Section):
+    """`pack.json`."""
+
+    format: int
+    recipe: Recipe
+    simulated: bool
+    count: int
+    bands: list[str]
+    label_names: list[str]
+    source: Source
+    splits: list[str]
+    files: dict[str, FileRecord]
+
+
+class TableRow(NamedTuple):
+    """One patch of the table, as text; fields as in `COLUMNS`."""
+
+    id: str
+    time: str
+    lat: str
+    lon: str
+    labels: str
+    fill: str
+    source: str
+
+
+def is_pack(path: str | Path) -> bool:
+    """Whether a folder is a pack, whole or not."""
+    return any((Path(path) / name).is_file() for name in (HEADER, JOURNAL, PIXELS))
+
+
+def open_header(folder: Path) -> Header:
+    """The header of a pack whose files are all there with their right sizes.
+
+    Raises:
+        DataError: naming what is unfinished, missing, damaged or from a later version, and the cure.
+    """
+    header = read_header(folder)
+    for name, record in header.files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{path}: is missing from the pack ({error.strerror}); {CURE}") from error
+        if size != record.bytes:
+            raise DataError(f"{path}: has {size:,} bytes where the pack's header says {record.bytes:,}; {CURE}")
+    return header
+
+
+def read_header(folder: Path) -> Header:
+    """`pack.json` alone; errors as `open_header`."""
+    path = folder / HEADER
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if (folder / JOURNAL).exists():
+            raise DataError(f"{folder}: is an unfinished pack; run the same command again to finish it") from None
+        what = f"holds no finished pack ({HEADER} is missing); {CURE}" if folder.is_dir() else "no such folder"
+        raise DataError(f"{folder}: {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); {CURE}") from error
+    try:
+        version = _Versioned.model_validate_json(text).format
+        if version > FORMAT:
+            raise DataError(f"{path}: has format {version}, this code reads up to {FORMAT}; update it, or {CURE}")
+        header = Header.model_validate_json(text)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
+        raise DataError(f"{path}: is damaged ({where}: {error.errors()[0]['msg']}); {CURE}") from error
+    if missing := {PIXELS, TABLE, *header.splits} - header.files.keys():
+        raise DataError(f"{path}: is damaged (no record of {list_some(sorted(missing))}); {CURE}")
+    return header
+
+
+class _Versioned(Section):
+    """The one key that every version of the header has."""
+
+    model_config = {**Section.model_config, "extra": "ignore"}
+    format: int
+
+
+def open_pixels(folder: Path, header: Header) -> np.ndarray:
+    """The pixels as a read-only memory map."""
+    path, expected = folder / PIXELS, header.recipe.pixels_shape(header.count)
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be mapped ({error}); {CURE}") from error
+    if pixels.shape != expected or pixels.dtype != np.dtype("<u2") or not pixels.flags.c_contiguous:
+        raise DataError(f"{path}: holds {pixels.shape} {pixels.dtype} where the header says {expected}; {CURE}")
+    return pixels
+
+
+def read_table(folder: Path, count: int) -> Iterator[TableRow]:
+    """The rows of the table, one after the other. Raises DataError where it is not a table of `count` patches."""
+    number = 0
+    for number, row in enumerate(read_rows(folder / TABLE), start=1):  # noqa: B007
+        yield row
+    if number != count:
+        raise DataError(f"{folder / TABLE}: holds {number} patches where the header says {count}; {CURE}")
+
+
+def read_rows(path: Path) -> Iterator[TableRow]:
+    """The rows of a table that may still be growing. Raises DataError naming a line that is none."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, cells in enumerate(csv.reader(file, strict=True), start=1):
+                if len(cells) != len(COLUMNS):
+                    raise ValueError(f"{len(cells)} cells instead of {len(COLUMNS)}")
+                if number > 1:
+                    yield TableRow(*cells)
+                elif tuple(cells) != COLUMNS:
+                    raise ValueError("other columns")
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: is damaged (line {number}: {error}); {CURE}") from error
+
+
+def file_record(path: Path, bar: tqdm) -> FileRecord:
+    """Size and checksum of a file; `bar` counts the bytes."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+            size += len(block)
+            bar.update(len(block))
+    return FileRecord(bytes=size, sha256=digest.hexdigest())
+
+
+def verify_checksums(folder: Path) -> Header:
+    """Read a whole pack and compare every checksum.
+
+    Raises:
+        DataError: naming the files that changed since the pack was made.
+    """
+    header = open_header(folder)
+    total = sum(record.bytes for record in header.files.values())
+    with tqdm(total=total, desc="checking", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        changed = [name for name, record in header.files.items() if file_record(folder / name, bar) != record]
+    if changed:
+        raise DataError(f"{folder}: {list_some(changed)} changed since the pack was made; {CURE}")
+    open_pixels(folder, header)
+    return header

@@ -1,0 +1,72 @@
+"""Normalised patches to vectors, as fast as the device allows: the one way to embeddings for every script."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.config import CLS_INDEX, NUM_PREFIX
+from models.moe_mae import MOEMAE, Encoded
+from utils.compilation import EAGER, Compilation
+
+POOLS = ("all", "mean", "patch_mean", "cls")
+
+
+def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
+    """Tokens before the final norm to one vector a patch.
+
+    Args:
+        encoded: of B whole patches (T = 105 tokens of width W).
+        pool: "all" flattens to (B, T * W); "mean" averages all tokens, "patch_mean" the patch tokens, "cls" takes the
+            CLS token: (B, W).
+    """
+    tokens = encoded.pre_norm.float()
+    if pool == "all":
+        return tokens.flatten(1)
+    if pool == "mean":
+        return tokens.mean(dim=1)
+    if pool == "patch_mean":
+        return tokens[:, NUM_PREFIX:].mean(dim=1)
+    if pool == "cls":
+        return tokens[:, CLS_INDEX]
+    raise ValueError(f"unknown pool {pool!r}; use {', '.join(POOLS[:-1])} or {POOLS[-1]}")
+
+
+class Embedder:
+    """A model in evaluation mode, without routing noise, as a function from patches to vectors.
+
+    Args:
+        model: on its device; put into evaluation mode.
+        pool: see `pool_tokens`.
+        autocast: type of mixed precision; None computes in float32.
+        compilation: whether to compile. Batches are then filled up to `batch_size`, to keep one shape.
+        batch_size: greatest number of patches of a call.
+    """
+
+    def __init__(
+        self,
+        model: MOEMAE,
+        pool: str,
+        *,
+        autocast: torch.dtype | None = None,
+        compilation: Compilation = EAGER,
+        batch_size: int = 0,
+    ) -> None:
+        self.model, self.pool, self.autocast = model.eval(), pool, autocast
+        self._fill_to = batch_size if compilation.wanted else 0
+        self._compute = compilation.of(self._vectors)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
+        """(B, C, H, W) normalised patches and (B, 4, 2) metadata (None: missing) to (B, D) float32."""
+        count = len(images)
+        missing = max(0, self._fill_to - count)
+        if missing:
+            images = F.pad(images, (0, 0) * 3 + (0, missing))
+            meta = None if meta is None else F.pad(meta, (0, 0) * 2 + (0, missing))
+        return self._compute(images, meta)[:count]
+
+    def _vectors(self, images: Tensor, meta: Tensor | None) -> Tensor:
+        enabled = self.autocast is not None
+        with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
+            encoded = self.model.encode(images, meta, noise=False)
+        return pool_tokens(encoded, self.pool)

@@ -1,0 +1,57 @@
+"""What a training step differentiates, as one module: the part that is compiled, and wrapped for several processes."""
+
+import torch
+from torch import Tensor, nn
+
+from models.draws import Draws
+from models.losses import counted_tokens, loss_sums
+from models.masking import random_masking
+from models.moe_mae import MOEMAE
+from utils.compilation import EAGER, Compilation
+
+
+class Objective(nn.Module):
+    """From a batch and its random numbers to the sums that the losses follow from. Nothing in it waits for the host.
+
+    Args:
+        model: the autoencoder.
+        autocast: type of mixed precision; None computes in float32.
+        compilation: whether to compile; needs batches of one shape.
+    """
+
+    def __init__(self, model: MOEMAE, autocast: torch.dtype | None, compilation: Compilation = EAGER) -> None:
+        super().__init__()
+        self.model = model
+        self.autocast = autocast
+        self._compute = compilation.of(self._sums)
+
+    def forward(
+        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """One masked pass.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            meta: (B, 4, 2) or None.
+            valid: (B, H, W) bool.
+            mask_noise: (B, N) uniform numbers that decide the mask.
+            draws: routing noise and dropout.
+
+        Returns:
+            The sums of `loss_sums`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
+            float32.
+        """
+        return self._compute(images, meta, valid, mask_noise, draws)
+
+    def _sums(
+        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        masking = random_masking(mask_noise, self.model.config.mask_ratio)
+        # Within a captured graph a cache of cast weights would go stale.
+        with torch.autocast(
+            images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
+        ):
+            sums, encoded = loss_sums(self.model, images, meta, masking, valid, draws=draws)
+        counted = counted_tokens(valid, encoded.tokens.shape[1]).unsqueeze(-1)
+        chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
+        return sums, torch.cat(chosen) if chosen else sums[:0].detach()
