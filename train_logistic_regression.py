@@ -26,7 +26,7 @@ from classification_models.embeddings import (
 from classification_models.logistic_regression import LogisticRegressionModel
 from classification_models.probe_files import ProbeFiles, new_run, write_run
 from classification_models.scores import class_table, score_probe, summary_table
-from classification_models.solvers import NEWTON_MAX_UNKNOWNS, SOLVERS
+from classification_models.solvers import PRECONDITIONED, SOLVERS
 from utils.analysis_utils import plot_class_scores
 from utils.errors import ConfigError, DataError, run_script
 from utils.files import check_writable
@@ -97,10 +97,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--solver",
         default="auto",
         choices=("auto", *SOLVERS),
-        help=f"auto (default): newton-cholesky up to {NEWTON_MAX_UNKNOWNS} unknowns, lbfgs beyond; Landsat-Bench: sag",
+        help=f"auto (default): newton-cholesky for small problems, {PRECONDITIONED} beyond; Landsat-Bench: sag",
     )
+    add("--device", default="auto", help=f"auto (default), cpu or cuda: where {PRECONDITIONED} runs")
     add("--max-iter", type=int, help="limit of iterations (default: the solver's own)")
-    add("--tol", type=float, help="stopping tolerance (default: the solver's own)")
+    add("--tol", type=float, help="stopping tolerance (default: the solver's own; see SOLVERS in solvers.py)")
     add("--seed", type=int, default=0, help="of sag and saga (default: %(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.pool and arguments.feature_slice is not None:
@@ -223,7 +224,8 @@ def describe_fit(train: Split, probe: LogisticRegressionModel) -> str:
     state = "converged" if report["converged"] else "NOT converged"
     return (
         f"fitted on    {len(train.x):,} patches x {train.x.shape[1]:,} features, {outputs}\n"
-        f"solver       {report['solver']}, {state} in {max(report['n_iter'])} iterations, {report['seconds']:.1f} s"
+        f"solver       {report['solver']} on {report['device']}, {state} in {max(report['n_iter'])} iterations, "
+        f"{report['seconds']:.1f} s"
     )
 
 
@@ -231,7 +233,8 @@ def main(argv: list[str] | None = None) -> int:
     """Fit, score, save, report; returns the exit code."""
     arguments = parse_arguments(argv)
     settings = {
-        name: getattr(arguments, name) for name in ("scale", "max_iter", "seed", "n_jobs", "C", "solver", "tol")
+        name: getattr(arguments, name)
+        for name in ("scale", "max_iter", "seed", "n_jobs", "C", "solver", "tol", "device")
     }
     probe = LogisticRegressionModel(**settings, verbose=True)
     check_writable(arguments.out)

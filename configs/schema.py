@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from models.config import ModelConfig
 from utils.config import Problem, Section, load_config
@@ -14,6 +14,14 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _on_or_off(value: object) -> object:
+    """YAML reads a bare `on` or `off` as a boolean."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 
 
 class ModelSection(Section):
@@ -63,7 +71,7 @@ class TrainingSection(Section):
     save_every_n_steps: Positive | None = None
     seed: Count = 0
     amp: bool | Literal["auto", "bf16", "fp16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Switch = "auto"
 
 
 class DataSection(Section):
@@ -97,7 +105,7 @@ class EmbedSection(Section):
     out_dir: Text = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Switch = "auto"
 
 
 class Config(Section):

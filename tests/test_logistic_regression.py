@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from classification_models import embeddings as embeddings_module
 from classification_models.embeddings import row_chunks
 from classification_models.logistic_regression import LogisticRegressionModel
-from classification_models.solvers import choose_solver
+from classification_models.solvers import Size, choose_solver
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
 
 
@@ -26,12 +26,12 @@ def objective(probe: LogisticRegressionModel, x: np.ndarray, y: np.ndarray) -> f
 # --- fitting ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["auto", "lbfgs"])
+@pytest.mark.parametrize(("solver", "tol"), [("auto", None), ("lbfgs", None), ("preconditioned-lbfgs", 1e-10)])
 @pytest.mark.parametrize("scale", [False, True])
-def test_reaches_the_optimum_of_a_long_lbfgs_run(solver, scale):
+def test_reaches_the_optimum_of_a_long_lbfgs_run(solver, tol, scale):
     x, _, y = make_data()
     x = x * np.float32([1, 3, 0.3, 1, 1, 1])
-    probe = LogisticRegressionModel(solver=solver, scale=scale).fit(x, y)
+    probe = LogisticRegressionModel(solver=solver, tol=tol, scale=scale).fit(x, y)
     features = (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64) if scale else x.astype(np.float64)
     reference = LogisticRegression(solver="lbfgs", tol=1e-10, max_iter=100_000).fit(features, y)
     np.testing.assert_allclose(probe.model.coef_, reference.coef_, atol=2e-4)
@@ -83,9 +83,15 @@ def test_two_classes():
     np.testing.assert_array_equal(probe.predict(x), np.where(probability[:, 1] > 0.5, 5, 4))
 
 
-def test_auto_takes_newton_while_its_hessian_is_small():
-    assert choose_solver("auto", 144, 10) == choose_solver("auto", 2000, 1) == "newton-cholesky"
-    assert choose_solver("auto", 15_120, 1) == choose_solver("auto", 300, 10) == "lbfgs"
+def test_auto_takes_newton_while_its_hessians_are_cheap():
+    def chosen(*size, **more):
+        return choose_solver("auto", Size(*size), **more)
+
+    assert chosen(300, 6, 4, True) == chosen(1000, 144, 19, False) == "newton-cholesky"
+    assert chosen(16_200, 144, 10, True) == chosen(269_694, 15_120, 19, False) == "preconditioned-lbfgs"
+    assert chosen(300, 6, 4, True, device="cuda") == "preconditioned-lbfgs"
+    with pytest.raises(ConfigError, match="CPU only"):
+        choose_solver("sag", Size(300, 6, 4, True), "cuda")
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -101,7 +107,7 @@ def test_sag_by_name_says_that_it_did_not_converge(caplog, multilabel):
 
 def test_too_few_iterations_of_any_solver_are_reported(caplog):
     x, _, y = make_data()
-    for solver in ("newton-cholesky", "lbfgs", "newton-cg", "saga"):
+    for solver in ("newton-cholesky", "preconditioned-lbfgs", "lbfgs", "newton-cg", "saga"):
         caplog.clear()
         assert not LogisticRegressionModel(solver=solver, max_iter=1).fit(x, y).report["converged"]
         assert f"{solver} did not converge" in caplog.text
@@ -149,17 +155,23 @@ def test_features_of_another_width_and_an_unfitted_probe():
         LogisticRegressionModel().predict(x)
 
 
+def _scaled(x: np.ndarray, probe: LogisticRegressionModel) -> np.ndarray:
+    return x if probe.scaler is None else probe.scaler.transform(x)
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("solver", ["newton-cholesky", "preconditioned-lbfgs"])
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass", "two classes", "constant label"])
-def test_both_file_forms_predict_the_same_bits(tmp_path, kind, scale):
+def test_both_file_forms_predict_the_same_bits(tmp_path, kind, scale, solver):
     x, multi_hot, y = make_data()
     if kind == "constant label":
         multi_hot[:, 2] = 0
     labels = {"multiclass": y, "two classes": multi_hot[:, 0]}.get(kind, multi_hot)
-    probe = LogisticRegressionModel(multilabel=labels.ndim == 2, scale=scale, C=2.0).fit(x, labels)
+    probe = LogisticRegressionModel(multilabel=labels.ndim == 2, scale=scale, C=2.0, solver=solver).fit(x, labels)
+    np.testing.assert_array_equal(probe.predict(x), probe.model.predict(_scaled(x, probe)))
     for suffix in (".joblib", ".npz"):
         loaded = LogisticRegressionModel.load(probe.save(tmp_path / f"probe{suffix}"))
         np.testing.assert_array_equal(loaded.predict(x), probe.predict(x))
@@ -187,7 +199,7 @@ def test_a_file_without_our_attributes_loads(tmp_path):
     x, _, y = make_data()
     probe = LogisticRegressionModel(C=3.0, solver="lbfgs").fit(x, y)
     old = LogisticRegressionModel()
-    for name in ("C", "solver", "tol", "report"):
+    for name in ("C", "solver", "tol", "device", "report"):
         del old.__dict__[name]
     old.model = probe.model
     joblib.dump(old, tmp_path / "old.joblib")

@@ -127,6 +127,22 @@ def test_script_writes_all_files_and_names_the_constant_label(tmp_path, multilab
     assert record["metrics"]["test"]["exact_match"] == pytest.approx(accuracy)
 
 
+def test_script_reports_what_the_large_solver_did(tmp_path, multilabel_files, capsys):
+    out = tmp_path / "out"
+    arguments = ["--solver", "preconditioned-lbfgs", "--device", "cpu", "--scale", "true"]
+    assert script.main([*multilabel_files, "--out", str(out), *arguments]) == 0
+    record, path = run_record(out)
+    assert record["solver"] == "preconditioned-lbfgs" and record["device"] == "cpu" and record["converged"] is True
+    for key in ("n_iter", "gradient", "objective", "gap"):
+        assert len(record[key]) == 4
+    assert record["constant_labels"] == ["snow"] and record["memory_bytes"] > 0 and record["seconds"] > 0
+    assert "preconditioned-lbfgs on cpu, converged" in capsys.readouterr().out
+    newton = tmp_path / "newton"
+    script.main([*multilabel_files, "--out", str(newton), "--scale", "true", "--solver", "newton-cholesky"])
+    np.testing.assert_allclose(record["objective"], run_record(newton)[0]["objective"], rtol=1e-6)
+    assert LogisticRegressionModel.load(path.with_suffix(".npz")).report["objective"] == record["objective"]
+
+
 def test_script_on_published_one_hot_files_with_a_slice(tmp_path, capsys):
     x, _, y = make_data(width=12)
     one_hot = np.eye(4, dtype=np.float32)[y]
@@ -306,6 +322,8 @@ def test_scoring_on_training_patches_is_warned_of(tmp_path, multilabel_files, ca
         (["--max-iter", "0"], "max_iter"),
         (["--seed", "-1"], "--seed"),
         (["--solver", "adam"], "--solver"),
+        (["--device", "mps"], "device must be"),
+        (["--device", "cuda", "--solver", "sag"], "runs on the CPU only"),
         (["--name", "../x"], "--name"),
         (["--unknown"], "--unknown"),
     ],

@@ -1,0 +1,115 @@
+"""What makes L-BFGS fast on correlated features: the Cholesky factor of the curvature that all labels share."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from classification_models.objective import LogisticObjective
+from classification_models.threads import torch_threads
+
+GRAM_MAX_WIDTH = 20_000
+"""Features beyond this many are cut into blocks of equal width, each with a factor of its own.
+
+A block has width^2 float64 numbers (3 GiB here, twice while it is factored), and the products for it cost
+N * width^2 / 2 multiply-adds. What blocks leave out costs iterations, not accuracy.
+"""
+
+GRAM_CHUNK_BYTES = 256 * 2**20
+"""Features visited at a time: enough rows that adding their products to the float64 sum costs little beside them."""
+
+STRIP = 2048
+"""Columns of the products computed at a time; what lies above the diagonal strip is left out."""
+
+_SMALLEST_JITTER, _LARGEST_JITTER = 1e-8, 1e-1
+
+
+def block_edges(width: int, limit: int = GRAM_MAX_WIDTH) -> list[tuple[int, int]]:
+    """First and last + 1 column of every block: as few blocks as the limit allows, of equal width."""
+    count = math.ceil(width / limit)
+    return [(width * block // count, width * (block + 1) // count) for block in range(count)]
+
+
+class _Block(NamedTuple):
+    columns: slice
+    factor: Tensor  # (B, B) float64, lower triangular
+
+
+class GramPreconditioner:
+    """L with L L^T = c XᵀX / N + penalty, X centred: the Hessian where every probability has the variance c.
+
+    With u the coefficients, minimising over v = Lᵀ u sees a curvature close to 1 in every direction. The intercept is
+    independent of the rest, as features are centred, and has the curvature c.
+    """
+
+    def __init__(self, objective: LogisticObjective, limit: int = GRAM_MAX_WIDTH, progress: bool = False):
+        """Visit the features once, in the precision they come in, and factor.
+
+        Args:
+            objective: its features and penalty; c is the mean of p (1 - p) over the labels that vary, where p is the
+                label's share.
+            limit: widest block.
+            progress: show a bar.
+        """
+        features = objective.features
+        share = objective.target.double().mean(dim=0)
+        variance = share * (1 - share)
+        self._intercept_curvature = float(variance[variance > 0].mean())
+        edges = block_edges(features.width, limit)
+        grams = [torch.zeros(b - a, b - a, dtype=torch.float64, device=features.device) for a, b in edges]
+        bar = tqdm(total=features.count, desc="XᵀX", unit="row", disable=None if progress else True, leave=False)
+        with bar, torch_threads(features.threads):
+            for rows, chunk in features.chunks(features.stored, GRAM_CHUNK_BYTES):
+                for (start, stop), gram in zip(edges, grams, strict=True):
+                    _add_lower_products(gram, chunk[:, start:stop])
+                bar.update(rows.stop - rows.start)
+        self._blocks = []
+        for start, stop in edges:
+            gram, columns = grams.pop(0), slice(start, stop)
+            gram *= self._intercept_curvature / features.count / features.std[columns] / features.std[columns, None]
+            gram.diagonal().add_(objective.penalty[columns])
+            with torch_threads(features.threads):
+                self._blocks.append(_Block(columns, _cholesky(gram)))
+
+    def whiten(self, gradient: Tensor) -> Tensor:
+        """L⁻¹ g of a gradient (P, R, D + 1): the gradient by v."""
+        return self._solve(gradient, transposed=False)
+
+    def unwhiten(self, direction: Tensor) -> Tensor:
+        """L⁻ᵀ d of a direction of v (P, R, D + 1): the same direction for the coefficients."""
+        return self._solve(direction, transposed=True)
+
+    def _solve(self, vectors: Tensor, transposed: bool) -> Tensor:
+        solved = torch.empty_like(vectors)
+        for columns, factor in self._blocks:
+            matrix = factor.T if transposed else factor
+            right = vectors[..., columns].flatten(0, 1).T
+            solution = torch.linalg.solve_triangular(matrix, right, upper=transposed)
+            solved[..., columns] = solution.T.view(*vectors.shape[:2], -1)
+        solved[..., -1] = vectors[..., -1] / math.sqrt(self._intercept_curvature)
+        return solved
+
+
+def _add_lower_products(gram: Tensor, chunk: Tensor) -> None:
+    """gram += chunkᵀ chunk (B, B), but for what lies above the strips of the diagonal."""
+    for start in range(0, len(gram), STRIP):
+        gram[start:, start : start + STRIP] += chunk[:, start:].T @ chunk[:, start : start + STRIP]
+
+
+def _cholesky(gram: Tensor) -> Tensor:
+    """Factor of a matrix of which the lower triangle is given; its diagonal grows until rounding lets it be factored.
+
+    Products in float32 can leave a matrix of dependent features slightly indefinite. A larger diagonal makes it a
+    slightly worse preconditioner and changes nothing else.
+    """
+    jitter = 0.0
+    while True:
+        factor, info = torch.linalg.cholesky_ex(gram)
+        if int(info) == 0 or jitter >= _LARGEST_JITTER:
+            return factor
+        del factor
+        grown = max(_SMALLEST_JITTER, 10 * jitter)
+        gram.diagonal().mul_((1 + grown) / (1 + jitter))
+        jitter = grown

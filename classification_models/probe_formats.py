@@ -1,0 +1,79 @@
+"""The two file forms of a probe: `.npz`, plain arrays, and `.joblib`, a pickle as published."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import StandardScaler
+
+from classification_models.linear_head import linear_head, one_vs_rest, regression_from_numbers, scaler_from_numbers
+
+logger = logging.getLogger(__name__)
+
+_NPZ_FORMAT = "moemae-linear-probe-1"
+
+
+class ProbeParts(NamedTuple):
+    """What a fitted probe is made of."""
+
+    settings: dict[str, Any]  # JSON-ready, among them C, seed and multilabel
+    model: LogisticRegression | OneVsRestClassifier
+    scaler: StandardScaler | None
+
+
+def to_arrays(parts: ProbeParts) -> dict[str, np.ndarray]:
+    """The `.npz` form: numbers, and the settings as JSON text."""
+    head = linear_head(parts.model, parts.scaler)
+    members = getattr(parts.model, "estimators_", [parts.model])
+    arrays = {
+        "format": np.array(_NPZ_FORMAT),
+        "coef": head.coef,
+        "intercept": head.intercept,
+        "classes": head.classes,
+        "multilabel": np.array(parts.settings["multilabel"]),
+        "n_iter": np.array([np.max(getattr(member, "n_iter_", 0)) for member in members]),
+        "settings": np.array(json.dumps(parts.settings)),
+    }
+    return arrays if head.mean is None else arrays | {"scaler_mean": head.mean, "scaler_scale": head.scale}
+
+
+def read_arrays(path: Path) -> ProbeParts:
+    """Read the `.npz` form.
+
+    Raises:
+        ValueError: for another format; and whatever numpy raises for a damaged file.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    if "format" not in arrays or arrays["format"].item() != _NPZ_FORMAT:
+        raise ValueError(f"its format is not {_NPZ_FORMAT}")
+    settings = json.loads(arrays["settings"].item())
+    kept = {"C": settings["C"], "random_state": settings["seed"]}
+    if settings["multilabel"]:
+        rows = zip(arrays["coef"], arrays["intercept"], arrays["n_iter"], strict=True)
+        members = [regression_from_numbers(w[None], b[None], np.array([0, 1]), n, **kept) for w, b, n in rows]
+        model = one_vs_rest(members, **kept)
+    else:
+        numbers = (arrays[name] for name in ("coef", "intercept", "classes"))
+        model = regression_from_numbers(*numbers, arrays["n_iter"][0], **kept)
+    scaled = "scaler_mean" in arrays
+    scaler = scaler_from_numbers(arrays["scaler_mean"], arrays["scaler_scale"]) if scaled else None
+    return ProbeParts(settings, model, scaler)
+
+
+def read_pickle(path: Path) -> Any:
+    """Whatever a `.joblib` holds; a file of another scikit-learn is named in a line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value = joblib.load(path)
+    versions = {w.message.original_sklearn_version for w in caught if w.category is InconsistentVersionWarning}
+    if versions:
+        logger.warning(f"{path}: written with scikit-learn {', '.join(sorted(versions))}; only its numbers are used")
+    return value
