@@ -23,15 +23,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     required = ("training.dataset_path", "training.dataset_csv")
 
-    with joined_processes() as processes, StopSignals() as signals:
-        try:
+    try:
+        with joined_processes() as processes, StopSignals() as signals:
             config = processes.share(
                 lambda: read_config(arguments.config_yaml, arguments.overrides, required, fresh_model=True)
             )
             return Pretraining(config, arguments.resume, signals, processes).run()
-        except StopRequested as request:
-            processes.say("stopped by a signal before the first step; nothing to save")
-            return signals.exit_code(request.number)
+    except StopRequested as request:
+        processes.say("stopped by a signal before the first step; nothing to save")
+        return signals.exit_code(request.number)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ class PatchDataset(Dataset[Sample]):
 
     def labels_of(self, indices: Sequence[int]) -> Tensor | None:
         """Labels of some patches, where there are any."""
-        return None if self.labels is None else self.labels[torch.as_tensor(indices)]
+        return None if self.labels is None else self.labels[torch.as_tensor(indices, dtype=torch.int64)]
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):

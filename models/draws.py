@@ -84,7 +84,7 @@ class LayerBuffers:
         if self.keep.numel():
             # Four 16-bit numbers from every 64-bit one: a quarter of the work of drawing them one by one.
             self._bits.random_(-(1 << 63), None, generator=generator)
-            dropped = round(self.dropout * _LEVELS)
+            dropped = min(round(self.dropout * _LEVELS), _LEVELS - 1)
             torch.ge(self._bits.view(torch.int16)[: self.keep.numel()], dropped - _LEVELS // 2, out=self.keep)
             self.keep.mul_(_LEVELS / (_LEVELS - dropped))
         return self.layers

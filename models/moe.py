@@ -97,8 +97,14 @@ class SharedSwiGLUExperts(nn.Module):
         self.V = nn.Linear(dim, width)
         self.W2 = nn.Linear(width, dim)
 
-    def forward(self, x: Tensor, gates: Tensor | None = None) -> Tensor:
-        """(T, D) tokens and (T, E) gates to (T, D); without gates the only expert counts fully."""
+    def forward(self, x: Tensor, gates: Tensor | None = None, gates_sum: Tensor | None = None) -> Tensor:
+        """(T, D) tokens to (T, D).
+
+        Args:
+            x: (T, D).
+            gates: (T, E); None where the only expert counts fully.
+            gates_sum: (T, 1) sums of their rows; None where they are 1.
+        """
         d = aligned_experts(self.width, x.device)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
         weight = torch.cat([pad_rows(self.W.weight, self.experts, d), pad_rows(self.V.weight, 1, d)])
         bias = torch.cat([pad_rows(self.W.bias, self.experts, d), pad_rows(self.V.bias, 1, d)])
@@ -107,10 +113,10 @@ class SharedSwiGLUExperts(nn.Module):
         if gates is not None:
             hidden = hidden.unflatten(-1, (self.experts, d))
             hidden = (hidden * gates.to(hidden.dtype).unsqueeze(-1)).sum(dim=1)
-        out = F.linear(hidden * value, pad_columns(self.W2.weight, 1, d))
-        if gates is None:
-            return out + self.W2.bias
-        return out + gates.sum(dim=-1, keepdim=True).to(out.dtype) * self.W2.bias
+        W2 = pad_columns(self.W2.weight, 1, d)
+        if gates_sum is None:
+            return F.linear(hidden * value, W2, self.W2.bias)
+        return F.linear(hidden * value, W2) + gates_sum * self.W2.bias
 
 
 class MoELayer(nn.Module):
@@ -129,7 +135,11 @@ class MoELayer(nn.Module):
         """(B, S, D) to (B, S, D) and the routing of its B * S tokens (None with one expert)."""
         tokens = x.reshape(-1, x.shape[-1])
         routing = None if self.gate is None else self.gate(tokens, draws.normal)
-        out = self.experts(tokens, None if routing is None else routing.gates)
+        if routing is None:
+            out = self.experts(tokens)
+        else:  # the gates of two or more experts are a softmax over them
+            gates_sum = routing.gates.sum(dim=-1, keepdim=True) if self.gate.k == 1 else None
+            out = self.experts(tokens, routing.gates, gates_sum)
         if draws.keep is not None:
             out = out * draws.keep
         return out.view(x.shape), routing

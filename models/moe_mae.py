@@ -10,12 +10,13 @@ Dimensions: B batch, N patches, n patches kept, S = 5 + n tokens, D width, C ban
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import GroupedQueryAttention
 from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
 from models.draws import Draws, LayerBuffers, LayerDraws
-from models.masking import Masking
+from models.masking import Masking, patchify
 from models.moe import NO_DRAWS, MoELayer, Routing
 from utils.randomness import derive_seed
 
@@ -83,9 +84,13 @@ class Encoder(nn.Module):
 
     def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None) -> Tensor:
         """Tokens with their positions, kept patches only: (B, 5 + n, D)."""
-        patches = self.patch_proj(images).flatten(2).transpose(1, 2) + self.pos_embed[:, NUM_PREFIX:]
+        pixels = patchify(images, self.patch_proj.kernel_size[0])  # (B, N, C * p * p)
+        positions = self.pos_embed[0, NUM_PREFIX:]
         if ids_keep is not None:
-            patches = patches.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+            pixels = pixels.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
+            positions = F.embedding(ids_keep, positions)
+        # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
+        patches = F.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
         projections = (self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj)
         prefix = [project(meta[:, i]) for i, project in enumerate(projections)]
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand_as(prefix[0])], dim=1)

@@ -142,10 +142,11 @@ class Pretraining:
         found = {"train": self.train_set.fingerprint()}
         if self.val_set is not None:
             found["val"] = self.val_set.fingerprint()
-        if self.processes.share(lambda: found) != found:
+        seen = self.processes.gather(found)
+        if not self.processes.share(lambda: all(other == found for other in seen)):
             raise DataError(
-                f"{self.config.training.dataset_path}: holds other data than on the main process's machine "
-                "(fingerprints differ); all machines need the same"
+                f"{self.config.training.dataset_path}: does not hold the same data on all machines "
+                "(fingerprints differ); give them the same"
             )
         return found
 

@@ -1,9 +1,11 @@
 """`torch.compile` where it is wanted and possible, and a line where it is not."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
+import torch._functorch.config as _functorch_config
 
 
 def _nothing(text: str) -> None:
@@ -50,7 +52,8 @@ class Compilation(NamedTuple):
             if current is function:
                 return function(*arguments)
             try:
-                return current(*arguments)
+                with _backward_too():
+                    return current(*arguments)
             except Exception as error:
                 if not _of_the_compiler(error):
                     raise
@@ -64,6 +67,11 @@ class Compilation(NamedTuple):
 EAGER = Compilation(False)
 
 
+def _backward_too() -> AbstractContextManager:
+    """Compile the backward pass with the forward one, not when it is first run: there, nothing could be mended."""
+    return _functorch_config.patch(force_non_lazy_backward_lowering=True)
+
+
 def _of_the_compiler(error: Exception) -> bool:
     """Whether an error comes from compiling rather than from what is compiled."""
     kinds = {kind.__module__ for kind in type(error).__mro__}
@@ -71,5 +79,5 @@ def _of_the_compiler(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -83,4 +84,4 @@ def _require_one_process() -> None:
         return
     if os.environ.get("RANK", "0") != "0":
         time.sleep(60)  # the first one says it, and ends the others
-    raise ConfigError("this script is one process: start it with python instead of torchrun")
+    raise ConfigError(f"{Path(sys.argv[0]).name} is one process: start it with python instead of torchrun")

@@ -24,11 +24,15 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than one of them ever works alone (reading data, joining files)."""
 
-QUIET_SECONDS = 10.0
-"""How long a process whose error was said by another waits to be ended: leaving first could end that one unheard."""
+QUIET_SECONDS = 3.0
+"""How long a process whose error another one says waits to be ended: leaving first could end that one unheard."""
 
 _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` sets for a process, besides WORLD_SIZE."""
+
+
+class _Stopped(UserError):
+    exit_code = 128 + signal.SIGTERM
 
 
 class Processes(NamedTuple):
@@ -108,6 +112,7 @@ def joined_processes() -> Iterator[Processes]:
         try:
             yield processes
         except (Exception, KeyboardInterrupt) as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends anyway, and may have to say why
             raise _as_told(error, processes, _is_first(store)) from error
         dist.destroy_process_group()  # only after success: with a process gone, this would wait for it
 
@@ -139,7 +144,8 @@ def _as_told(error: BaseException, processes: Processes, first: bool) -> BaseExc
     if not lost and not isinstance(error, (UserError, OSError, KeyboardInterrupt)):
         return error  # a defect of this project keeps its traceback
     if not first:
-        time.sleep(QUIET_SECONDS)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(0.0 if isinstance(error, _Stopped) else QUIET_SECONDS)
         return SystemExit(getattr(error, "exit_code", UserError.exit_code))
     if lost:
         return UserError(
@@ -192,7 +198,7 @@ def _quiet(main: bool) -> Iterator[None]:
 @contextmanager
 def _unwound_by_sigterm() -> Iterator[None]:
     def unwind(number: int, frame: FrameType | None) -> None:
-        raise UserError("stopped by SIGTERM: somebody asked for it, or another process of this run has failed")
+        raise _Stopped("stopped by SIGTERM: somebody asked for it, or another process of this run has failed")
 
     earlier = signal.signal(signal.SIGTERM, unwind)
     try:
