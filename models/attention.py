@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.alignment import aligned, pad_columns, pad_rows
+from models.products import linear
 
 SHORT_SEQUENCE = 48
 """On a CPU, keys up to which two batched products beat the fused kernel, whose blocks would be mostly empty."""
@@ -38,7 +39,7 @@ class GroupedQueryAttention(nn.Module):
         projections = ((self.q_proj, H), (self.k_proj, G), (self.v_proj, G))
         weight = torch.cat([pad_rows(projection.weight, heads, d) for projection, heads in projections])
         bias = torch.cat([pad_rows(projection.bias, heads, d) for projection, heads in projections])
-        q, k, v = F.linear(x, weight, bias).split([H * d, G * d, G * d], dim=-1)
+        q, k, v = linear(x, weight, bias).split([H * d, G * d, G * d], dim=-1)
         # Head h = r * G + g, so the head axis splits into (R, G). The R heads of a group are laid one after
         # another along the sequence: each group then attends with R * S queries to its own S keys, and neither
         # keys nor values are ever repeated.
@@ -47,7 +48,7 @@ class GroupedQueryAttention(nn.Module):
         v = v.view(B, S, G, d).transpose(1, 2)
         out = attend(q, k, v, self.head_dim**-0.5)
         out = out.view(B, G, R, S, d).permute(0, 3, 2, 1, 4).reshape(B, S, H * d)
-        return F.linear(out, pad_columns(self.out_proj.weight, H, d), self.out_proj.bias)
+        return linear(out, pad_columns(self.out_proj.weight, H, d), self.out_proj.bias)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

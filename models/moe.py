@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.alignment import aligned_experts, pad_columns, pad_rows
 from models.draws import LayerDraws
+from models.products import linear
 
 NO_DRAWS = LayerDraws()
 """Neither routing noise nor dropout."""
@@ -55,7 +56,7 @@ class NoisyTopKGate(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             weight = torch.cat([self.Wg.weight, self.Wnoise.weight])
-            both = F.linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
+            both = linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
             clean, spread = both.chunk(2, dim=-1)
             std = F.softplus(spread)
             noisy = clean if normal is None else clean + std * normal
@@ -108,15 +109,15 @@ class SharedSwiGLUExperts(nn.Module):
         d = aligned_experts(self.width, x.device)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
         weight = torch.cat([pad_rows(self.W.weight, self.experts, d), pad_rows(self.V.weight, 1, d)])
         bias = torch.cat([pad_rows(self.W.bias, self.experts, d), pad_rows(self.V.bias, 1, d)])
-        hidden, value = F.linear(x, weight, bias).split([self.experts * d, d], dim=-1)
+        hidden, value = linear(x, weight, bias).split([self.experts * d, d], dim=-1)
         hidden = F.silu(hidden)
         if gates is not None:
             hidden = hidden.unflatten(-1, (self.experts, d))
             hidden = (hidden * gates.to(hidden.dtype).unsqueeze(-1)).sum(dim=1)
         W2 = pad_columns(self.W2.weight, 1, d)
         if gates_sum is None:
-            return F.linear(hidden * value, W2, self.W2.bias)
-        return F.linear(hidden * value, W2) + gates_sum * self.W2.bias
+            return linear(hidden * value, W2, self.W2.bias)
+        return linear(hidden * value, W2) + gates_sum * self.W2.bias
 
 
 class MoELayer(nn.Module):

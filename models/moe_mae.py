@@ -18,6 +18,7 @@ from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
 from models.draws import Draws, LayerBuffers, LayerDraws
 from models.masking import Masking, patchify
 from models.moe import NO_DRAWS, MoELayer, Routing
+from models.products import linear
 from utils.randomness import derive_seed
 
 
@@ -90,7 +91,7 @@ class Encoder(nn.Module):
             pixels = pixels.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
             positions = F.embedding(ids_keep, positions)
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
-        patches = F.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
+        patches = linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
         projections = (self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj)
         prefix = [project(meta[:, i]) for i, project in enumerate(projections)]
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand_as(prefix[0])], dim=1)
@@ -190,7 +191,7 @@ class MOEMAE(nn.Module):
         and `draws` as for `encode`.
         """
         B, N = ids_restore.shape
-        x = self.decoder_embed(tokens)
+        x = linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
         prefix, kept = x[:, :NUM_PREFIX], x[:, NUM_PREFIX:]
         removed = self.mask_token.to(x.dtype).expand(B, N - kept.shape[1], -1)
         patches = torch.cat([kept, removed], dim=1)
@@ -201,7 +202,8 @@ class MOEMAE(nn.Module):
             draws = self._draw(experts, tuple(x.shape), x.device, noise, generator)
         for layer, layer_draws in zip(self.decoder_layers, draws, strict=True):
             x, _ = layer(x, layer_draws)
-        return self.decoder_pred(self.decoder_norm(x[:, NUM_PREFIX:]))
+        x = self.decoder_norm(x[:, NUM_PREFIX:])
+        return linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
 
     def forward(
         self,
