@@ -1,7 +1,8 @@
-"""Simulated Landsat patches in the published layouts of BigEarthNet-Landsat and EuroSAT-Landsat.
+"""Simulated Landsat patches in the published layouts of BigEarthNet-Landsat and EuroSAT-Landsat, and whole scenes.
 
     python -m datasets.simulated --kind bigearthnet --out DIR --patches 2000 --seed 0
     python -m datasets.simulated --kind eurosat --out DIR --patches 500 --seed 0
+    python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0
 
 No satellite took these patches. They exist so that the whole pipeline can be tried, tested and timed without the
 downloads, on data with the same files, the same difficulties and about the same answers to simple predictors.
@@ -44,13 +45,17 @@ import torch
 from datasets.simulated_baselines import baseline_inputs, baseline_table
 from datasets.simulated_calibration import calibrate
 from datasets.simulated_patches import SimulatedPatches, simulate, simulate_chunks
+from datasets.simulated_scene import SimulatedScene
+from datasets.simulated_scene_writer import write_scene
 from datasets.simulated_writer import MARK, SPLITS, check_target, write_bigearthnet, write_eurosat
 from utils.data_config import BigEarthNetInfo, EuroSATInfo
 from utils.errors import ConfigError, run_script
 
 __all__ = ["SimulatedPatches", "main", "simulate", "simulate_chunks", "split_counts"]
 
-KINDS = ("bigearthnet", "eurosat")
+KINDS = ("bigearthnet", "eurosat", "scene")
+SMALLEST_SCENE = 64
+"""Pixels; less is no scene."""
 BASELINE_PATCHES = 2000
 """Patches to fit the baselines on, and as many others to test them on."""
 
@@ -65,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         chunks = simulate_chunks(2 * BASELINE_PATCHES, options.seed, _device(options.device))
         for name, score in baseline_table(*baseline_inputs(chunks).split(BASELINE_PATCHES)).items():
             print(f"{name:35s} {score:5.1f}")
+    elif options.kind == "scene":
+        _write_scene(options)
     else:
         _write(options)
     return 0
@@ -79,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=KINDS, help="the layout to write")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write; replaced if it is a simulated one")
     parser.add_argument("--patches", type=int, metavar="N", help="how many patches")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="height and width of a scene (a real one: 7700)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same patches (default 0)")
     parser.add_argument("--splits", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
                         help="counts that sum to N or fractions that sum to 1 (default: published shares)")  # fmt: skip
@@ -107,6 +115,21 @@ def _write(options: argparse.Namespace) -> None:
     print(f"wrote {options.patches} simulated patches ({' / '.join(map(str, counts))}) to {options.out} "
           f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
     return 0
+
+
+def _write_scene(options: argparse.Namespace) -> None:
+    """Simulate and write a scene."""
+    for name in ("out", "size"):
+        if getattr(options, name) is None:
+            raise ConfigError(f"--{name} is required to write a scene; see --help")
+    for name in ("patches", "splits"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name} is for patches; a scene takes --size")
+    if options.size < SMALLEST_SCENE:
+        raise ConfigError(f"--size {options.size}: give at least {SMALLEST_SCENE} pixels")
+    start = time.perf_counter()
+    product = write_scene(options.out, SimulatedScene(options.size, options.seed, _device(options.device)))
+    print(f"wrote the simulated scene {product} to {options.out} in {time.perf_counter() - start:.1f} s")
 
 
 def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[int, int, int]:

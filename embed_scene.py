@@ -1,0 +1,122 @@
+"""A Landsat scene to embeddings and maps.
+
+    python embed_scene.py --scene LC08_L2SP_… --checkpoint weights/….pth --out outputs/scene
+
+Writes `embeddings.tif` (a Cloud-Optimised GeoTIFF on the scene's own map projection), `quick_look.png` and
+`scene.json` into --out; with --probe `land_cover.tif`, `land_cover_legend.png` and `probabilities.tif`; with
+--similar-to `similarity.tif`; with --reconstruct `reconstruction.tif`; with --geoparquet `cells.parquet`. Interrupted,
+the same command goes on; where the embeddings are there already, only what is derived from them is made.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from scenes.embed import SCENE_POOLS
+from scenes.embedding_file import DTYPES
+from scenes.product import SceneOptions, find_scene
+from scenes.run import SceneRun, SceneSettings
+from utils.data_config import DATASETS
+from utils.errors import ConfigError, run_script
+
+DEFAULT_BATCH = 64
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def _pair(text: str) -> tuple[float, float]:
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected two numbers A,B, got {text!r}") from None
+    return first, second
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 2,3,4,5,6,7,8, got {text!r}") from None
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, got {text!r}")
+    return share
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--similar-to -8.3,37.6` as one word, since argparse takes the second for an option."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--similar-to", "--scale") and re.fullmatch(r"-[\d.]+(e-?\d+)?,.*", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        ConfigError: for an unknown flag or an impossible value.
+    """
+    parser = _Parser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
+    add = parser.add_argument
+    add("--scene", required=True, type=Path, metavar="PATH", help="folder of a product, or a 7-band GeoTIFF")
+    add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add("--stride", type=int, default=40, metavar="PIXELS", help="4, 8, 20 or 40 (default) pixels between windows")
+    add("--cell", type=int, metavar="PIXELS", help="side of an output cell (default: 40 for stride 40, else 4)")
+    add("--pool", choices=SCENE_POOLS, help="what a cell holds (default: the probe's, else patch_mean)")
+    add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
+    add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
+    add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")
+    add("--probe", type=Path, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
+    add(
+        "--truth",
+        type=Path,
+        metavar="TIF",
+        help="class indices on the scene's grid: scores the map, and gives labelled cells",
+    )
+    add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
+    add("--reconstruct", action="store_true", help="the autoencoder's view, from a quarter of each window")
+    add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
+    add("--qa", type=Path, metavar="TIF", help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)")
+    add("--bands", type=_numbers, metavar="N,…", help="which bands of a stack are SR_B1..SR_B7, counted from 1")
+    add("--scale", type=_pair, metavar="A,B", help="reflectance = value * A + B; numbers are then not checked")
+    add("--statistics", choices=DATASETS, help="whose mean and spread to normalise with (default: the probe's, "
+        "else bigearthnet_ls)")  # fmt: skip
+    add("--metadata", choices=("auto", "none"), default="auto", help="none: tell the model neither time nor place")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    add("--amp", choices=("false", "bf16"), default="false", help="mixed precision (default: false)")
+    add("--compile", choices=("auto", "on", "off"), default="auto", help="compile the model (default: auto)")
+    arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    if arguments.batch_size < 1:
+        parser.error(f"argument --batch-size: expected 1 or more, got {arguments.batch_size}")
+    if arguments.scale and not arguments.scale[0] > 0:
+        parser.error(f"argument --scale: expected a factor above 0, got {arguments.scale[0]:g}")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Find, check, embed, derive; returns the exit code."""
+    arguments = parse_arguments(argv)
+    scene = find_scene(arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa))
+    names = SceneSettings._fields
+    SceneRun(scene, SceneSettings(**{name: getattr(arguments, name) for name in names})).execute()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

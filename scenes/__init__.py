@@ -1,0 +1,1 @@
+"""A Landsat scene to embeddings and maps."""

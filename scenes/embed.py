@@ -1,0 +1,192 @@
+"""The loop: windows of a scene through the model, block row by block row, to cells on disk.
+
+Memory holds two block rows whatever the scene's height. A batch never reaches over the end of a stripe, so a run that
+goes on at any stripe makes the same batches, and with the same number of threads the same bits.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from embed.embedder import Embedder
+from models.config import CLS_INDEX, NUM_PREFIX
+from scenes.metadata import SceneTime
+from scenes.reader import SceneReader
+from scenes.row_store import RowStore
+from scenes.windows import BlendedRows, Frame, patch_shares
+from transformation.transformer import ZScoreNormalize
+from utils.data_utils import encode_metadata
+from utils.errors import DataError
+
+SCENE_POOLS = ("patch_mean", "mean", "cls")
+
+
+class WindowMetadata(NamedTuple):
+    """What the model is told about a window beside its pixels; None is the missing pair."""
+
+    week: int | None
+    hour: int | None
+    place: bool
+
+    @classmethod
+    def of(cls, time: SceneTime, place: bool, published_behaviour: bool) -> "WindowMetadata":
+        return cls(time.week, time.hour(published_behaviour), place)
+
+    def encode(self, frame: Frame, tops: np.ndarray, lefts: np.ndarray) -> Tensor:
+        """(n, 4, 2) of n windows."""
+        count = len(tops)
+        lat, lon = frame.centres(tops, lefts) if self.place else (np.zeros(count), np.zeros(count))
+        encoded = encode_metadata([self.week or 0] * count, [self.hour or 0] * count, lat, lon)
+        known = [self.week is not None, self.hour is not None, self.place, self.place]
+        return torch.from_numpy(encoded * np.array(known, np.float32)[:, None])
+
+
+class Stripe(NamedTuple):
+    """The pixels around some windows, and those windows that show any ground."""
+
+    pixels: np.ndarray  # (7, h, w) uint16
+    top: int  # of the pixels, in the frame
+    left: int
+    tops: np.ndarray  # (n,) in the frame, row by row
+    lefts: np.ndarray  # (n,)
+    clear: np.ndarray  # (n,) visible share
+
+    def images(self, part: slice, side: int) -> Tensor:
+        """(n, 7, side, side) uint16 of some of the windows."""
+        views = np.lib.stride_tricks.sliding_window_view(self.pixels, (side, side), axis=(1, 2))
+        cut = views[:, self.tops[part] - self.top, self.lefts[part] - self.left]
+        return torch.from_numpy(np.ascontiguousarray(cut.swapaxes(0, 1)))
+
+
+def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
+    """Read what the windows of a stripe need."""
+    tops, lefts = frame.windows_of(stripe)
+    top, left = (int(tops[0]), int(lefts[0])) if len(tops) else (stripe * frame.window, int(lefts[0]))
+    height = int(tops[-1]) + frame.window - top if len(tops) else 0
+    width = int(lefts[-1]) + frame.window - left
+    pixels = reader.read(top - frame.above, left - frame.left, height, width)
+    side, step = frame.window // frame.patch, frame.stride // frame.patch
+    if not len(tops):
+        return Stripe(pixels, top, left, tops, tops, tops.astype(np.float32))
+    shares = patch_shares((pixels != 0).any(axis=0), frame.patch)
+    clear = np.lib.stride_tricks.sliding_window_view(shares, (side, side))[::step, ::step].mean((2, 3))
+    rows, columns = np.nonzero(clear > 0)
+    return Stripe(pixels, top, left, tops[rows], lefts[columns], clear[rows, columns])
+
+
+def token_fields(flat: Tensor, pool: str, side: int) -> Tensor:
+    """Tokens of whole windows to a vector for every patch, whose mean over the window is `pool_tokens` of it.
+
+    Args:
+        flat: (n, tokens * width), all tokens before the final norm.
+        pool: "patch_mean": a patch's own token; "mean": it, with the prefix's tokens shared out among the patches;
+            "cls": the window's CLS token for all of its patches.
+        side: patches along a window.
+
+    Returns:
+        (n, side, side, width)
+    """
+    tokens = flat.unflatten(1, (NUM_PREFIX + side**2, -1))
+    patches = tokens[:, NUM_PREFIX:]
+    if pool == "cls":
+        patches = tokens[:, CLS_INDEX : CLS_INDEX + 1].expand_as(patches)
+    elif pool == "mean":
+        prefix = tokens[:, :NUM_PREFIX].sum(dim=1, keepdim=True)
+        patches = (prefix + side**2 * patches) / tokens.shape[1]
+    elif pool != "patch_mean":
+        raise ValueError(f"unknown pool {pool!r}; use {', '.join(SCENE_POOLS)}")
+    return patches.unflatten(1, (side, side))
+
+
+class SceneEmbedder:
+    """From windows to cells.
+
+    Args:
+        reader: of the scene.
+        frame: its windows.
+        embedder: with pool "all", on its device.
+        normalize: stored numbers to z-scores.
+        metadata: what the windows are told.
+        pool: see `token_fields`.
+        batch_size: windows at once.
+        min_clear: share of a cell that must be visible.
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        frame: Frame,
+        embedder: Embedder,
+        normalize: ZScoreNormalize,
+        metadata: WindowMetadata,
+        pool: str,
+        batch_size: int,
+        min_clear: float,
+    ) -> None:
+        self.reader, self.frame, self.embedder, self.normalize = reader, frame, embedder, normalize
+        self.metadata, self.pool, self.batch_size, self.min_clear = metadata, pool, batch_size, min_clear
+        self.device = next(embedder.model.parameters()).device
+        self.windows = 0
+        """Windows computed so far."""
+
+    @property
+    def record_shape(self) -> tuple[int, int, int]:
+        """(cells down, cells across, width) of a block row."""
+        per_block = self.frame.window // self.frame.cell
+        return per_block, self.frame.cells[1], self.embedder.model.config.embed_dim
+
+    def run(self, store: RowStore) -> None:
+        """Compute every block row that is not in the store yet.
+
+        Raises:
+            DataError: where the model gives numbers that cannot be stored.
+        """
+        frame, first = self.frame, store.done
+        if first == frame.blocks_down:
+            return
+        blended = BlendedRows(frame, self.record_shape[-1])
+        shares = self._shares(first - 1)  # the row above is completed for nothing: it is on disk, or outside
+        # A block row is complete after the next stripe, whose windows reach back into it.
+        stripes = tqdm(range(first, frame.blocks_down + 1), desc="embedding", unit="row", leave=False, disable=None)
+        for stripe in stripes:
+            self.add_stripe(blended, stripe)
+            cells = blended.finish(shares, self.min_clear)
+            if stripe > first:
+                store.append(self._half(cells))
+            shares = self._shares(stripe)
+
+    def add_stripe(self, blended: BlendedRows, number: int) -> None:
+        """Run the windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
+        frame, side = self.frame, self.frame.window // self.frame.patch
+        stripe = read_stripe(self.reader, frame, number)
+        first_row = (number - 1) * side
+        for start in range(0, len(stripe.tops), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
+            meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part]).to(self.device)
+            fields = token_fields(self.embedder(images, meta), self.pool, side).cpu().numpy()
+            if not np.isfinite(fields).all():
+                raise DataError(f"{self.reader.scene.path}: the model gives NaN or infinity here; check the checkpoint")
+            self.windows += len(fields)
+            for top, left, clear, field in zip(
+                stripe.tops[part], stripe.lefts[part], stripe.clear[part], fields, strict=True
+            ):
+                blended.add(top // frame.patch - first_row, left // frame.patch, field, clear)
+
+    def _shares(self, block: int) -> np.ndarray:
+        """Clear shares of the patches of a block row."""
+        frame = self.frame
+        width = frame.blocks_across * frame.window
+        pixels = self.reader.read(block * frame.window - frame.above, -frame.left, frame.window, width)
+        return patch_shares((pixels != 0).any(axis=0), frame.patch)
+
+    def _half(self, cells: np.ndarray) -> np.ndarray:
+        """(…) float32 to float16."""
+        with np.errstate(over="ignore"):
+            half = cells.astype(np.float16)
+        if np.isinf(half).any() or not np.array_equal(np.isnan(half), np.isnan(cells)):
+            raise DataError(f"{self.reader.scene.path}: embeddings too large for half precision; check the checkpoint")
+        return half

@@ -1,0 +1,121 @@
+"""What a Landsat product says of itself: its id and its MTL file. Nothing is guessed; what is missing stays None."""
+
+import json
+import re
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.errors import DataError
+
+PRODUCT_ID = re.compile(
+    r"L(?P<sensor>[A-Z])(?P<satellite>\d{2})_(?P<level>L\d[A-Z0-9]{2})_(?P<path_row>\d{6})_(?P<date>\d{8})_\d{8}"
+    r"_(?P<collection>\d{2})_(?P<tier>T1|T2|RT)",
+    re.IGNORECASE,
+)
+"""Collection products, USGS "Landsat Collections" naming convention."""
+
+LEVEL2_CURE = "order the Collection-2 Level-2 product (L2SP) of Landsat 8 or 9, for example from EarthExplorer"
+
+
+class SceneTime(NamedTuple):
+    """When a scene was taken, UTC; None where the product does not say."""
+
+    day: date | None
+    clock: time | None
+
+    @property
+    def week(self) -> int | None:
+        """ISO week, 1 to 53."""
+        return self.day.isocalendar().week if self.day else None
+
+    def hour(self, published_behaviour: bool = False) -> int | None:
+        """Full hour; as published, the first digit of the six-digit time (10:12:31 -> 1)."""
+        if self.clock is None:
+            return None
+        return int(f"{self.clock:%H%M%S}"[0]) if published_behaviour else self.clock.hour
+
+    def __str__(self) -> str:
+        return f"{self.day or 'unknown date'} {f'{self.clock:%H:%M:%S}' if self.clock else 'unknown time'} UTC"
+
+
+def find_product_id(text: str) -> str | None:
+    """The first product id in a text."""
+    match = PRODUCT_ID.search(text)
+    return match[0].upper() if match else None
+
+
+def check_product_id(product: str, where: Path) -> None:
+    """Refuse products whose numbers the model does not know.
+
+    Raises:
+        DataError: another sensor than OLI of Landsat 8 and 9, Level 1, or Collection 1.
+    """
+    match = PRODUCT_ID.fullmatch(product)
+    sensor, satellite, level = match["sensor"].upper(), int(match["satellite"]), match["level"].upper()
+    if sensor not in "CO" or satellite not in (8, 9):
+        raise DataError(
+            f"{where}: {product} is of Landsat {satellite}, whose bands differ (4, 5 and 7 have SR_B1..5 and 7, the "
+            f"model takes SR_B1..7 of Landsat 8 and 9); {LEVEL2_CURE}"
+        )
+    if level.startswith("L1"):
+        raise DataError(
+            f"{where}: {product} is Level-1: its numbers are light at the sensor, not surface reflectance; "
+            f"{LEVEL2_CURE}"
+        )
+    if match["collection"] != "02":
+        raise DataError(
+            f"{where}: {product} is of Collection {int(match['collection'])}, whose numbers are scaled otherwise; "
+            f"{LEVEL2_CURE}, or state how they are scaled (--scale 0.0001,0)"
+        )
+
+
+def read_mtl(path: Path) -> dict[str, str]:
+    """All values of an MTL.json or MTL.txt by name; of names that occur twice, the first.
+
+    Raises:
+        DataError: naming the file, when it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            values: dict[str, str] = {}
+            _flatten(json.loads(text), values)
+        else:
+            lines = (line.partition("=") for line in text.splitlines() if "=" in line)
+            values = {}
+            for name, _, value in lines:
+                values.setdefault(name.strip(), value.strip().strip('"'))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); fetch it again, or move it away to go on without"
+        ) from error
+    return values
+
+
+def _flatten(entry: Any, values: dict[str, str]) -> None:
+    if isinstance(entry, dict):
+        for name, value in entry.items():
+            if isinstance(value, dict):
+                _flatten(value, values)
+            else:
+                values.setdefault(name, str(value))
+
+
+def scene_time(product: str | None, mtl: dict[str, str], where: Path) -> SceneTime:
+    """Date and time from the MTL, the date else from the product id.
+
+    Raises:
+        DataError: when what is written there is no date or time.
+    """
+    day = clock = None
+    try:
+        if product:
+            day = datetime.strptime(PRODUCT_ID.fullmatch(product)["date"], "%Y%m%d").date()
+        if text := mtl.get("DATE_ACQUIRED"):
+            day = date.fromisoformat(text)
+        if text := mtl.get("SCENE_CENTER_TIME"):
+            clock = time.fromisoformat(text.strip('"').split(".")[0].rstrip("Z"))
+    except ValueError as error:
+        raise DataError(f"{where}: date or time cannot be read ({error}); correct it in the MTL file") from error
+    return SceneTime(day, clock)
