@@ -1,9 +1,6 @@
-"""Datasets: layout, crops, metadata, fill, labels, loaders; and everything a file can get wrong."""
+"""Datasets: layout, crops, metadata, fill, labels; and everything a file can get wrong."""
 
 import math
-import multiprocessing
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -13,13 +10,12 @@ from tiny import sample_ids, some_pixels, write_bigearthnet, write_tif
 
 from datasets.bigearthnet import BigEarthNetDatasetLS, read_labels
 from datasets.eurosat import EuroSATDatasetLS
-from datasets.loader import BatchLoader, build_dataset, shuffled
+from datasets.loader import build_dataset
 from transformation.transformer import ZScoreNormalize, center_crop, resize
 from utils.data_config import BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import encode_metadata, parse_patch_id
 from utils.errors import DataError
 
-CPU = torch.device("cpu")
 IDS = ["S2A_MSIL2A_20170613T101031_11_66", "S2B_MSIL2A_20170905T95032_1_2", "S2A_MSIL2A_20171221T112501_76_4"]
 
 
@@ -213,33 +209,12 @@ def test_bad_geotiffs_are_named(tmp_path, kind: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_is_one_error_from_worker_processes_too(tmp_path, workers: int) -> None:
-    write_bigearthnet(tmp_path, dict.fromkeys(IDS, some_pixels()))
-    (tmp_path / "images" / f"{IDS[2]}.tif").write_text("hello")
-    loader = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv"), 2, workers, CPU)
-    with pytest.raises(DataError) as caught:
-        list(loader.batches())
-    assert str(caught.value).startswith(str(tmp_path / "images" / f"{IDS[2]}.tif"))
-
-
 def test_a_place_off_the_globe(tmp_path) -> None:
     write_bigearthnet(tmp_path, {IDS[0]: some_pixels()})
     local = rasterio.CRS.from_wkt('LOCAL_CS["somewhere",UNIT["metre",1]]')
     write_tif(tmp_path / "images" / f"{IDS[0]}.tif", some_pixels(), crs=local)
     with pytest.raises(DataError, match=f"{IDS[0]}.tif"):
         BigEarthNetDatasetLS(tmp_path, "split.csv")[0]
-
-
-def test_readers_leave_signals_to_the_main_process(sample) -> None:
-    """A signal to the whole process group must not kill the readers under the loop."""
-    loader = BatchLoader(BigEarthNetDatasetLS(sample, "bigearthnet-train.csv"), 16, 1, CPU)
-    seen = 0
-    for batch in loader.batches():
-        for reader in multiprocessing.active_children():
-            os.kill(reader.pid, signal.SIGTERM)
-        seen += len(batch.ids)
-    assert seen == 192
 
 
 def test_simulated_folders_say_so(sample, tmp_path) -> None:
@@ -310,42 +285,6 @@ def test_unmatched_eurosat_entries_are_listed(tmp_path) -> None:
     write_eurosat(tmp_path, {"AnnualCrop_1": (7, 22, 22)})
     with pytest.raises(DataError, match="has 7 bands, expected 8"):
         EuroSATDatasetLS(tmp_path, "split.txt")[0]
-
-
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    assert shuffled(50, 1, 2) == shuffled(50, 1, 2)
-    assert sorted(shuffled(50, 1, 2)) == list(range(50))
-    assert len({tuple(shuffled(50, seed, epoch)) for seed in (1, 2) for epoch in (1, 2)}) == 4
-
-
-def test_loader_batches_from_files_workers_and_memory_are_the_same(sample) -> None:
-    order = shuffled(20, 0, 0)
-
-    def batches(workers: int, held: bool, start: int = 0):
-        dataset = BigEarthNetDatasetLS(sample, "bigearthnet-train.csv", labels="error")
-        dataset.ids, dataset.labels = dataset.ids[:20], dataset.labels[:20]
-        assert dataset.hold_in_memory(1 << 30 if held else 1) is held
-        loader = BatchLoader(dataset, 8, workers, CPU)
-        assert len(loader) == 3
-        return list(loader.training_batches(order, start))
-
-    expected = batches(0, held=False)
-    assert [len(batch.ids) for batch in expected] == [8, 8, 4]
-    for other in (batches(1, held=False), batches(0, held=True)):
-        for ours, theirs in zip(expected, other, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(ours[:4], theirs[:4], strict=True))
-            assert ours.ids == theirs.ids
-    assert batches(0, held=True, start=2)[0].ids == expected[2].ids
-
-
-def test_all_fill_patches_are_left_out_and_counted(tmp_path) -> None:
-    patches = {IDS[0]: some_pixels(), IDS[1]: np.zeros((7, 43, 43), np.uint16), IDS[2]: some_pixels(2)}
-    write_bigearthnet(tmp_path, patches)
-    loader = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv"), 2, 0, CPU)
-    assert [batch.ids for batch in loader.batches()] == [[IDS[0]], [IDS[2]]]
-    assert loader.skipped_fill == 1
-    published = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv", published_behaviour=True), 2, 0, CPU)
-    assert sum(len(batch.ids) for batch in published.batches()) == 3
 
 
 def test_fingerprint_follows_the_data_only(tmp_path) -> None:
