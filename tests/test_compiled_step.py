@@ -218,7 +218,7 @@ class FakeCuda:
         yield
 
     @contextmanager
-    def graph(self, graph: object) -> Iterator[None]:
+    def graph(self, graph: object, capture_error_mode: str) -> Iterator[None]:
         self.calls.append("capture")
         if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")

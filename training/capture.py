@@ -59,11 +59,13 @@ class CapturedStep:
     def _capture(self) -> bool:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # "thread_local": a reader's thread goes on pinning memory meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._result = self._compute(self._inputs)
-        except RuntimeError as error:
-            self._failed = True
-            self._say(f"CUDA graph: not possible here ({str(error).splitlines()[0][:120]}); going on without")
+        except (RuntimeError, AssertionError) as error:
+            self._failed, self._result = True, None
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+            self._say(f"CUDA graph: not possible here ({reason}); going on without")
             return False
         self._graph = graph
         return True

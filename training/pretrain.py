@@ -84,7 +84,7 @@ class Pretraining:
         )
         self.options = self._options()
         self.compilation = Compilation.chosen(
-            training.compile, self.device, training.epochs * len(self.loader), COMPILE_MIN_STEPS, processes.say
+            training.compile, self.device, self._steps_left(found), COMPILE_MIN_STEPS, processes.say
         )
         self.optimizer = adamw(self.model, self.device, training.learning_rate, training.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
@@ -123,6 +123,11 @@ class Pretraining:
         dataset = build_configured_dataset(self.config, self.model.config, path, split)
         dataset.hold_in_memory()
         return dataset
+
+    def _steps_left(self, found: tuple[Checkpoint, dict[str, Any]] | None) -> int:
+        run = {} if found is None else found[0].content.get(EXTRA_KEY, {}).get("run", {})
+        done = run.get("epoch", 0) * len(self.loader) + run.get("batch_in_epoch", 0)
+        return self.config.training.epochs * len(self.loader) - done
 
     def _options(self) -> StepOptions:
         training = self.config.training

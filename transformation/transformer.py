@@ -1,6 +1,6 @@
 """Square crops of stored numbers, and z-scores with fill pixels kept apart."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,6 +75,10 @@ class ZScoreNormalize:
         if pixels.device.type != "cpu" or not valid.all():  # on an accelerator, asking would wait for it
             images.masked_fill_(~valid.unsqueeze(1), 0.0)
         return Normalized(images, valid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the copies on devices, which a reader process has no use for."""
+        return {**self.__dict__, "_moved": {}}
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._moved:

@@ -1,0 +1,67 @@
+"""Is the reference what it claims to be? It must cost what the published code was measured to cost."""
+
+from typing import Any, NamedTuple
+
+SLACK = 0.15
+
+
+class Published(NamedTuple):
+    """What the published code was measured to cost, on two cores in float32."""
+
+    seconds: tuple[float, float]
+    """Least and most."""
+    rate: tuple[float, float] = (217e9, 240e9)
+    """Least and most of that machine's matrix products, operations/s."""
+
+    @property
+    def operations(self) -> tuple[float, float]:
+        """The cost in units that travel between machines: how many operations of matrix products take as long."""
+        return self.seconds[0] * self.rate[0], self.seconds[1] * self.rate[1]
+
+
+PUBLISHED = {
+    "train": Published((2.06, 2.06)),  # a step of size S at batch 128
+    "embed": Published((0.73, 0.90)),  # 64 patches, all 105 tokens
+}
+
+
+class Verdict(NamedTuple):
+    """Whether the ratios to the reference mean anything."""
+
+    honest: bool
+    cost: float
+    """Seconds of the reference."""
+    expected: tuple[float, float]
+    """Seconds that the published code would take at this machine's rate, without the slack."""
+    rate: float
+    """Operations/s of float32 matrix products measured beside it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the JSON."""
+        return {**self._asdict(), "slack": SLACK}
+
+    @property
+    def sentence(self) -> str:
+        low, high = self.expected
+        kept = "as the published code" if self.honest else f"outside {SLACK:.0%} of the published code: RATIOS VOID"
+        return (
+            f"the reference takes {self.cost:.2f} s; the published code, scaled to the {self.rate / 1e9:.0f} GFLOP/s "
+            f"of float32 matrix products in this run, {low:.2f} to {high:.2f} s; {kept}"
+        )
+
+
+def judge(work: str, seconds: float, rate: float) -> Verdict:
+    """Compare what the reference costs here with what the published code cost, scaled by the matrix rate.
+
+    The rate stands for the speed of a machine, so it is the best that any library at hand reaches on it. (PyTorch's
+    `nn.Linear` uses MKL, which on the machine of the published figures is that library, and on some others reaches half
+    of what the processor can do.)
+
+    Args:
+        work: "train" or "embed".
+        seconds: of the reference in this run.
+        rate: of float32 matrix products, taken in turns with it, operations/s.
+    """
+    low, high = (operations / rate for operations in PUBLISHED[work].operations)
+    honest = low * (1 - SLACK) <= seconds <= high * (1 + SLACK)
+    return Verdict(honest, seconds, (low, high), rate)

@@ -1,0 +1,101 @@
+"""The training step: eager and compiled at the published batch, and the best throughput."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from benchmarks.check import PRODUCT, judged, product_work, reference_verdict
+from benchmarks.goals import goal
+from benchmarks.operations import training_operations
+from benchmarks.ours import OurTraining, forget_compiled, not_compiled
+from benchmarks.profile import Part, profile_call
+from benchmarks.reference_work import BATCH, ReferenceTraining, by_field
+from benchmarks.report import LimitName, Row, timed_row
+from benchmarks.setting import Setting, sample_batch
+from benchmarks.timing import Timing, Work, alternate
+from utils.devices import mixed_precision
+
+QUICK_BATCH = 4
+OTHER_BATCHES = {"cpu": (32, 512), "cuda": (512, 1024, 2048, 4096, 8192)}
+"""Tried for the best throughput, besides the published batch."""
+
+
+def training_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
+    """A step on the same patches as a call, by name: "reference", "eager", "compiled"."""
+    forget_compiled()
+    batch = sample_batch(QUICK_BATCH if setting.quick else BATCH)
+    works: dict[str, Work] = {}
+    for name in names:
+        if name == "reference":
+            training = ReferenceTraining(setting.config, setting.device, setting.seed)
+            fields = by_field(batch.meta)
+            works[name] = lambda training=training, fields=fields: training.step(batch.images, fields)
+        else:
+            works[name] = OurTraining(setting.config, batch.to(setting.device), name == "compiled", setting.seed)
+    return works
+
+
+def train_rows(setting: Setting) -> list[Row]:
+    """Rows of the published batch, and of the best one."""
+    works = training_works(setting, ["reference", "eager", "compiled"])
+    timings = alternate({**works, PRODUCT: product_work(setting)}, setting.rounds, setting.device)
+    verdict = reference_verdict("train", setting, timings, training_works)
+    size = len(works["eager"].batch.images)
+    rows = [
+        timed_row(
+            f"training step, {name}, batch {size}",
+            timings[name],
+            timings["reference"],
+            unit="ms",
+            uses=_operations(setting, size),
+            goal=goal(f"train {name}", setting.kind, setting.quick),
+        )
+        for name in ("eager", "compiled")
+    ]
+    reason = not_compiled(works["compiled"])
+    if reason:
+        rows[1] = Row(rows[1].work, "ms", goal=rows[1].goal, note=reason)
+    else:  # what else was said: that it could not be captured
+        rows[1] = replace(rows[1], note="; ".join(works["compiled"].said))
+    return judged([*rows, _best_batch(setting, size, timings, bool(reason))], verdict)
+
+
+def _operations(setting: Setting, patches: int) -> tuple[LimitName, float]:
+    """Of the matrix products of a step."""
+    in_bfloat16 = mixed_precision(setting.device, "auto") is not None
+    return "bfloat16" if in_bfloat16 else "float32", patches * training_operations(setting.config)
+
+
+def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], not_compiled: bool) -> Row:
+    """Patches/s at the batch where that is most; on a CPU other batches are timed eager, since compiling takes long."""
+    name = "eager" if not_compiled else min(("eager", "compiled"), key=lambda name: timings[name].median)
+    tried = {f"{size}, {name}": (size, timings[name])}
+    compiled = setting.kind == "cuda" and not not_compiled
+    for other in () if setting.quick else OTHER_BATCHES[setting.kind]:
+        forget_compiled()
+        with suppress(torch.OutOfMemoryError):
+            work = OurTraining(setting.config, sample_batch(other).to(setting.device), compiled, setting.seed)
+            timing = alternate({"step": work}, max(1, setting.rounds // 2), setting.device)["step"]
+            tried[f"{other}, {'compiled' if compiled else 'eager'}"] = other, timing
+    best = max(tried, key=lambda key: tried[key][0] / tried[key][1].median)
+    patches, timing = tried[best]
+    row = timed_row(
+        f"training throughput, best batch ({best})",
+        timing,
+        None,
+        unit="patches/s",
+        items=patches,
+        uses=_operations(setting, patches),
+        goal=goal("train throughput", setting.kind, setting.quick),
+    )
+    rates = {key: count / timing.median for key, (count, timing) in tried.items()}
+    return replace(row, reference=size / timings["reference"].median, details={**row.details, "patches/s": rates})
+
+
+def profile_steps(setting: Setting) -> dict[str, list[Part]]:
+    """A profile of one step of each."""
+    works = training_works(setting, ["eager", "compiled", "reference"])
+    titles = {"eager": "this project, eager", "compiled": "this project, compiled", "reference": "reference"}
+    return {titles[name]: profile_call(work, setting.device) for name, work in works.items() if not not_compiled(work)}
