@@ -164,7 +164,10 @@ class PatchDataset(Dataset[Sample]):
         return Sample(*(None if value is None else value[0] for value in batch))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Several patches with one read: what `torch.utils.data.DataLoader` asks for where it is offered."""
+        """Several patches with one read: what `torch.utils.data.DataLoader` asks for where it is offered.
+
+        Its own collation knows no None: give it a dataset with metadata and labels, or a `collate_fn`.
+        """
         batch = self.batch(indices)
         return [Sample(*(None if value is None else value[row] for value in batch)) for row in range(len(indices))]
 

@@ -111,6 +111,7 @@ def test_a_step_never_waits_for_the_device() -> None:
     assert sums.averages()["skipped_fill"] == 0
 
 
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this PyTorch is built without CUDA")
 def test_a_step_on_fake_cuda_tensors(monkeypatch) -> None:
     """Tensors without content that claim to be on a GPU: nothing in a step needs their numbers, or leaves their device.
 
