@@ -13,6 +13,9 @@ from models.products import linear
 SHORT_SEQUENCE = 48
 """On a CPU, keys up to which two batched products beat the fused kernel, whose blocks would be mostly empty."""
 
+IMAGES_IN_CACHE = 8
+"""On a CPU, images whose attention weights stay in a core's cache between the two products."""
+
 
 class GroupedQueryAttention(nn.Module):
     """Self-attention in which R query heads share one key/value head.
@@ -53,7 +56,30 @@ class GroupedQueryAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T) v for (B, G, Q, d) queries and (B, G, S, d) keys and values."""
-    if q.device.type == "cpu" and k.shape[2] <= SHORT_SEQUENCE:
-        weights = torch.softmax((q * scale) @ k.transpose(-2, -1), dim=-1)
-        return weights.to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if torch.is_autocast_enabled("cpu"):
+        q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
+    if k.shape[2] <= SHORT_SEQUENCE:
+        return _attend_by_products(q, k, v, scale)
+    if torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    return _attend_in_parts(q, k, v, scale)
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    scores = (q * scale) @ k.transpose(-2, -1)
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+@torch.library.custom_op("moemae::attend_in_parts", mutates_args=())
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """The same, some images at a time: without gradient, where nothing of it is kept."""
+    with torch.autocast("cpu", enabled=False):
+        parts = zip(*(x.split(IMAGES_IN_CACHE) for x in (q, k, v)), strict=True)
+        return torch.cat([_attend_by_products(*part, scale) for part in parts])
+
+
+@_attend_in_parts.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    return q.new_empty(q.shape)
