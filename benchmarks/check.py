@@ -51,8 +51,9 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
 
 
 def _verdict(work: str, setting: Setting, timings: dict[str, Timing]) -> Verdict:
-    rate = setting.limits.float32_by.shape.operations / timings[PRODUCT].median
-    return judge(work, timings["reference"].median, rate)
+    limits = setting.limits
+    fastest = limits.float32_by.shape.operations / timings[PRODUCT].median
+    return judge(work, timings["reference"].median, fastest, fastest * limits.linear / limits.float32)
 
 
 def judged(rows: list[Row], verdict: Verdict | None) -> list[Row]:

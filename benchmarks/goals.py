@@ -5,6 +5,7 @@ from benchmarks.report import Goal
 GOALS: dict[tuple[str, str], Goal] = {
     ("train eager", "cpu"): Goal("≥ 2×", ratio=2.0),
     ("train compiled", "cpu"): Goal("≥ 2.5×", ratio=2.5),
+    ("train compiled, bfloat16", "cpu"): Goal("≥ 2.5×", ratio=2.5),
     ("train throughput", "cpu"): Goal("200 patches/s (stretch)", least=200.0),
     ("train compiled", "cuda"): Goal("≤ 2.5 ms and ≥ 20×", ratio=20.0, most=2.5),
     ("train throughput", "cuda"): Goal("≥ 110,000 patches/s (stretch 300,000)", least=110_000.0),

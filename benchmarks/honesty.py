@@ -32,9 +32,9 @@ class Verdict(NamedTuple):
     cost: float
     """Seconds of the reference."""
     expected: tuple[float, float]
-    """Seconds that the published code would take at this machine's rate, without the slack."""
-    rate: float
-    """Operations/s of float32 matrix products measured beside it."""
+    """Seconds that the published code would take at this machine's rates, without the slack."""
+    rates: tuple[float, float]
+    """Operations/s of float32 matrix products measured beside it: by the fastest library, and by `nn.Linear`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the JSON."""
@@ -43,25 +43,31 @@ class Verdict(NamedTuple):
     @property
     def sentence(self) -> str:
         low, high = self.expected
+        fastest, linear = (f"{rate / 1e9:.0f}" for rate in self.rates)
+        rates = fastest if fastest == linear else f"{fastest} (with `nn.Linear` {linear})"
         kept = "as the published code" if self.honest else f"outside {SLACK:.0%} of the published code: RATIOS VOID"
         return (
-            f"the reference takes {self.cost:.2f} s; the published code, scaled to the {self.rate / 1e9:.0f} GFLOP/s "
+            f"the reference takes {self.cost:.2f} s; the published code, scaled to the {rates} GFLOP/s "
             f"of float32 matrix products in this run, {low:.2f} to {high:.2f} s; {kept}"
         )
 
 
-def judge(work: str, seconds: float, rate: float) -> Verdict:
+def judge(work: str, seconds: float, fastest: float, linear: float | None = None) -> Verdict:
     """Compare what the reference costs here with what the published code cost, scaled by the matrix rate.
 
-    The rate stands for the speed of a machine, so it is the best that any library at hand reaches on it. (PyTorch's
-    `nn.Linear` uses MKL, which on the machine of the published figures is that library, and on some others reaches half
-    of what the processor can do.)
+    The rate stands for the speed of a machine. On the one of the published figures the library behind PyTorch's
+    `nn.Linear` is the fastest there is; on others it reaches half of what the processor can do. Then the published
+    code, whose products are `nn.Linear`'s and whose other operations are not, would cost something between what the
+    two rates say, and the reference must too.
 
     Args:
         work: "train" or "embed".
         seconds: of the reference in this run.
-        rate: of float32 matrix products, taken in turns with it, operations/s.
+        fastest: of float32 matrix products by the fastest library, taken in turns with it, operations/s.
+        linear: the same by `nn.Linear`, at most as much; None means the same.
     """
-    low, high = (operations / rate for operations in PUBLISHED[work].operations)
+    linear = fastest if linear is None else linear
+    least, most = PUBLISHED[work].operations
+    low, high = least / fastest, most / linear
     honest = low * (1 - SLACK) <= seconds <= high * (1 + SLACK)
-    return Verdict(honest, seconds, (low, high), rate)
+    return Verdict(honest, seconds, (low, high), (fastest, linear))

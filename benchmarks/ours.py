@@ -25,12 +25,13 @@ class OurTraining:
         batch: the patches, on the device.
         compiled: whether forward and backward are compiled.
         seed: of the weights and of everything random.
+        amp: `training.amp`.
 
     Attributes:
         said: what was said about compiling and capturing; see `not_compiled`.
     """
 
-    def __init__(self, config: ModelConfig, batch: Batch, compiled: bool, seed: int) -> None:
+    def __init__(self, config: ModelConfig, batch: Batch, compiled: bool, seed: int, amp: bool | str = "auto") -> None:
         device = batch.images.device
         self.batch, self.steps, self.said = batch, 0, []
         model = build_model(config, seed=seed).to(device).train()
@@ -40,7 +41,7 @@ class OurTraining:
             weights=LossWeights(),
             grad_clip=GRAD_CLIP,
             metadata_dropout=0.0,
-            autocast=mixed_precision(device, "auto"),
+            autocast=mixed_precision(device, amp),
             batch_size=len(batch.images),
         )
         scaler = torch.amp.GradScaler(device.type, enabled=options.autocast is torch.float16)

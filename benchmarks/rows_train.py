@@ -18,12 +18,14 @@ from benchmarks.timing import Timing, Work, alternate
 from utils.devices import mixed_precision
 
 QUICK_BATCH = 4
+HALF = "compiled, bfloat16"
+"""The compiled step in mixed precision, where that is not the default: on a CPU."""
 OTHER_BATCHES = {"cpu": (32, 512), "cuda": (512, 1024, 2048, 4096, 8192)}
 """Tried for the best throughput, besides the published batch."""
 
 
 def training_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
-    """A step on the same patches as a call, by name: "reference", "eager", "compiled"."""
+    """A step on the same patches as a call, by name: "reference", or one of ours, "eager", "compiled", `HALF`."""
     forget_compiled()
     batch = sample_batch(QUICK_BATCH if setting.quick else BATCH)
     works: dict[str, Work] = {}
@@ -33,13 +35,16 @@ def training_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
             fields = by_field(batch.meta)
             works[name] = lambda training=training, fields=fields: training.step(batch.images, fields)
         else:
-            works[name] = OurTraining(setting.config, batch.to(setting.device), name == "compiled", setting.seed)
+            amp = "bf16" if name == HALF else "auto"
+            ours = batch.to(setting.device)
+            works[name] = OurTraining(setting.config, ours, name.startswith("compiled"), setting.seed, amp)
     return works
 
 
 def train_rows(setting: Setting) -> list[Row]:
     """Rows of the published batch, and of the best one."""
-    works = training_works(setting, ["reference", "eager", "compiled"])
+    names = ["eager", "compiled"] + ([HALF] if setting.kind == "cpu" else [])
+    works = training_works(setting, ["reference", *names])
     timings = alternate({**works, PRODUCT: product_work(setting)}, setting.rounds, setting.device)
     verdict = reference_verdict("train", setting, timings, training_works)
     size = len(works["eager"].batch.images)
@@ -49,30 +54,32 @@ def train_rows(setting: Setting) -> list[Row]:
             timings[name],
             timings["reference"],
             unit="ms",
-            uses=_operations(setting, size),
+            uses=_operations(setting, size, "bf16" if name == HALF else "auto"),
             goal=goal(f"train {name}", setting.kind, setting.quick),
         )
-        for name in ("eager", "compiled")
+        for name in names
     ]
-    reason = not_compiled(works["compiled"])
-    if reason:
-        rows[1] = Row(rows[1].work, "ms", goal=rows[1].goal, note=reason)
-    else:  # what else was said: that it could not be captured
-        rows[1] = replace(rows[1], note="; ".join(works["compiled"].said))
-    return judged([*rows, _best_batch(setting, size, timings, bool(reason))], verdict)
+    for place, name in enumerate(names[1:], 1):
+        reason = not_compiled(works[name])
+        if reason:
+            rows[place] = Row(rows[place].work, "ms", goal=rows[place].goal, note=reason)
+        else:  # what else was said: that it could not be captured
+            rows[place] = replace(rows[place], note="; ".join(works[name].said))
+    compiled = not any(not_compiled(works[name]) for name in names[1:])
+    return judged([*rows, _best_batch(setting, size, timings, names if compiled else names[:1])], verdict)
 
 
-def _operations(setting: Setting, patches: int) -> tuple[LimitName, float]:
+def _operations(setting: Setting, patches: int, amp: str = "auto") -> tuple[LimitName, float]:
     """Of the matrix products of a step."""
-    in_bfloat16 = mixed_precision(setting.device, "auto") is not None
+    in_bfloat16 = mixed_precision(setting.device, amp) is not None
     return "bfloat16" if in_bfloat16 else "float32", patches * training_operations(setting.config)
 
 
-def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], not_compiled: bool) -> Row:
+def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], names: Sequence[str]) -> Row:
     """Patches/s at the batch where that is most; on a CPU other batches are timed eager, since compiling takes long."""
-    name = "eager" if not_compiled else min(("eager", "compiled"), key=lambda name: timings[name].median)
+    name = min(names, key=lambda name: timings[name].median)
     tried = {f"{size}, {name}": (size, timings[name])}
-    compiled = setting.kind == "cuda" and not not_compiled
+    compiled = setting.kind == "cuda" and len(names) > 1
     for other in () if setting.quick else OTHER_BATCHES[setting.kind]:
         forget_compiled()
         with suppress(torch.OutOfMemoryError):
@@ -87,7 +94,7 @@ def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], not_com
         None,
         unit="patches/s",
         items=patches,
-        uses=_operations(setting, patches),
+        uses=_operations(setting, patches, "bf16" if HALF in best else "auto"),
         goal=goal("train throughput", setting.kind, setting.quick),
     )
     rates = {key: count / timing.median for key, (count, timing) in tried.items()}

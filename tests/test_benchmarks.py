@@ -192,6 +192,17 @@ def test_honesty_scales_with_the_rate() -> None:
     assert set(honesty.PUBLISHED) == {"train", "embed"}
 
 
+def test_honesty_lies_between_the_rates_of_two_libraries() -> None:
+    """What `nn.Linear` computes may be scaled by its rate, everything else by the processor's."""
+    low, high = (operations / 1e9 for operations in honesty.PUBLISHED["train"].operations)
+    assert (
+        judge("train", 0.86 * low / 400, 400e9, 200e9).honest and judge("train", 1.14 * high / 200, 400e9, 200e9).honest
+    )
+    assert not judge("train", 0.84 * low / 400, 400e9, 200e9).honest
+    assert not judge("train", 1.16 * high / 200, 400e9, 200e9).honest
+    assert "(with `nn.Linear` 200)" in judge("train", 1.5, 400e9, 200e9).sentence
+
+
 # --------------------------------------------------------------------------- operations, timing, machine
 
 
@@ -335,7 +346,7 @@ def test_a_void_reference_takes_the_ratios_with_it(quick) -> None:
     timings = {"reference": Timing((3.0,)), PRODUCT: Timing((1.0,))}
     assert reference_verdict("train", quick, timings, training_works) is None
     verdict = reference_verdict("train", quick._replace(quick=False), timings, training_works)
-    assert verdict.rate == quick.limits.float32_by.shape.operations and verdict.cost == 3.0
+    assert verdict.rates[0] == quick.limits.float32_by.shape.operations and verdict.cost == 3.0
 
 
 def test_what_cannot_be_compiled_is_not_reported(quick, monkeypatch) -> None:
