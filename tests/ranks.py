@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,18 +120,23 @@ def training_with_a_signal(number: str, rank: int, step: int, *arguments: object
     script("pretrain_mae.py", *arguments)
 
 
-def one_step(target: Path, batch_size: int, balance: float) -> None:
+def one_step(target: Path, batch_size: int, balance: float, compiled: bool = False) -> None:
     """One step on this process's rows of a batch with fewer patches than a full one; the main process saves it."""
     from utils.processes import joined_processes
 
     with joined_processes() as processes:
-        found = gradients_of_a_step(batch_size, balance, processes)
+        found = gradients_of_a_step(batch_size, balance, processes, compiled)
         if processes.main:
             torch.save(found, target)
 
 
-def gradients_of_a_step(batch_size: int, balance: float, processes: object) -> dict[str, torch.Tensor]:
-    """Gradients, before clipping, of one step on `batch_size` - 1 patches, two of them with fill; and its losses."""
+def gradients_of_a_step(
+    batch_size: int, balance: float, processes: object, compiled: bool = False
+) -> dict[str, torch.Tensor]:
+    """Gradients, before clipping, of one step on `batch_size` - 1 patches, two of them with fill; and its losses.
+
+    Compiled means traced into one graph, forward and backward, which is then run as it is: no code is generated.
+    """
     from tiny import TINY_MODEL
 
     from datasets.loader import Part
@@ -138,6 +144,7 @@ def gradients_of_a_step(batch_size: int, balance: float, processes: object) -> d
     from models import build_model
     from models.losses import LossWeights
     from training.step import StepOptions, TrainStep
+    from utils.compilation import Compilation
     from utils.randomness import generator
 
     numbers = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
@@ -150,7 +157,14 @@ def gradients_of_a_step(batch_size: int, balance: float, processes: object) -> d
     rows = Part(processes.rank, processes.count).of(batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     options = StepOptions(5, LossWeights(0.4, balance), 1e9, 0.2, None, batch_size)
-    step = TrainStep(model, optimizer, options, torch.amp.GradScaler("cpu", enabled=False), processes)
+    said: list[str] = []
+    compilation = Compilation(compiled, said.append)
+    torch.compile, real = partial(torch.compile, backend="aot_eager", fullgraph=True), torch.compile
+    try:
+        step = TrainStep(model, optimizer, options, torch.amp.GradScaler("cpu", enabled=False), processes, compilation)
+    finally:
+        torch.compile = real
     result = step(Batch(images[rows], meta[rows], valid[rows], None, []), 7, 0.0)
+    assert not said, said
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
     return {**found, "losses": torch.stack(result.losses), "chosen": result.chosen, "norm": result.grad_norm}

@@ -107,10 +107,10 @@ def together(tmp_path_factory, data) -> tuple[Path, list[Ended]]:
 # --------------------------------------------------------------------------- the same results
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_the_gradient_is_that_of_the_whole_batch(tmp_path, count: int) -> None:
+@pytest.mark.parametrize(("count", "compiled"), [(2, False), (3, False), (2, True)])
+def test_the_gradient_is_that_of_the_whole_batch(tmp_path, count: int, compiled: bool) -> None:
     """With a large weight on the balance loss, which is no sum over patches: CV is taken of the whole batch's sums."""
-    ended = run_ranks(tmp_path, one_step, tmp_path / "found", 6, BALANCE, count=count)
+    ended = run_ranks(tmp_path, one_step, tmp_path / "found", 6, BALANCE, compiled, count=count)
     assert [process.code for process in ended] == [0] * count, ended
     shared, whole = torch.load(tmp_path / "found"), gradients_of_a_step(6, BALANCE, ALONE)
     assert whole["norm"] > 2 * gradients_of_a_step(6, 0.0, ALONE)["norm"]
