@@ -72,8 +72,11 @@ class ZScoreNormalize:
         for band in bits.unbind(1)[1:]:  # 0 where every band is; a reduction over a middle axis is ten times slower
             filled = filled | band
         valid = filled != 0
-        if pixels.device.type != "cpu" or not valid.all():  # on an accelerator, asking would wait for it
+        if pixels.device.type != "cpu":  # asking which patches have any would wait for the device
             images.masked_fill_(~valid.unsqueeze(1), 0.0)
+        else:
+            for row in (~valid.flatten(1).all(dim=1)).nonzero().flatten().tolist():
+                images[row].masked_fill_(~valid[row], 0.0)
         return Normalized(images, valid)
 
     def __getstate__(self) -> dict[str, Any]:
