@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -142,10 +142,12 @@ def copy_sample(root: Path, files: int) -> tuple[Path, list[str]]:
     return root, ids
 
 
-def make_pack(root: Path, out: Path) -> Path:
-    """Pack the whole of a folder."""
+def make_pack(root: Path, out: Path, splits: Sequence[str] = (SPLIT,)) -> Path:
+    """Pack the patches of some split files of a folder."""
     recipe = make_recipe(BigEarthNetInfo.NAME, None, IMAGE_SIZE, published_behaviour=False)
-    write_pack(PackSource(root, [str(root / SPLIT)], recipe), out, skip_bad=False, num_workers=PACK_WORKERS)
+    write_pack(
+        PackSource(root, [str(root / split) for split in splits], recipe), out, skip_bad=False, num_workers=PACK_WORKERS
+    )
     return out
 
 

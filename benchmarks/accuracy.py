@@ -1,0 +1,97 @@
+"""The same learning with every fast path on as with all of them off: `python -m benchmarks.accuracy [--seeds 5]`.
+
+Pretrains on the sample once per seed and way, with `configs/sample_pretrain.yaml`, and compares the validation losses
+at the end. The two ways differ by rounding only, which grows from step to step; the seeds say how much is little.
+"""
+
+import argparse
+import csv
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from statistics import mean, stdev
+from unittest.mock import patch
+
+import models.alignment
+import models.attention
+import models.products
+from benchmarks.rows_load import make_pack
+from benchmarks.setting import SAMPLE
+from pretrain_mae import main as pretrain
+from utils.errors import UserError, run_script
+from utils.files import write_json
+
+CONFIG = "configs/sample_pretrain.yaml"
+METRICS = "training_metrics_XXS.csv"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, print every final loss and their spread, and write them; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Validation losses with all fast paths on and off.")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", default="benchmarks/results/accuracy.json", metavar="FILE")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    losses: dict[str, list[float]] = {"off": [], "on": [], "on, bfloat16": []}
+    with tempfile.TemporaryDirectory() as folder:
+        pack = make_pack(SAMPLE, Path(folder) / "pack", splits=("bigearthnet-train.csv", "bigearthnet-val.csv"))
+        for seed in range(options.seeds):
+            for way, found in losses.items():
+                target = Path(folder) / f"{way}, seed {seed}"
+                found.append(final_loss(target, seed, way, pack, options.overrides))
+                print(f"seed {seed}, fast paths {way}: validation loss {found[-1]:.4f}", flush=True)
+    for way, found in losses.items():
+        spread = stdev(found) if len(found) > 1 else 0.0
+        print(f"fast paths {way}: mean {mean(found):.4f}, standard deviation over seeds {spread:.4f}")
+    print(f"written: {write_json(options.out, {'config': CONFIG, 'overrides': options.overrides, 'losses': losses})}")
+    return 0
+
+
+def final_loss(folder: Path, seed: int, way: str, pack: Path, overrides: list[str]) -> float:
+    """The validation loss after one run.
+
+    Args:
+        folder: of its files.
+        seed: of all randomness.
+        way: "off", "on", or "on, bfloat16".
+        pack: the packed sample.
+        overrides: of the config.
+    """
+    on = way != "off"
+    asked = {
+        "training.weight_path": folder,
+        "training.seed": seed,
+        "training.dataset_path": pack if on else SAMPLE,
+        "training.compile": "on" if on else "off",
+        "training.amp": "bf16" if way.endswith("bfloat16") else "false",
+        "data.resident": "true" if on else "false",
+    }
+    words = [text for key, value in asked.items() for text in ("--set", f"{key}={value}")]
+    words += [text for override in overrides for text in ("--set", override)]
+    folder.mkdir()
+    with (folder / "log").open("w") as log, redirect_stdout(log), aligned() if on else plain():
+        code = pretrain(["--config_yaml", CONFIG, *words])
+    if code:
+        raise UserError(f"{folder.name}: pretraining ended with code {code}")
+    with (folder / METRICS).open(newline="") as file:
+        return float(list(csv.DictReader(file))[-1]["val_loss"])
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Within it, products are PyTorch's own, attention is its fused kernel, and nothing is padded."""
+    with patch.object(models.products, "ONEDNN", False), patch.object(models.attention, "SHORT_SEQUENCE", 0):
+        yield
+
+
+@contextmanager
+def aligned() -> Iterator[None]:
+    """Within it, widths are padded as for a GPU."""
+    with patch.dict(models.alignment.ALIGNMENT, {"cpu": models.alignment.ALIGNMENT["cuda"]}):
+        yield
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))
