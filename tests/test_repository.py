@@ -10,7 +10,7 @@ from models import ModelConfig
 from models.config import SIZES
 from models.draw import main, plot_architecture
 
-README = (ROOT / "README.md").read_text()
+README, GUIDE = ((ROOT / name).read_text() for name in ("README.md", "docs/guide.md"))
 
 
 def tree() -> set[str]:
@@ -46,8 +46,8 @@ def test_every_module_is_in_the_tree() -> None:
             assert any(pattern.fullmatch(path) for pattern in described), f"{path} is not in the README's tree"
 
 
-def test_every_config_named_in_the_readme_exists() -> None:
-    for path in re.findall(r"configs/\w+\.yaml", README):
+def test_every_config_named_in_the_texts_exists() -> None:
+    for path in re.findall(r"configs/\w+\.yaml", README + GUIDE):
         assert (ROOT / path).exists(), path
 
 

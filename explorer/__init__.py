@@ -1,0 +1,1 @@
+"""A dataset's embeddings as one interactive page."""

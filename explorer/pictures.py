@@ -1,0 +1,106 @@
+"""Small true-colour pictures of patches, many to a sheet, and where the patches are."""
+
+import base64
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.loader import build_dataset
+from datasets.patches import PatchDataset
+from explorer.points import Points
+from utils.analysis_utils import TRUE_COLOUR
+from utils.data_config import IMAGE_SIZE, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.errors import DataError
+from utils.files import write_text
+
+TILES_A_ROW = 25
+"""Of a sheet, and as many rows: 1,000 x 1,000 pixels, which a phone decodes in 4 MB."""
+QUALITY = 80
+"""Of WebP: some 300 bytes a patch."""
+BRIGHTEST = 0.25
+"""Reflectance that becomes white; the same for all patches, so that their colours can be compared."""
+GAMMA = 1.8
+FILL = 0.6
+"""Grey of pixels without data."""
+
+
+class Pictures(NamedTuple):
+    """What the dataset's files add to a page."""
+
+    sheets: list[str]
+    """WebP in base64; patch number i is tile i % 625 of sheet i // 625, row by row."""
+    lat_lon: np.ndarray | None
+    """(N, 2) float32 degrees; None where the dataset has no places."""
+
+
+def make_pictures(points: Points, dataset_path: str) -> Pictures:
+    """Read the patches and draw them.
+
+    Args:
+        points: whose ids are looked up.
+        dataset_path: the dataset's folder, or a pack.
+
+    Raises:
+        DataError: when the folder does not hold these patches.
+    """
+    names = list(dict.fromkeys(points.ids))
+    with tempfile.TemporaryDirectory() as scratch:
+        split = write_text(Path(scratch) / "patches.txt", "".join(f"{name}\n" for name in names))
+        dataset = _open(points, dataset_path, split)
+        row_of = {name: row for row, name in enumerate(dataset.ids)}
+        sheets, places = [], []
+        for pixels, meta in _read_sheets(dataset, [row_of[name] for name in points.ids]):
+            sheets.append(_sheet(pixels))
+            if meta is not None:
+                sines, cosines = meta[:, 2:, 0], meta[:, 2:, 1]
+                places.append(np.degrees(np.arctan2(sines, cosines)))
+    return Pictures(sheets, np.concatenate(places).astype(np.float32) if places else None)
+
+
+def _open(points: Points, dataset_path: str, split: Path) -> PatchDataset:
+    """The patches as they were embedded."""
+    config = points.provenance.get("config", {})
+    options = {
+        "crop": config.get("data", {}).get("crop"),
+        "image_size": config.get("model", {}).get("img_size") or IMAGE_SIZE,
+        "published_behaviour": bool(points.provenance.get("published_behaviour")),
+    }
+    try:
+        return build_dataset(points.dataset, dataset_path, str(split), **options)
+    except DataError as error:
+        said = str(error).replace(str(split), "the embeddings")
+        raise DataError(f"--dataset_path {dataset_path}: is not what was embedded ({said})") from error
+
+
+def _read_sheets(dataset: PatchDataset, rows: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Pixels and metadata of the patches, a sheet at a time."""
+    step = TILES_A_ROW**2
+    for start in tqdm(range(0, len(rows), step), desc="drawing patches", leave=False, disable=None):
+        yield dataset.read(rows[start : start + step])
+
+
+def _sheet(pixels: np.ndarray) -> str:
+    """(n, C, S, S) stored numbers as one WebP."""
+    count, _, side, _ = pixels.shape
+    rows = -(-count // TILES_A_ROW)
+    tiles = np.zeros((rows * TILES_A_ROW, side, side, 3), np.uint8)
+    tiles[:count] = picture(pixels)
+    grid = tiles.reshape(rows, TILES_A_ROW, side, side, 3)
+    image = grid.transpose(0, 2, 1, 3, 4).reshape(rows * side, TILES_A_ROW * side, 3)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "WEBP", quality=QUALITY)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def picture(pixels: np.ndarray) -> np.ndarray:
+    """(n, C, H, W) stored numbers as (n, H, W, 3) uint8 in true colour, all in one stretch; fill is grey."""
+    shown = pixels[:, list(TRUE_COLOUR)].transpose(0, 2, 3, 1).astype(np.float32)
+    bright = ((shown * REFLECTANCE_SCALE + REFLECTANCE_OFFSET) / BRIGHTEST).clip(0, 1) ** (1 / GAMMA)
+    fill = ~pixels.any(axis=1)
+    return np.rint(255 * np.where(fill[..., None], FILL, bright)).astype(np.uint8)
