@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.attention import GroupedQueryAttention
 from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
 from models.draws import Draws, LayerBuffers, LayerDraws
+from models.interface import Interface
 from models.masking import Masking, patchify
 from models.moe import NO_DRAWS, MoELayer, Routing
 from models.products import linear
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
         return Encoded(self.norm(x), x, tuple(routing))
 
 
-class MOEMAE(nn.Module):
+class MOEMAE(Interface, nn.Module):
     """Metadata-aware mixture-of-experts masked autoencoder.
 
     `encode` is the one way to tokens, with or without a mask; `forward` is the masked autoencoder.

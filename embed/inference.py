@@ -1,0 +1,101 @@
+"""Stored numbers, time and place to embeddings in one call: what stands behind `MOEMAE.embed`.
+
+The steps are those of `embed.compute_embed` (crop, z-scores, fill, metadata, tokens before the final norm), and so are
+the numbers.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from embed.embedder import POOLS, Embedder
+from embed.patch_input import read_input
+from embed.stored_numbers import StoredPatches
+from embed.when_where import encode_when_where, when_where_columns
+from models.config import ModelConfig
+from models.moe_mae import MOEMAE
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import DATASETS
+from utils.errors import ConfigError
+
+
+def embed(
+    model: MOEMAE,
+    pixels: Any,
+    *,
+    when: Any,
+    lat: Any,
+    lon: Any,
+    bands: Sequence[str] | None,
+    pool: str,
+    crop: str,
+    statistics: str,
+    scale: tuple[float, float] | None,
+    batch_size: int,
+) -> Any:
+    """See `MOEMAE.embed`, whose work this is."""
+    given = read_input(pixels)
+    patches = StoredPatches.of(given, model.config, bands, crop, scale)
+    columns = when_where_columns(len(patches), when, lat, lon)
+    return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
+
+
+def embed_patches(
+    model: MOEMAE, patches: StoredPatches, columns: np.ndarray, pool: str, statistics: str, batch_size: int
+) -> np.ndarray:
+    """Patches and what is known of them to vectors, on the model's device.
+
+    Args:
+        model: left in the mode, training or evaluation, in which it is.
+        patches: N of them.
+        columns: (N, 4) week, hour, latitude, longitude; NaN where not known.
+        pool: see `pool_tokens`.
+        statistics: the dataset whose mean and spread to normalise with.
+        batch_size: patches at once.
+
+    Returns:
+        (N, D) float32; NaN for a patch of nothing but fill (unless the model takes fill for data), with a warning.
+
+    Raises:
+        ConfigError: for an unknown pool or statistics, or a batch size below 1.
+    """
+    _require_choice("pool", pool, POOLS)
+    _require_choice("statistics", statistics, DATASETS)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size} is below 1")
+    published = model.config.published_behaviour
+    normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
+    device = next(model.parameters()).device
+    vectors = np.empty((len(patches), vector_width(model.config, pool)), np.float32)
+    was_training, empty = model.training, 0
+    embedder = Embedder(model, pool)
+    try:
+        starts = range(0, len(patches), batch_size)
+        for start in tqdm(starts, desc="embedding", unit="batch", leave=False, disable=None):
+            part = slice(start, min(start + batch_size, len(patches)))
+            bits = torch.from_numpy(patches.read(part).view(np.int16)).to(device)
+            images, valid = normalize(bits)
+            meta = torch.from_numpy(encode_when_where(columns[part], published)).to(device)
+            vectors[part] = embedder(images, meta).cpu().numpy()
+            hidden = ~valid.flatten(1).any(dim=1).cpu().numpy()
+            vectors[part][hidden] = np.nan
+            empty += int(hidden.sum())
+    finally:
+        model.train(was_training)
+    if empty:
+        warnings.warn(f"{empty} of {len(patches)} patches hold only fill: their embeddings are NaN", stacklevel=3)
+    return vectors
+
+
+def vector_width(config: ModelConfig, pool: str) -> int:
+    """Numbers in an embedding."""
+    return config.embed_dim * (config.num_tokens if pool == "all" else 1)
+
+
+def _require_choice(name: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: unknown {value!r}; use {', '.join(choices)}")

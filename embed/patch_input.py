@@ -1,0 +1,130 @@
+"""Patches as people hold them (numpy, torch, xarray, a torchgeo sample) to arrays, and results back to that kind."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import DataError
+
+SAMPLE_KEY = "image"
+"""Where torchgeo's samples hold their pixels."""
+RESULT_KEY = "embedding"
+"""Where such a sample gets its embedding, and the name of that dimension in xarray."""
+BAND_DIMENSIONS = ("band", "bands", "channel", "variable", "wavelength")
+"""Names of the band dimension in xarray, in the order in which they are looked for."""
+PLACE_DIMENSIONS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("northing", "easting"))
+
+Restore = Callable[[np.ndarray], Any]
+
+
+class PatchInput(NamedTuple):
+    """Patches of whatever kind as arrays."""
+
+    patches: np.ndarray | list[np.ndarray]
+    """(N, C, H, W), or N arrays (C, H, W) of their own sizes."""
+    bands: tuple[str, ...] | None
+    """Names of the C bands, where the input says them."""
+    nodata: float | None
+    """The number that stands for fill, where the input says it."""
+    restore: Restore
+    """(N, D) numbers in the kind of the input; (D,) for a single patch."""
+
+
+def read_input(pixels: Any) -> PatchInput:
+    """Read patches.
+
+    Args:
+        pixels: (N, C, H, W) or, for one patch, (C, H, W), in numpy or torch; N arrays (C, H, W) of their own sizes; an
+            xarray DataArray with a band dimension, or Dataset with a variable a band, and at most one dimension more;
+            or a mapping such as torchgeo's samples with any of these under "image".
+
+    Raises:
+        DataError: for anything else.
+    """
+    if isinstance(pixels, Mapping) and SAMPLE_KEY in pixels:
+        inner = read_input(pixels[SAMPLE_KEY])
+        return inner._replace(restore=lambda rows: {**pixels, RESULT_KEY: inner.restore(rows)})
+    if type(pixels).__module__.split(".")[0] == "xarray":
+        return _from_xarray(pixels)
+    if isinstance(pixels, Sequence) and not isinstance(pixels, str) and len(pixels):
+        return _from_list(pixels)
+    array = _as_array(pixels)
+    if array.ndim not in (3, 4):
+        raise DataError(f"pixels: have shape {array.shape}; give (patches, bands, height, width), or one patch without")
+    single = array.ndim == 3
+    restore = _restore_like(pixels)
+    return PatchInput(
+        array[None] if single else array, None, None, lambda rows: restore(rows[0]) if single else restore(rows)
+    )
+
+
+def _from_list(items: Sequence[Any]) -> PatchInput:
+    arrays = [_as_array(item) for item in items]
+    if wrong := [array.shape for array in arrays if array.ndim != 3]:
+        raise DataError(f"pixels: a list holds patches of shape (bands, height, width), not {wrong[0]}")
+    if counts := {len(array) for array in arrays} - {len(arrays[0])}:
+        raise DataError(f"pixels: patches of {len(arrays[0])} and of {min(counts)} bands in one list; give one kind")
+    return PatchInput(arrays, None, None, _restore_like(items[0]))
+
+
+def _as_array(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError("pixels: cannot be made an array; give patches of one size, or a list of arrays") from None
+    if array.dtype.kind not in "uif":
+        raise DataError(f"pixels: hold {array.dtype} values; give stored Collection-2 Level-2 numbers (uint16)")
+    return array
+
+
+def _restore_like(values: Any) -> Restore:
+    if isinstance(values, Tensor):
+        return lambda rows: torch.from_numpy(rows).to(values.device)
+    return lambda rows: rows
+
+
+def _from_xarray(array: Any) -> PatchInput:
+    import xarray
+
+    if isinstance(array, xarray.Dataset):
+        array = array.to_array(BAND_DIMENSIONS[0])
+    band = next((name for name in BAND_DIMENSIONS if name in array.dims), None)
+    if band is None:
+        raise DataError(f"pixels: dimensions {array.dims} hold no band dimension; name it {BAND_DIMENSIONS[0]!r}")
+    others = [name for name in array.dims if name != band]
+    place = next((pair for pair in PLACE_DIMENSIONS if set(pair) <= set(others)), tuple(others[-2:]))
+    lead = [name for name in others if name not in place]
+    if len(place) != 2 or len(lead) > 1:
+        raise DataError(
+            f"pixels: dimensions {array.dims}; needed are {band}, two of place and at most one more: stack the others"
+        )
+    names = array[band].values if band in array.coords else np.empty(0)
+    ordered = array.transpose(*lead, band, *place).values
+    kept = {name: coord for name, coord in array.coords.items() if set(coord.dims) <= set(lead) and name != band}
+
+    def restore(rows: np.ndarray) -> Any:
+        values = rows if lead else rows[0]
+        return xarray.DataArray(values, dims=(*lead, RESULT_KEY), coords=kept, name=RESULT_KEY)
+
+    return PatchInput(
+        _as_array(ordered if lead else ordered[None]),
+        tuple(map(str, names)) if names.dtype.kind in "UOT" and len(names) else None,
+        _nodata(array.attrs),
+        restore,
+    )
+
+
+def _nodata(attributes: Mapping[Any, Any]) -> float | None:
+    """The fill value that an array's attributes state."""
+    stated = attributes.get("_FillValue", attributes.get("nodata"))
+    try:
+        value = float(stated)
+    except (TypeError, ValueError):
+        return None
+    return value if np.isfinite(value) else None

@@ -1,0 +1,60 @@
+"""A checkpoint to a folder that others can use, on the Hugging Face hub or elsewhere.
+
+    python export.py --checkpoint weights/….pth --out outputs/release
+
+Writes `model.safetensors` and `config.json` (what `MOEMAE.from_pretrained` takes), a program from stored numbers to
+embeddings for PyTorch alone (`embed_cls.pt2`) and for ONNX (`embed_cls.onnx`), each checked against the model on the
+spot, and a `README.md` that says what is on record about the weights. Nothing in the folder is a pickle.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from embed.embedder import POOLS
+from models.interface import DEFAULT_POOL, DEFAULT_STATISTICS
+from release.export import ExportSettings, export
+from release.formats import FORMATS
+from utils.data_config import DATASETS
+from utils.errors import ConfigError, run_script
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def _programs(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; use {', '.join(FORMATS)} or none")
+    return names
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the command line and export; returns the exit code.
+
+    Raises:
+        ConfigError: for an unknown flag or an impossible value.
+    """
+    parser = _Parser(description="Export a checkpoint: weights without pickle, programs, model card.")
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    add("--pool", choices=POOLS, default=DEFAULT_POOL, help="what the programs return (default: %(default)s)")
+    add("--statistics", choices=DATASETS, default=DEFAULT_STATISTICS, help="whose mean and spread the programs "
+        "normalise with (default: %(default)s)")  # fmt: skip
+    add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "
+        "none: weights only")  # fmt: skip
+    add("--scores", type=Path, nargs="+", default=[], metavar="JSON", help="scores of these weights for the card, from "
+        "eval_mae.py and train_logistic_regression.py")  # fmt: skip
+    add("--license", metavar="NAME", help="for the card; left out, it says that none is recorded")
+    arguments = parser.parse_args(argv)
+    values = {**vars(arguments), "scores": tuple(arguments.scores)}
+    export(ExportSettings(**values))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""What people call on a trained model: from a name to a model, from stored numbers to embeddings.
+
+The work is done in `models.pretrained`, which builds models, and in `embed.inference`, which uses them. Both stand
+above the model, so they are imported when they are called: `import models` stays light, and no import goes in a circle.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from utils.data_config import BigEarthNetInfo
+
+if TYPE_CHECKING:
+    from models.moe_mae import MOEMAE
+
+DEFAULT_POOL = "cls"
+DEFAULT_CROP = "center"
+DEFAULT_STATISTICS = BigEarthNetInfo.NAME
+DEFAULT_BATCH = 64
+"""Patches at once: more are no faster on a CPU."""
+
+
+class Interface:
+    """The part of `MOEMAE` that needs nothing of this project to be known."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        file: str | None = None,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "MOEMAE":
+        """A trained model, in evaluation mode.
+
+        Args:
+            source: a checkpoint (`.pth`, ours or published); a folder that `export.py` wrote, or one with checkpoints;
+                or `owner/name` of a model on the Hugging Face hub (needs the package huggingface_hub), where no such
+                path exists.
+            file: which file of the folder or of the hub's model, where it is not clear.
+            revision: branch, tag or commit on the hub.
+            device: where the model goes.
+
+        Raises:
+            CheckpointError: one line with the path or name, when it is missing, damaged, unsafe or out of reach.
+            ConfigError: when a package is missing.
+        """
+        from models.pretrained import load_pretrained
+
+        return load_pretrained(source, file=file, revision=revision, device=device)
+
+    def embed(
+        self,
+        pixels: Any,
+        *,
+        when: Any = None,
+        lat: Any = None,
+        lon: Any = None,
+        bands: Sequence[str] | None = None,
+        pool: str = DEFAULT_POOL,
+        crop: str = DEFAULT_CROP,
+        statistics: str = DEFAULT_STATISTICS,
+        scale: tuple[float, float] | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Any:
+        """Embeddings of Landsat 8 or 9 patches, from the numbers as they stand in Collection-2 Level-2 files.
+
+        The same numbers as `python -m embed.compute_embed` writes: cropped, normalised, told time and place, without
+        routing noise and without gradient.
+
+        Args:
+            pixels: (N, 7, H, W) or one patch (7, H, W), in numpy, torch or xarray (with a dimension `band`; or a
+                Dataset with a variable a band); or a list of N patches of their own sizes; or a dict with one of
+                these under `image`, such as torchgeo's samples. Fill is 0 in all bands, or NaN.
+            when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
+                no hour. None: the model is told that it is missing.
+            lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
+            bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
+                others among them are left out.
+            pool: "cls", "mean" (of all tokens), "patch_mean", or "all" (every token).
+            crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
+            statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
+            scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance.
+            batch_size: patches at once.
+
+        Returns:
+            (N, D), or (D,) for one patch, float32: numpy for numpy, torch (on the input's device) for torch, xarray for
+            xarray; for a dict the same dict with `embedding` added. NaN for patches of nothing but fill.
+
+        Raises:
+            DataError: for numbers, bands, sizes, times or places that the model does not know, with the cure.
+            ConfigError: for an option's impossible value.
+        """
+        from embed.inference import embed
+
+        return embed(
+            self,
+            pixels,
+            when=when,
+            lat=lat,
+            lon=lon,
+            bands=bands,
+            pool=pool,
+            crop=crop,
+            statistics=statistics,
+            scale=scale,
+            batch_size=batch_size,
+        )

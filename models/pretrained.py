@@ -1,0 +1,117 @@
+"""Trained weights by name: a checkpoint file, a folder, or a model on the Hugging Face hub."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from models.checkpoint import load_model
+from models.moe_mae import MOEMAE
+from models.weights_folder import CONFIG_FILE, WEIGHTS_FILE, is_weights_folder, read_weights_folder
+from utils.errors import CheckpointError, ConfigError
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+CHECKPOINT_ENDING = ".pth"
+BEST_FILES = "pretrained_*_best.pth"
+"""What a training run calls its best weights: of several checkpoints in a folder, the one that is meant."""
+
+
+def load_pretrained(
+    source: str | Path,
+    *,
+    file: str | None = None,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+) -> MOEMAE:
+    """See `MOEMAE.from_pretrained`, whose work this is."""
+    path = Path(source)
+    if not str(source):
+        raise CheckpointError("no weights are named; give a checkpoint, a folder, or a model on the Hugging Face hub")
+    if path.is_dir():
+        return _from_folder(path, file).to(device)
+    if path.exists():
+        return _from_file(path).to(device)
+    name = str(source)
+    if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
+        raise CheckpointError(
+            f"{source}: no such file or folder; give a checkpoint ({CHECKPOINT_ENDING}), a folder that export.py "
+            "wrote, or owner/name of a model on the Hugging Face hub"
+        )
+    return _from_folder(fetch_from_hub(name, file, revision), file).to(device)
+
+
+def _from_file(path: Path) -> MOEMAE:
+    if path.suffix != ".safetensors":
+        return load_model(path)
+    if path.name != WEIGHTS_FILE or not is_weights_folder(path.parent):
+        raise CheckpointError(f"{path}: needs its {CONFIG_FILE} beside it; give the folder that export.py wrote")
+    return read_weights_folder(path.parent)
+
+
+def _from_folder(folder: Path, file: str | None) -> MOEMAE:
+    if file is not None:
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{folder}: has no file {file}; check the name")
+        return _from_file(folder / file)
+    if is_weights_folder(folder):
+        return read_weights_folder(folder)
+    return load_model(_only_checkpoint(folder))
+
+
+def _only_checkpoint(folder: Path) -> Path:
+    """The checkpoint of a folder: its only one, or the only best one of a training run."""
+    for pattern in (f"*{CHECKPOINT_ENDING}", f"**/{BEST_FILES}", f"**/*{CHECKPOINT_ENDING}"):
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+    if not found:
+        raise CheckpointError(
+            f"{folder}: holds neither {WEIGHTS_FILE} with its {CONFIG_FILE} nor a {CHECKPOINT_ENDING}; check the name"
+        )
+    names = ", ".join(str(path.relative_to(folder)) for path in found[:4])
+    raise CheckpointError(f"{folder}: holds {len(found)} checkpoints ({names}, …); say which: file=…")
+
+
+def fetch_from_hub(repository: str, file: str | None, revision: str | None) -> Path:
+    """Fetch a model's weights from the Hugging Face hub, or find them in its cache; returns the folder.
+
+    Raises:
+        ConfigError: where the package huggingface_hub is missing.
+        CheckpointError: one line, when the model is not there or not in reach.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ConfigError(
+            f"{repository}: no such file or folder, and to look for it on the Hugging Face hub the package "
+            "huggingface_hub is needed (pip install huggingface_hub)"
+        ) from None
+    wanted = [WEIGHTS_FILE, CONFIG_FILE, f"*{CHECKPOINT_ENDING}"] if file is None else [file, CONFIG_FILE]
+    try:
+        found = huggingface_hub.snapshot_download(
+            repository, revision=revision, allow_patterns=wanted, tqdm_class=_TerminalBar
+        )
+    except Exception as error:  # among them those of whichever HTTP library it uses
+        raise CheckpointError(f"{repository}: {_hub_problem(error)}") from error
+    return Path(found)
+
+
+class _TerminalBar(tqdm):
+    """A progress bar that is quiet off a terminal, for the hub's client."""
+
+    def __init__(self, *arguments: Any, name: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "disable": None, "leave": False})
+
+
+def _hub_problem(error: Exception) -> str:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "RevisionNotFoundError" in kinds:
+        return "the Hugging Face hub has no such revision of it; check revision=…"
+    if "RepositoryNotFoundError" in kinds:
+        return "neither a file here nor a model on the Hugging Face hub that you may read; check the name or log in"
+    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}:
+        return "no such file here, and the Hugging Face hub is out of reach; connect, or fetch the weights by hand"
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"cannot be fetched from the Hugging Face hub ({type(error).__name__}: {first_line[:160]})"

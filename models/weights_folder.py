@@ -1,0 +1,116 @@
+"""Weights without pickle: a folder with `model.safetensors` beside the `config.json` that says what they are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.config import ModelConfig
+from models.moe_mae import MOEMAE, count_parameters
+from utils.errors import CheckpointError, ConfigError
+from utils.files import atomic_path, sha256, write_json
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+MODEL_TYPE = "moe_mae"
+"""Says in `config.json` that the folder is of this project."""
+FORMAT_VERSION = 1
+
+
+def is_weights_folder(folder: Path) -> bool:
+    """Whether a folder holds weights in this form."""
+    return (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file()
+
+
+def write_weights_folder(folder: Path, model: MOEMAE, about: dict[str, Any]) -> None:
+    """Write weights and config; every tensor once, in this project's names.
+
+    Args:
+        folder: gets the two files.
+        model: on any device.
+        about: more entries for `config.json`, of plain values.
+
+    Raises:
+        ConfigError: where the package safetensors is missing.
+    """
+    safetensors = require_safetensors(folder / WEIGHTS_FILE)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        temporary.write_bytes(safetensors.save(state, metadata={"format": "pt"}))
+    written = folder / WEIGHTS_FILE
+    config = {
+        "model_type": MODEL_TYPE,
+        "format": FORMAT_VERSION,
+        "weights": {"file": WEIGHTS_FILE, "sha256": sha256(written), "parameters": count_parameters(model)},
+        "model": model.config.to_dict(),
+        **about,
+    }
+    write_json(folder / CONFIG_FILE, config)
+
+
+def read_weights_folder(folder: Path) -> MOEMAE:
+    """The model of a folder, in evaluation mode on the CPU, with the very bits that were written.
+
+    Raises:
+        CheckpointError: naming the file, when one is damaged, newer, of another project, or the two do not belong
+            together.
+        ConfigError: where the package safetensors is missing.
+    """
+    about = read_about(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        config = ModelConfig.from_dict(about["model"])
+        recorded = about["weights"]["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: holds no usable config ({error}); fetch it again") from error
+    safetensors = require_safetensors(path)
+    if sha256(path) != recorded:
+        raise CheckpointError(f"{path}: is not the file that {CONFIG_FILE} belongs to (sha256); fetch both again")
+    try:
+        state = safetensors.load_file(path)
+    except Exception as error:  # the package's own errors share no base class with anything
+        raise CheckpointError(f"{path}: damaged or truncated ({error}); fetch it again") from error
+    model = MOEMAE(config)
+    _require_same_entries(path, state, model.state_dict())
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """`config.json` of a folder. Raises CheckpointError naming it."""
+    path = folder / CONFIG_FILE
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = about["model_type"], int(about["format"])
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: is not the config of a model of this project; check the folder") from error
+    if kind != MODEL_TYPE:
+        raise CheckpointError(f"{path}: describes a model of type {kind!r}, not {MODEL_TYPE!r}; check the folder")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"{path}: written by a newer version (format {version}); update this project")
+    return about
+
+
+def require_safetensors(path: Path) -> Any:
+    """The module `safetensors.torch`. Raises ConfigError where it is missing; `path` is what needs it."""
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ConfigError(f"{path}: needs the package safetensors (pip install safetensors)") from None
+    return safetensors.torch
+
+
+def _require_same_entries(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    if different := sorted(state.keys() ^ expected.keys()):
+        kind = "has unexpected" if different[0] in state else "lacks"
+        raise CheckpointError(f"{path}: {kind} {different[0]} ({len(different)} entries differ); fetch it again")
+    for name, value in state.items():
+        if value.shape != expected[name].shape or value.dtype != torch.float32:
+            found = f"{name} is {value.dtype} {tuple(value.shape)}"
+            raise CheckpointError(f"{path}: {found}, expected float32 {tuple(expected[name].shape)}; fetch it again")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: holds NaN or infinite numbers in {name}; fetch or write it again")

@@ -1,0 +1,1 @@
+"""From a checkpoint to files that others can use: weights without pickle, programs without this project."""

@@ -1,0 +1,98 @@
+"""Whether a program on disk computes what the model computes: made-up patches through both, on the spot."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from embed.inference import embed_patches
+from embed.patch_input import read_input
+from embed.stored_numbers import StoredPatches
+from embed.when_where import encode_when_where
+from models.interface import DEFAULT_BATCH, DEFAULT_CROP
+from models.moe_mae import MOEMAE
+from release.formats import Run
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import DATASETS
+from utils.errors import UserError
+
+TOLERANCE = 1e-4
+"""Greatest difference of any number of an embedding."""
+KINDS, OF_EACH, CANDIDATES = 4, 2, 6
+"""Patches: so many kinds, so many of each, chosen from so many candidates."""
+SEED = 0
+PATCH_SPREAD, PIXEL_SPREAD = 0.8, 0.5
+"""Of the made-up numbers, in standard deviations of the data: between patches, and within one."""
+
+
+class CheckPatches(NamedTuple):
+    """Patches and what the model makes of them."""
+
+    pixels: np.ndarray  # (N, 7, S, S) uint16
+    columns: np.ndarray  # (N, 4) float64 week, hour, lat, lon; NaN where not known
+    expected: np.ndarray  # (N, D)
+
+
+def check_patches(model: MOEMAE, pool: str, statistics: str) -> CheckPatches:
+    """Made-up patches with and without fill, with and without time and place, and their embeddings.
+
+    An embedding is not continuous where two experts of a token come out equal: rounding may choose either. Of every
+    kind of patch, those farthest from any such tie are taken.
+    """
+    pixels, columns = _candidates(model, statistics)
+    margins = _routing_margins(model, pixels, columns, statistics).reshape(KINDS, CANDIDATES)
+    rows = (np.argsort(-margins, axis=1)[:, :OF_EACH] + CANDIDATES * np.arange(KINDS)[:, None]).ravel()
+    pixels, columns = pixels[rows], columns[rows]
+    patches = StoredPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
+    expected = embed_patches(model, patches, columns, pool, statistics, DEFAULT_BATCH)
+    return CheckPatches(pixels, columns, expected)
+
+
+def largest_difference(run: Run, patches: CheckPatches) -> float:
+    """The greatest absolute difference, over a single patch and over the others at once.
+
+    Raises:
+        UserError: above `TOLERANCE`, or for another shape.
+    """
+    pixels, columns = patches.pixels.astype(np.int32), patches.columns.astype(np.float32)
+    parts = [run(pixels[part], columns[part]) for part in (slice(1), slice(1, None))]
+    found = np.concatenate(parts)
+    if found.shape != patches.expected.shape:
+        raise UserError(f"export: the program gives {found.shape}, the model {patches.expected.shape}; not written")
+    difference = float(np.abs(found - patches.expected).max())
+    if not difference <= TOLERANCE:
+        raise UserError(f"export: the program is {difference:.1e} away from the model (> {TOLERANCE:g}); not written")
+    return difference
+
+
+def _candidates(model: MOEMAE, statistics: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    config, count = model.config, KINDS * CANDIDATES
+    numbers = DATASETS[statistics].STATISTICS
+    mean, std = (np.array(values)[:, None, None] for values in numbers)
+    shape = (count, config.in_channels, config.img_size, config.img_size)
+    scores = PATCH_SPREAD * rng.standard_normal((*shape[:2], 1, 1)) + PIXEL_SPREAD * rng.standard_normal(shape)
+    pixels = (mean + std * scores).clip(1, np.iinfo(np.uint16).max).astype(np.uint16)
+    times = [rng.integers(1, 54, count), rng.integers(0, 24, count)]
+    columns = np.stack([*times, rng.uniform(-80, 80, count), rng.uniform(-180, 180, count)], axis=1)
+    fill, timeless, unknown = (slice(CANDIDATES * kind, CANDIDATES * (kind + 1)) for kind in (1, 2, 3))
+    pixels[fill, :, : config.img_size // 4] = 0
+    columns[timeless, :2] = np.nan
+    columns[unknown] = np.nan
+    return pixels, columns
+
+
+def _routing_margins(model: MOEMAE, pixels: np.ndarray, columns: np.ndarray, statistics: str) -> np.ndarray:
+    """How far the closest choice between two experts is from a tie, in every patch: (N,)."""
+    published = model.config.published_behaviour
+    normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
+    images = normalize(torch.from_numpy(pixels.view(np.int16))).images
+    with torch.no_grad():
+        meta = torch.from_numpy(encode_when_where(columns, published))
+        routing = model.eval().encode(images, meta, noise=False).routing
+    margins = torch.full((len(pixels),), torch.inf)
+    for layer in filter(None, routing):
+        k = layer.expert_idx.shape[1]
+        best = layer.clean_logits.sort(dim=-1, descending=True).values
+        margins = torch.minimum(margins, (best[:, k - 1] - best[:, k]).view(len(pixels), -1).amin(dim=1))
+    return margins.numpy()

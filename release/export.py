@@ -1,0 +1,119 @@
+"""A checkpoint to a folder for others: weights without pickle, programs, and a card that says what they are."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from embed.inference import vector_width
+from models.checkpoint import read_checkpoint
+from models.moe_mae import MOEMAE, count_parameters
+from models.weights_folder import read_weights_folder, require_safetensors, write_weights_folder
+from release.card import Program, Release, write_card
+from release.check import TOLERANCE, check_patches, largest_difference
+from release.folder import atomic_folder, require_new
+from release.formats import FORMATS, require_packages
+from release.pickles import require_no_pickle
+from release.program import INPUTS, METADATA, OUTPUT, trace
+from release.record import collect_record
+from utils.data_config import BANDS, DATASETS
+from utils.errors import CheckpointError, ConfigError
+from utils.files import sha256
+
+CARD = "README.md"
+
+
+class ExportSettings(NamedTuple):
+    """What to write."""
+
+    checkpoint: Path
+    out: Path
+    pool: str
+    statistics: str
+    programs: tuple[str, ...]
+    """Keys of `FORMATS`."""
+    scores: tuple[Path, ...] = ()
+    """JSON files with measured scores of these weights."""
+    license: str | None = None
+
+
+def export(settings: ExportSettings) -> None:
+    """Write the folder, everything in it checked against the model, or nothing.
+
+    Raises:
+        UserError: one line, for what is in the way, damaged, missing, or differs.
+    """
+    require_new(settings.out)
+    require_safetensors(settings.out)
+    require_packages(list(settings.programs))
+    checkpoint = read_checkpoint(settings.checkpoint)
+    model = checkpoint.build()
+    if checkpoint.published:
+        print(f"{settings.checkpoint}: a published checkpoint; exported with published_behaviour: true")
+    if model.config.in_channels != len(BANDS):
+        raise ConfigError(f"{settings.checkpoint}: takes {model.config.in_channels} bands; only {len(BANDS)} are known")
+    record = collect_record(checkpoint, list(settings.scores))
+    with atomic_folder(settings.out) as folder:
+        programs = _write_programs(model, settings, folder)
+        write_weights_folder(folder, model, _about(model, settings, programs, folder))
+        _require_same_weights(model, folder)
+        width = vector_width(model.config, settings.pool)
+        facts = (count_parameters(model), settings.pool, settings.statistics, width, programs, settings.license)
+        write_card(folder / CARD, Release(model.config, record, *facts))
+        require_no_pickle(folder)
+    print(f"written: {settings.out}")
+    for path in sorted(settings.out.iterdir()):
+        print(f"  {path.name:24s} {path.stat().st_size:11,} bytes")
+
+
+def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tuple[Program, ...]:
+    if not settings.programs:
+        return ()
+    print("tracing the model (half a minute)")
+    traced = trace(model, settings.pool, settings.statistics)
+    patches = check_patches(model, settings.pool, settings.statistics)
+    written = []
+    for name in settings.programs:
+        form = FORMATS[name]
+        path = folder / f"embed_{settings.pool}{form.ending}"
+        form.write(traced, path)
+        difference = largest_difference(form.load(path), patches)
+        print(f"{path.name}: differs from PyTorch by at most {difference:.1e} (allowed {TOLERANCE:g})")
+        written.append(Program(path.name, difference))
+    return tuple(written)
+
+
+def _about(model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...], folder: Path) -> dict[str, Any]:
+    """What `config.json` says of the programs: enough to run them without this project."""
+    side, numbers = model.config.img_size, DATASETS[settings.statistics].STATISTICS
+    return {
+        "programs": {
+            program.file: {"sha256": sha256(folder / program.file), "largest_difference": program.difference}
+            for program in programs
+        },
+        "inputs": {
+            INPUTS[0]: {
+                "shape": ["patches", len(BANDS), side, side],
+                "dtype": "int32",
+                "bands": list(BANDS),
+                "values": "Landsat 8 or 9 Collection-2 Level-2 numbers as stored; 0 in all bands is fill",
+            },
+            INPUTS[1]: {
+                "shape": ["patches", len(METADATA)],
+                "dtype": "float32",
+                "columns": list(METADATA),
+                "values": "ISO week, full hour (UTC), degrees (EPSG:4326) of the patch centre; NaN is not known",
+            },
+        },
+        "output": {"name": OUTPUT, "pool": settings.pool, "width": vector_width(model.config, settings.pool)},
+        "statistics": {"name": settings.statistics, "mean": list(numbers.mean), "std": list(numbers.std)},
+    }
+
+
+def _require_same_weights(model: MOEMAE, folder: Path) -> None:
+    """Read the weights back and compare every bit."""
+    again = read_weights_folder(folder)
+    before, after = model.state_dict(), again.state_dict()
+    same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    if not same or again.config != model.config:
+        raise CheckpointError(f"{folder}: the weights did not read back as they were written; check the disk")

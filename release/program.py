@@ -1,0 +1,122 @@
+"""The encoder as one graph from stored numbers to embeddings, for PyTorch without this project and for ONNX.
+
+Normalisation, fill and the encoding of time and place are inside, so that whoever runs it needs numpy and a runtime and
+no table of statistics. Pixels are int32: wide enough for Collection-2 numbers, known to every runtime (uint16 is not),
+and a type that reflectance, which the model does not know, cannot be passed as.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from embed.embedder import pool_tokens
+from models import alignment, products
+from models.moe import NO_DRAWS
+from models.moe_mae import MOEMAE
+from utils.data_config import DATASETS
+from utils.errors import UserError
+
+INPUTS = ("pixels", "metadata")
+OUTPUT = "embedding"
+METADATA = ("week", "hour", "lat", "lon")
+"""Columns of the second input: ISO week, full hour (UTC), degrees (EPSG:4326); NaN is what is not known."""
+RADIANS_PER_UNIT = (2 * math.pi / 52, 2 * math.pi / 24, math.pi / 180, math.pi / 180)
+"""As `utils.data_utils.encode_metadata` turns the columns into angles."""
+OWN_OPERATORS = "aten"
+"""The namespace of PyTorch's own operators, the only ones that are everywhere."""
+
+
+class EmbeddingProgram(nn.Module):
+    """What `MOEMAE.embed` computes of patches of the model's size, as tensor operations only.
+
+    Args:
+        model: its encoder is used, its decoder left out.
+        pool: see `pool_tokens`.
+        statistics: the dataset whose mean and spread to normalise with.
+    """
+
+    def __init__(self, model: MOEMAE, pool: str, statistics: str) -> None:
+        super().__init__()
+        self.encoder, self.pool = model.encoder, pool
+        self.published_behaviour = model.config.published_behaviour
+        numbers = DATASETS[statistics].STATISTICS
+        self.register_buffer("mean", torch.tensor(numbers.mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(numbers.std, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("radians_per_unit", torch.tensor(RADIANS_PER_UNIT, dtype=torch.float32))
+
+    def forward(self, pixels: Tensor, metadata: Tensor) -> Tensor:
+        """(N, 7, S, S) int32 stored numbers, 0 for fill, and (N, 4) float32 `METADATA` to (N, D) float32.
+
+        A patch of nothing but fill has NaN, unless the model takes fill for data.
+        """
+        draws = (NO_DRAWS,) * len(self.encoder.layers)
+        valid = (pixels != 0).any(dim=1, keepdim=True)
+        images = (pixels.to(torch.float32) - self.mean) / self.std
+        if not self.published_behaviour:
+            images = torch.where(valid, images, 0.0)
+        vectors = pool_tokens(self.encoder(images, self._encode(metadata), None, draws), self.pool)
+        if self.published_behaviour:
+            return vectors
+        return torch.where(valid.flatten(1).any(dim=1, keepdim=True), vectors, math.nan)
+
+    def _encode(self, metadata: Tensor) -> Tensor:
+        """(N, 4) to (N, 4, 2) sin and cos; (0, 0) for what is not known."""
+        known = ~metadata.isnan()
+        values = torch.where(known, metadata, 0.0)
+        if self.published_behaviour:  # the first of the hour's two digits
+            week, hour, lat, lon = values.unbind(dim=1)
+            values = torch.stack([week, torch.floor(hour / 10), lat, lon], dim=1)
+        angles = values * self.radians_per_unit
+        return torch.stack([angles.sin(), angles.cos()], dim=-1) * known.unsqueeze(-1)
+
+
+def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
+    """The program of a model on the CPU, for any number of patches, of PyTorch's own operators only.
+
+    Raises:
+        UserError: where this version of PyTorch makes something else of it.
+    """
+    config = model.config
+    program = EmbeddingProgram(model, pool, statistics).eval()
+    pixels = torch.zeros(2, config.in_channels, config.img_size, config.img_size, dtype=torch.int32)
+    patches = Dim("patches", min=1)
+    # With gradients on: without, the model takes operators of its own that are faster where it runs itself.
+    with _plain_operators(), torch.enable_grad():
+        exported = torch.export.export(
+            program, (pixels, torch.zeros(2, len(METADATA))), dynamic_shapes=({0: patches}, {0: patches})
+        )
+    if foreign := foreign_operators(exported):
+        raise UserError(f"export: the program would need {', '.join(foreign)}, which PyTorch alone does not have")
+    exported.example_inputs = None  # they would be pickled
+    for graph in _graphs(exported):
+        for node in graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths on this machine
+    return exported
+
+
+@contextmanager
+def _plain_operators() -> Iterator[None]:
+    """Matrix products by PyTorch's own operator, of true widths: what suits this processor may not suit another."""
+    before = products.ONEDNN, alignment.COMPILED_CPU_ALIGNMENT
+    products.ONEDNN, alignment.COMPILED_CPU_ALIGNMENT = False, 1
+    try:
+        yield
+    finally:
+        products.ONEDNN, alignment.COMPILED_CPU_ALIGNMENT = before
+
+
+def foreign_operators(exported: ExportedProgram) -> list[str]:
+    """Operators of a program that are not PyTorch's own."""
+    targets = {node.target for graph in _graphs(exported) for node in graph.nodes if node.op == "call_function"}
+    operators = (target for target in targets if isinstance(target, torch._ops.OpOverload))
+    return sorted({str(operator) for operator in operators if operator.namespace != OWN_OPERATORS})
+
+
+def _graphs(exported: ExportedProgram) -> Iterator[torch.fx.Graph]:
+    for module in exported.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield module.graph

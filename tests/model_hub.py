@@ -1,0 +1,74 @@
+"""A server on the loopback address that answers for one model as the Hugging Face hub does to a download."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def serving(repository: str, folder: Path) -> Iterator[str]:
+    """Serve a folder's files as `repository`, at one revision, `main`; yields the endpoint."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repository, files))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(repository: str, files: dict[str, Path]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            api, file = f"/api/models/{repository}", f"/{repository}/resolve/{COMMIT}/"
+            if path in (api, f"{api}/revision/main"):
+                siblings = [{"rfilename": name} for name in files]
+                return self.give(json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode())
+            if path == f"{api}/tree/{COMMIT}":
+                return self.give(json.dumps([self.entry(name) for name in files]).encode())
+            if path.startswith(file) and path.removeprefix(file) in files:
+                return self.give(files[path.removeprefix(file)].read_bytes())
+            known = path.startswith((api, f"/{repository}/"))
+            self.refuse("RevisionNotFound" if known and "/revision/" in path else "RepoNotFound")
+
+        def entry(self, name: str) -> dict[str, object]:
+            data = files[name].read_bytes()
+            return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+
+        def refuse(self, code: str) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def give(self, data: bytes) -> None:
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+    return Handler

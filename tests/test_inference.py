@@ -1,0 +1,354 @@
+"""`model.embed`: the same numbers as the script's, whatever the patches come in, and refusals with their cures."""
+
+import warnings
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+import rasterio.warp
+import torch
+from conftest import ROOT, SAMPLE
+from tiny import sample_ids, write_config
+from tiny_weights import tiny_model
+
+from embed.compute_embed import main
+from embed.when_where import encode_when_where, when_where_columns
+from models import MOEMAE
+from utils.data_config import BANDS
+from utils.data_utils import encode_metadata, parse_patch_id
+from utils.errors import ConfigError, DataError
+
+WEIGHTS = ROOT / "weights" / "moe_mae_simulated" / "pretrained_XXS_best.pth"
+BATCH = 3
+
+
+@pytest.fixture(scope="module")
+def model() -> MOEMAE:
+    return tiny_model()
+
+
+@pytest.fixture
+def patches() -> np.ndarray:
+    return np.random.default_rng(0).integers(7_300, 20_000, (3, 7, 41, 43), dtype=np.uint16)
+
+
+def read_files(paths) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Pixels of GeoTIFFs of any size, and the latitude and longitude of their centres."""
+    pixels, lat, lon = [], [], []
+    for path in paths:
+        with rasterio.open(path) as file:
+            pixels.append(file.read())
+            grid = file.transform
+            x, y = grid.c + grid.a * file.width / 2, grid.f + grid.e * file.height / 2
+            place = rasterio.warp.transform(file.crs, "EPSG:4326", [x], [y]) if file.crs else ([0.0], [0.0])
+        lon.append(place[0][0])
+        lat.append(place[1][0])
+    return pixels, np.array(lat), np.array(lon)
+
+
+def embedding_file(folder, checkpoint, ids, **data) -> np.ndarray:
+    """What the script writes for some patches."""
+    folder.mkdir(exist_ok=True)
+    (folder / "some.csv").write_text("\n".join(ids))
+    config = write_config(
+        folder / "embed.yaml",
+        model={"checkpoint_path": str(checkpoint), "device": "cpu"},
+        data={"splits": {"some": str(folder / "some.csv")}, "batch_size": BATCH, **data},
+        embed={"pool": "mean", "out_dir": str(folder), "name": "e"},
+    )
+    assert main(["--config_yaml", str(config)]) == 0
+    return np.load(folder / "e_some.npz")["x_some"]
+
+
+# --------------------------------------------------------------------------- the same numbers
+
+
+def test_equal_to_the_file_of_bigearthnet_patches(tmp_path) -> None:
+    ids = sample_ids(7)
+    pixels, lat, lon = read_files([SAMPLE / "images" / f"{name}.tif" for name in ids])
+    assert len({one.shape for one in pixels}) > 1, "patches of several sizes belong to this test"
+    when = [parse_patch_id(name).when for name in ids]
+    found = MOEMAE.from_pretrained(WEIGHTS).embed(pixels, when=when, lat=lat, lon=lon, pool="mean", batch_size=BATCH)
+    np.testing.assert_array_equal(found, embedding_file(tmp_path / "e", WEIGHTS, ids, dataset_path=str(SAMPLE)))
+
+
+def test_equal_to_the_file_of_eurosat_patches(tmp_path) -> None:
+    folder = ROOT / "sample_dataset" / "eurosat-l-sample"
+    ids = (folder / "eurosat-test.txt").read_text().split()[:5]
+    names = [name.removesuffix(".jpg") for name in ids]
+    pixels, _, _ = read_files([folder / "eurosat-l" / name.rpartition("_")[0] / f"{name}.tif" for name in names])
+    assert pixels[0].shape[0] == 8
+    found = MOEMAE.from_pretrained(WEIGHTS).embed(
+        pixels, bands=(*BANDS, "ST_B10"), crop="resize", statistics="eurosat_ls", pool="mean", batch_size=BATCH
+    )
+    expected = embedding_file(tmp_path / "e", WEIGHTS, ids, dataset="eurosat_ls", dataset_path=str(folder))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_equal_to_the_file_of_real_patches_as_published(tmp_path, reference_dir, real_patches) -> None:
+    """Fill as data and the first digit of the hour, which only six-digit times tell."""
+    checkpoint = reference_dir / "reference" / "published_layout_S.pth"
+    ids = [path.stem for path in sorted((real_patches / "images").iterdir())]
+    ids = [name for name in ids if len(parse_patch_id(name).time_text) == 6][:BATCH]
+    pixels, lat, lon = read_files([real_patches / "images" / f"{name}.tif" for name in ids])
+    expected = embedding_file(tmp_path / "e", checkpoint, ids, dataset_path=str(real_patches), missing_labels="skip")
+    when = [parse_patch_id(name).when for name in ids]
+    found = MOEMAE.from_pretrained(checkpoint).embed(pixels, when=when, lat=lat, lon=lon, pool="mean")
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("pool", ["all", "mean", "patch_mean", "cls"])
+def test_pools_and_batches(model, patches, pool: str) -> None:
+    whole = model.embed(patches, pool=pool)
+    assert whole.dtype == np.float32
+    assert whole.shape == (3, 24 * (105 if pool == "all" else 1))
+    np.testing.assert_allclose(model.embed(patches, pool=pool, batch_size=2), whole, atol=1e-5)
+    np.testing.assert_allclose(model.embed(patches[1], pool=pool), whole[1], atol=1e-5)
+    assert model.embed(patches[:0], pool=pool).shape == (0, whole.shape[1])
+
+
+def test_a_model_in_training_stays_in_training(patches) -> None:
+    model = tiny_model().train()
+    first = model.embed(patches)
+    assert model.training
+    np.testing.assert_array_equal(first, model.embed(patches))  # neither noise nor dropout
+
+
+# --------------------------------------------------------------------------- kinds of input
+
+
+def test_torch_for_torch(model, patches) -> None:
+    expected = model.embed(patches)
+    for dtype in (torch.uint16, torch.int32, torch.int64, torch.float32):
+        found = model.embed(torch.from_numpy(patches.astype(np.int64)).to(dtype))
+        assert isinstance(found, torch.Tensor) and not found.requires_grad
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_a_torchgeo_sample(model, patches) -> None:
+    sample = {"image": torch.from_numpy(patches.astype(np.float32)), "label": torch.tensor([1, 2, 0])}
+    found = model.embed(sample, when="2017-06-13")
+    assert list(found) == ["image", "label", "embedding"]
+    assert found["image"] is sample["image"] and found["label"] is sample["label"]
+    assert "embedding" not in sample
+    np.testing.assert_array_equal(found["embedding"].numpy(), model.embed(patches, when="2017-06-13"))
+    assert model.embed({"image": sample["image"][0]})["embedding"].shape == (24,)
+
+
+def test_xarray_for_xarray(model, patches) -> None:
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    times = np.array(["2017-06-13T10", "2017-07-13T10", "2017-08-13T10"], "M8[ns]")
+    coords = {"time": times, "band": list(BANDS), "spatial_ref": 32633}
+    cube = xarray.DataArray(patches, dims=("time", "band", "y", "x"), coords=coords)
+    expected = model.embed(patches, when=times)
+    shuffled = cube.isel(band=[3, 1, 0, 2, 6, 5, 4]).transpose("y", "band", "x", "time")
+    found = model.embed(shuffled, when=cube.time)
+    assert found.dims == ("time", "embedding")
+    assert (found.time.values == times).all() and found.spatial_ref == 32633
+    np.testing.assert_array_equal(found.values, expected)
+    one = model.embed(cube.to_dataset("band").isel(time=0))  # a variable a band, as catalogues give it
+    assert one.dims == ("embedding",)
+    np.testing.assert_allclose(one.values, model.embed(patches[0]), atol=1e-5)
+    filled = cube.astype(np.int32).where(cube.x != 3, -9999).assign_attrs(_FillValue=-9999)
+    masked = cube.astype(np.float64).where(cube.x != 3)
+    np.testing.assert_array_equal(model.embed(filled).values, model.embed(masked).values)
+    for wrong, named in ((cube.rename(band="b"), "no band dimension"), (cube.expand_dims("tile"), "stack the others")):
+        with pytest.raises(DataError, match=named):
+            model.embed(wrong)
+
+
+# --------------------------------------------------------------------------- bands, numbers, fill, sizes
+
+
+def test_bands_by_name(model, patches) -> None:
+    expected = model.embed(patches)
+    order = [6, 0, 5, 1, 4, 2, 3]
+    named = [BANDS[i] for i in order]
+    np.testing.assert_array_equal(model.embed(patches[:, order], bands=named), expected)
+    np.testing.assert_array_equal(model.embed(patches[:, order], bands=[f"b{i + 1}" for i in order]), expected)
+    common = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "lwir11")
+    more = np.concatenate([patches, np.full_like(patches[:, :1], 40_000)], axis=1)
+    np.testing.assert_array_equal(model.embed(more, bands=common), expected)
+
+
+@pytest.mark.parametrize(
+    ("bands", "named"),
+    [
+        (None, r"8 bands.*bands=\('SR_B1'"),
+        (BANDS, "7 names for 8 bands"),
+        ((*BANDS[:6], "SR_B6", "ST_B10"), "SR_B6 is named twice"),
+        ("SR_B1", "are no names"),
+        (range(1, 9), "are no names"),
+        (("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A"), "SR_B1 is missing.*other sensors"),  # Sentinel-2
+        (("blue", "green", "red", "nir08", "swir16", "swir22", "lwir", "qa"), "SR_B1 is missing"),  # Landsat 7
+    ],
+)
+def test_other_bands_are_refused(model, patches, bands, named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        model.embed(np.concatenate([patches, patches[:, :1]], axis=1), bands=bands)
+
+
+def test_bands_last_are_refused(model, patches) -> None:
+    with pytest.raises(DataError, match=r"bands last; use np\.moveaxis"):
+        model.embed(np.moveaxis(patches, 1, -1))
+
+
+def reflectance(patches: np.ndarray) -> np.ndarray:
+    return patches * 0.0000275 - 0.2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (reflectance, r"reflectance or normalised.*scale=\(1, 0\)"),
+        (lambda p: (p / 255).astype(np.uint8), "reflectance 0 in Collection-2"),
+        (lambda p: (reflectance(p) * 10_000).astype(np.int16), "reflectance 0 in Collection-2"),
+        (lambda p: p.astype(np.float32) * 10, "stored numbers are 0 to 65535"),
+        (lambda p: p.astype(np.int32) - 10_000 * (p > 15_000), None),
+        (lambda p: np.where(p > 19_990, -9999, p.astype(np.int32)), "hold -9999 to.*set fill to 0"),
+        (lambda p: np.where(p > 19_990, np.inf, p), "infinite"),
+        (lambda p: p > 10_000, "hold bool values"),
+        (lambda p: p.astype(str), "hold <U5 values"),
+        (lambda p: p[..., :30], '41 x 30 pixels, at least 40.*crop="resize"'),
+        (lambda p: p[..., :3], "41 x 3 pixels, at least 40.*give larger"),
+        (lambda p: p.repeat(2, axis=-1), "41 x 86 pixels are a scene.*embed_scene.py"),
+        (lambda p: p[0, 0], r"shape \(41, 43\)"),
+        (lambda p: [p], r"a list holds patches of shape \(bands"),
+        (lambda p: [p[0], p[1, :6]], "of 7 and of 6 bands"),
+        (lambda p: "a.tif", "hold <U5 values"),
+    ],
+)
+def test_wrong_pixels_are_refused_with_the_cure(model, patches, wrong, named) -> None:
+    if named is None:
+        assert np.isfinite(model.embed(wrong(patches))).all()
+        return
+    with pytest.raises(DataError, match=named) as caught:
+        model.embed(wrong(patches))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_real_patch_is_accepted(real_patches) -> None:
+    from embed.patch_input import read_input
+    from embed.stored_numbers import StoredPatches
+
+    config = tiny_model().config
+    pixels, _, _ = read_files(sorted((real_patches / "images").iterdir()))
+    for one in pixels:
+        StoredPatches.of(read_input(one), config, None, "center", None)
+
+
+def test_a_stated_scale(model, patches) -> None:
+    expected = model.embed(patches)
+    np.testing.assert_array_equal(model.embed(reflectance(patches), scale=(1, 0)), expected)
+    tens = np.rint(reflectance(patches.astype(np.float64)) * 1e7).astype(np.int64)
+    np.testing.assert_array_equal(model.embed(tens, scale=(1e-7, 0)), expected)
+    np.testing.assert_array_equal(model.embed(patches, scale=(0.0000275, -0.2)), expected)
+    dark = np.full_like(patches, 4_000)  # nothing on the ground is; whoever says so is believed
+    assert np.isfinite(model.embed(dark, scale=(0.0000275, -0.2))).all()
+
+
+def test_fill(model, patches) -> None:
+    filled = patches.copy()
+    filled[:, :, :12] = 0
+    nans = filled.astype(np.float32)
+    nans[:, 2, :12] = np.nan  # one band without a number is enough
+    np.testing.assert_array_equal(model.embed(nans), model.embed(filled))
+    assert not np.array_equal(model.embed(filled), model.embed(patches))
+    filled[1] = 0
+    with pytest.warns(UserWarning, match="1 of 3 patches hold only fill"):
+        rows = model.embed(filled)
+    assert np.isnan(rows[1]).all() and np.isfinite(rows[[0, 2]]).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(tiny_model(published_behaviour=True).embed(filled)).all()
+
+
+def test_options(model, patches) -> None:
+    for option in ({"pool": "max"}, {"crop": "left"}, {"statistics": "mine"}, {"batch_size": 0}):
+        with pytest.raises(ConfigError, match=next(iter(option))):
+            model.embed(patches, **option)
+    with pytest.raises(ConfigError, match="takes 4 bands"):
+        tiny_model(in_channels=4).embed(patches[:, :4])
+
+
+# --------------------------------------------------------------------------- time and place
+
+MORNING = datetime(2017, 6, 13, 10, 10, 31)
+
+
+@pytest.mark.parametrize(
+    ("when", "week", "hour"),
+    [
+        (MORNING, 24, 10),
+        (MORNING.replace(tzinfo=UTC), 24, 10),
+        (datetime(2017, 6, 19, 1, tzinfo=timezone(timedelta(hours=2))), 24, 23),  # Sunday evening in UTC
+        ("2017-06-13T10:10:31Z", 24, 10),
+        (" 2017-06-13 10:10 ", 24, 10),
+        (np.datetime64(MORNING), 24, 10),
+        (np.datetime64("2017-06-13T10", "h"), 24, 10),
+        (np.array("2017-06-13T10:10:31", "M8[ns]"), 24, 10),
+        (datetime(2021, 1, 3, 0), 53, 0),  # an ISO week of the year before
+        ("2017-06-13", 24, None),
+        (date(2017, 6, 13), 24, None),
+        (np.datetime64("2017-06-13"), 24, None),
+        (None, None, None),
+        (np.datetime64("NaT"), None, None),
+    ],
+)
+def test_when(when, week, hour) -> None:
+    columns = when_where_columns(2, when)
+    assert columns.shape == (2, 4)
+    expected = [np.nan if value is None else value for value in (week, hour, None, None)]
+    np.testing.assert_array_equal(columns, [expected] * 2)
+
+
+def test_one_time_and_place_a_patch() -> None:
+    pandas = pytest.importorskip("pandas")
+    mixed = [MORNING, None, "2017-06-13"]
+    for when in (mixed, pandas.Series([MORNING, pandas.NaT, MORNING.replace(hour=0)])):
+        columns = when_where_columns(3, when, [1.0, None, np.nan], np.array([2.0, np.nan, np.nan]))
+        np.testing.assert_array_equal(columns[0], [24, 10, 1, 2])
+        assert np.isnan(columns[1]).all() and columns[2, 0] == 24 and np.isnan(columns[2, 2:]).all()
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_metadata_are_encoded_as_the_datasets_do(published: bool) -> None:
+    columns = when_where_columns(2, [MORNING, None], [48.2, np.nan], [16.4, np.nan])
+    found = encode_when_where(columns, published)
+    np.testing.assert_array_equal(found[0], encode_metadata([24], [1 if published else 10], [48.2], [16.4])[0])
+    np.testing.assert_array_equal(found[1], np.zeros((4, 2)))
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ({"when": "yesterday"}, "'yesterday' is no time"),
+        ({"when": 20170613}, "cannot be read as time"),
+        ({"when": [20170613] * 3}, "cannot be read as time"),
+        ({"when": [MORNING, 3, None]}, "3 is no time"),
+        ({"when": [MORNING] * 2}, "2 values for 3 patches"),
+        ({"when": "2017-06"}, "is no time"),
+        ({"when": np.datetime64("2017-06")}, "does not say which day"),
+        ({"when": np.array(["2017"] * 3, "M8[Y]")}, "does not say which day"),
+        ({"lat": 48.2}, "give both or neither"),
+        ({"lat": 48.2, "lon": None}, "give both or neither"),
+        ({"lat": [1, 2, np.nan], "lon": 3.0}, "leave out the other too"),
+        ({"lat": [1, 2], "lon": 3.0}, "lat: 2 values for 3 patches"),
+        ({"lat": "north", "lon": 3.0}, "'north' is no number"),
+        ({"lat": 5_340_000.0, "lon": 600_000.0}, "no degrees of EPSG:4326"),
+        ({"lat": 148.2, "lon": 16.4}, "mind the order lat, lon"),
+    ],
+)
+def test_wrong_times_and_places_are_refused(model, patches, told, named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        model.embed(patches, **told)
+
+
+def test_what_the_model_is_told_matters(model, patches) -> None:
+    untold = model.embed(patches)
+    for told in ({"when": "2017-06-13"}, {"when": MORNING}, {"lat": 48.2, "lon": 16.4}):
+        assert not np.allclose(model.embed(patches, **told), untold)
+    np.testing.assert_allclose(
+        model.embed(patches, lat=48.2, lon=-10.0), model.embed(patches, lat=48.2, lon=350.0), atol=1e-5
+    )

@@ -1,0 +1,230 @@
+"""`MOEMAE.from_pretrained`: files, folders and the hub; what is refused, and that `import models` stays light."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from model_hub import serving
+from tiny_weights import tiny_model, write_published_checkpoint, write_tiny_checkpoint
+
+from models import MOEMAE, build_model
+from models.checkpoint import write_checkpoint
+from utils.errors import CheckpointError, ConfigError
+
+REPOSITORY = "someone/small-landsat-model"
+
+
+def same_weights(a: MOEMAE, b: MOEMAE) -> bool:
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return a.config == b.config and all(m == n and torch.equal(x, y) for (m, x), (n, y) in pairs)
+
+
+@pytest.fixture(scope="module")
+def weights_folder(tmp_path_factory):
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    from models.weights_folder import write_weights_folder
+
+    folder = tmp_path_factory.mktemp("export")
+    write_weights_folder(folder, tiny_model(), {})
+    return folder
+
+
+def copied(folder, target):
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+# --------------------------------------------------------------------------- files and folders
+
+
+def test_a_checkpoint_file_and_its_folder(tmp_path, capsys) -> None:
+    path = write_tiny_checkpoint(tmp_path / "run" / "pretrained_XXS_best.pth")
+    model = MOEMAE.from_pretrained(path)
+    assert not model.training
+    assert same_weights(model, tiny_model())
+    assert same_weights(MOEMAE.from_pretrained(str(path.parent)), model)
+    for name in ("pretrained_XXS_last.pth", "checkpoint_XXS.pth"):
+        write_checkpoint(path.with_name(name), build_model("XXS", seed=1), epoch=0, best_train_loss=0.0)
+    assert same_weights(MOEMAE.from_pretrained(path.parent), model), "of a run's files the best one is meant"
+    assert not same_weights(MOEMAE.from_pretrained(path.parent, file="pretrained_XXS_last.pth"), model)
+    published = write_published_checkpoint(tmp_path / "theirs.pth")
+    assert MOEMAE.from_pretrained(published).config.published_behaviour
+    assert "published_behaviour: true" in capsys.readouterr().out
+
+
+def test_the_weights_of_the_repository() -> None:
+    assert MOEMAE.from_pretrained(ROOT / "weights" / "moe_mae_simulated").config.size == "XXS"
+
+
+def test_what_is_no_weights(tmp_path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"x")
+    (tmp_path / "b.pth").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    for source, named in (
+        ("", "no weights are named"),
+        (tmp_path / "absent.pth", "no such file or folder"),
+        (tmp_path / "absent", "no such file or folder"),
+        ("weights/absent", "no such file or folder"),  # a folder of that name is here, so a path is meant
+        ("some.pth", "no such file or folder"),
+        (tmp_path, r"2 checkpoints \(a.pth, b.pth, …\); say which: file="),
+        (tmp_path / "empty", "holds neither model.safetensors"),
+        (tmp_path / "a.pth", "not a PyTorch file"),
+    ):
+        with pytest.raises(CheckpointError, match=named) as caught:
+            MOEMAE.from_pretrained(source)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"has no file c\.pth"):
+        MOEMAE.from_pretrained(tmp_path, file="c.pth")
+
+
+# --------------------------------------------------------------------------- weights without pickle
+
+
+def test_weights_folders_keep_every_bit_and_call_no_pickle(weights_folder, monkeypatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("something is unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    model = MOEMAE.from_pretrained(weights_folder)
+    assert not model.training
+    assert same_weights(model, tiny_model())
+    assert same_weights(MOEMAE.from_pretrained(weights_folder / "model.safetensors"), model)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda about: about["model"].update(num_heads=2, num_groups=1), None),
+        (lambda about: about["weights"].update(sha256="0" * 64), "not the file that config.json belongs to"),
+        (lambda about: about.pop("model"), "no usable config"),
+        (lambda about: about["model"].update(width=3), "unknown model fields"),
+        (lambda about: about["model"].update(embed_dim=28, num_heads=4), "expected float32"),
+        (lambda about: about["model"].update(depth=3, experts=[3, 4, 5]), "lacks encoder.layers.2"),
+        (lambda about: about.update(model_type="bert"), "of type 'bert'"),
+        (lambda about: about.update(format=99), "newer version"),
+        (lambda about: about.pop("model_type"), "not the config of a model of this project"),
+    ],
+)
+def test_configs_that_do_not_fit(weights_folder, tmp_path, change, named) -> None:
+    folder = copied(weights_folder, tmp_path / "f")
+    about = json.loads((folder / "config.json").read_text())
+    change(about)
+    (folder / "config.json").write_text(json.dumps(about))
+    if named is None:  # head counts leave no trace in the weights: the config decides
+        assert MOEMAE.from_pretrained(folder).config.num_heads == 2
+        return
+    with pytest.raises(CheckpointError, match=named) as caught:
+        MOEMAE.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_weights(weights_folder, tmp_path) -> None:
+    folder = copied(weights_folder, tmp_path / "f")
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-100])
+    with pytest.raises(CheckpointError, match=r"not the file that config\.json belongs"):
+        MOEMAE.from_pretrained(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not the config"):
+        MOEMAE.from_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"needs its config\.json beside it"):
+        MOEMAE.from_pretrained(folder / "model.safetensors")
+
+
+def test_without_safetensors(weights_folder, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ConfigError, match="pip install safetensors"):
+        MOEMAE.from_pretrained(weights_folder)
+
+
+# --------------------------------------------------------------------------- the hub
+
+
+@pytest.fixture
+def hub_client(tmp_path, monkeypatch):
+    """The real client, with a cache of its own; returns a function that points it at an endpoint."""
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    def point(endpoint: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    point("http://127.0.0.1:9")  # nobody answers there
+    return point
+
+
+def test_from_the_hub_and_then_from_its_cache(hub_client, weights_folder, capfd) -> None:
+    with serving(REPOSITORY, weights_folder) as endpoint:
+        hub_client(endpoint)
+        assert same_weights(MOEMAE.from_pretrained(REPOSITORY), tiny_model())
+    assert capfd.readouterr().err == "", "no bars off a terminal"
+    hub_client("http://127.0.0.1:9")
+    assert same_weights(MOEMAE.from_pretrained(REPOSITORY), tiny_model())
+
+
+def test_a_published_checkpoint_from_the_hub(hub_client, tmp_path) -> None:
+    """As the authors' repository: a .pth in a folder, beside files of no use here."""
+    folder = tmp_path / "repository"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "README.md").write_text("x")
+    write_published_checkpoint(folder / "weights" / "pretrained_XXS_best.pth")
+    with serving(REPOSITORY, folder) as endpoint:
+        hub_client(endpoint)
+        assert MOEMAE.from_pretrained(REPOSITORY).config.published_behaviour
+        file = "weights/pretrained_XXS_best.pth"
+        assert MOEMAE.from_pretrained(REPOSITORY, file=file).config.published_behaviour
+        with pytest.raises(CheckpointError, match="no such revision"):
+            MOEMAE.from_pretrained(REPOSITORY, revision="absent")
+        with pytest.raises(CheckpointError, match="neither a file here nor a model"):
+            MOEMAE.from_pretrained("nobody/nothing")
+    cached = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_symlink() or path.suffix == ".pth"]
+    assert "README.md" not in cached
+
+
+def test_offline_is_one_line(hub_client, monkeypatch) -> None:
+    with pytest.raises(CheckpointError, match="hub is out of reach") as caught:
+        MOEMAE.from_pretrained(REPOSITORY)
+    assert "\n" not in str(caught.value)
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="hub is out of reach"):
+        MOEMAE.from_pretrained(REPOSITORY)
+
+
+def test_without_huggingface_hub(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match="pip install huggingface_hub") as caught:
+        MOEMAE.from_pretrained(REPOSITORY)
+    assert "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------- imports
+
+
+def test_importing_models_loads_none_of_the_rooms_above() -> None:
+    """And none of the packages that only those need."""
+    code = "import sys, models; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    above = {"embed", "datasets", "scenes", "release", "eval", "training", "classification_models", "configs"}
+    heavy = {"rasterio", "sklearn", "pandas", "safetensors", "huggingface_hub", "onnx", "xarray", "matplotlib"}
+    assert not (above | heavy) & set(done.stdout.split())
