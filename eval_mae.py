@@ -3,12 +3,11 @@
 import sys
 from typing import Any
 
-from configs.build import build_configured_dataset, load_configured_model, result_origin
+from configs.build import build_configured_dataset, load_configured_model, loss_weights, result_origin
 from configs.schema import read_config
 from datasets.loader import BatchLoader
 from eval.evaluate_mae import evaluate_reconstruction
 from eval.panels import save_full_panels, save_masked_panels
-from models.losses import LossWeights
 from utils.config import config_parser
 from utils.devices import select_device
 from utils.errors import run_script
@@ -34,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     dataset = build_configured_dataset(config, model.config, data.dataset_path, data.dataset_csv)
     dataset.hold_in_memory()
     loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)
-    weights = LossWeights(config.training.visible_weight, config.training.balance_weight)
-    metrics = evaluate_reconstruction(model, loader, config.eval.seed, weights)
+    metrics = evaluate_reconstruction(model, loader, config.eval.seed, loss_weights(config.training, model.config))
 
     origin = {"mask_ratio": model.config.mask_ratio, **result_origin(config, model.config, dataset, device, "eval")}
     written = [write_json(folder / "metrics.json", {**metrics, **origin})]

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 
-from configs.schema import Config
+from configs.schema import Config, DataSection, TrainingSection
+from datasets.image_bands import band_names
+from datasets.labelled_folder import NAME, TRAIN, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
 from datasets.patches import PatchDataset
 from models.checkpoint import load_model
 from models.config import ModelConfig
+from models.losses import LossWeights
 from models.moe_mae import MOEMAE
 from utils.files import sha256
 from utils.provenance import provenance
@@ -20,6 +23,12 @@ def load_configured_model(config: Config, device: torch.device) -> MOEMAE:
     section = config.model
     asked = {"size": section.size, **section.numbers()}
     return load_model(section.checkpoint_path, asked, config.published_behaviour, device)
+
+
+def loss_weights(training: TrainingSection, model: ModelConfig) -> LossWeights:
+    """The weights of the loss's terms."""
+    reconstruction = {"sum": 1.0, "mean": 1.0 / model.patch_values}[training.reconstruction]
+    return LossWeights(training.visible_weight, training.balance_weight, reconstruction)
 
 
 def build_configured_dataset(
@@ -36,7 +45,14 @@ def build_configured_dataset(
         crop=data.crop,
         statistics=data.statistics,
         published_behaviour=model.published_behaviour,
+        folder=_folder_options(data),
     )
+
+
+def _folder_options(data: DataSection) -> FolderOptions:
+    """What the config says of a labelled folder."""
+    bands = None if data.bands is None else band_names(data.bands)
+    return FolderOptions(bands, data.scale, data.offset, (data.splits or {}).get(TRAIN), data.split_seed)
 
 
 def resolved_config(config: Config, model: ModelConfig, dataset: PatchDataset, sections: set[str]) -> dict[str, Any]:
@@ -61,6 +77,7 @@ def result_origin(
 ) -> dict[str, Any]:
     """Where a result comes from: checkpoint and data with their hashes, the resolved config, versions and device."""
     checkpoint = Path(config.model.checkpoint_path)
+    folder = {NAME: dataset.description()} if isinstance(dataset, LabelledFolderDataset) else {}
     return {
         "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
         "dataset": dataset.name,
@@ -69,4 +86,5 @@ def result_origin(
         "published_behaviour": model.published_behaviour,
         "config": resolved_config(config, model, dataset, {section}),
         "provenance": provenance(device),
+        **folder,
     }

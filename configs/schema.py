@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from datasets.image_bands import band_names
 from models.config import ModelConfig
 from utils.config import Problem, Section, load_config
 from utils.data_config import BANDS
@@ -42,6 +43,8 @@ class ModelSection(Section):
     mask_ratio: Share | None = None
     dropout: Share | None = None
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    load_loss: Literal["shazeer", "published"] | None = None
+    missing_metadata: Literal["pair", "token"] | None = None
     checkpoint_path: Text | None = None
     device: Text = "auto"
 
@@ -64,7 +67,8 @@ class TrainingSection(Section):
     grad_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     visible_weight: Weight = 0.1
     balance_weight: Weight = 0.5
-    metadata_dropout: Share | None = None
+    reconstruction: Literal["sum", "mean"] = "sum"
+    metadata_dropout: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     weight_path: Text = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
     save_every_n_epochs: Positive = 1
@@ -77,7 +81,7 @@ class TrainingSection(Section):
 class DataSection(Section):
     """Which patches, and how they become the model's input."""
 
-    dataset: Literal["bigearthnet_ls", "eurosat_ls"] = "bigearthnet_ls"
+    dataset: Literal["bigearthnet_ls", "eurosat_ls", "labelled_folder"] = "bigearthnet_ls"
     dataset_path: Text | None = None
     dataset_csv: Text | None = None
     splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Text] | None = None
@@ -85,8 +89,12 @@ class DataSection(Section):
     batch_size: Positive = 128
     resident: bool | Literal["auto"] = "auto"
     crop: Literal["center", "resize"] | None = None
-    statistics: Literal["auto", "bigearthnet_ls", "eurosat_ls"] = "auto"
+    statistics: Literal["auto", "bigearthnet_ls", "eurosat_ls", "train"] = "auto"
     missing_labels: Literal["error", "skip"] = "error"
+    bands: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    split_seed: Count = 0
 
 
 class EvalSection(Section):
@@ -137,14 +145,22 @@ def read_config(path: str, overrides: list[str], required: tuple[str, ...], fres
             section, _, name = key.partition(".")
             if key not in wrong and getattr(getattr(config, section), name) in (None, {}):
                 yield key, "is required by this script"
-        yield from _model_problems(config.model, wrong, fresh_model)
+        yield from model_problems(config.model, wrong, fresh_model)
+        yield from data_problems(config.data, wrong)
         if fresh_model and config.model.mask_ratio == 0:
             yield "model.mask_ratio", "0 leaves nothing to reconstruct in pretraining"
 
     return load_config(Config, path, overrides, check)
 
 
-def _model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> Iterator[Problem]:
+def model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> Iterator[Problem]:
+    """What is impossible about the section `model`, as (key, sentence).
+
+    Args:
+        model: the section.
+        wrong: paths of keys that are known to be wrong and stand at their defaults.
+        fresh_model: as for `read_config`.
+    """
     if "model.in_channels" not in wrong and model.in_channels not in (None, len(BANDS)):
         yield "model.in_channels", f"is {model.in_channels}, but both datasets have {len(BANDS)} bands"
     asked = {key: value for key, value in model.numbers().items() if value is not None}
@@ -156,6 +172,23 @@ def _model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> 
             continue  # some of the numbers would come from the size
         if not wrong & {f"model.{name}" for name in involved}:
             yield f"model.{key}", text
+
+
+def data_problems(data: DataSection, wrong: set[str]) -> Iterator[Problem]:
+    """What is impossible about the section `data`, as (key, sentence); `wrong` as for `model_problems`."""
+    if "data.dataset" in wrong:
+        return
+    if data.dataset != "labelled_folder":
+        for key in ("bands", "scale", "offset", "split_seed"):
+            if key in data.model_fields_set and f"data.{key}" not in wrong:
+                yield f"data.{key}", f"is for data.dataset: labelled_folder, not {data.dataset}"
+        if data.statistics == "train":
+            yield "data.statistics", f"train is for data.dataset: labelled_folder, not {data.dataset}"
+    elif data.bands is not None:
+        try:
+            band_names(data.bands)
+        except ValueError as error:
+            yield "data.bands", str(error)
 
 
 _INVOLVED = {

@@ -7,6 +7,8 @@ import torch
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.eurosat import EuroSATDatasetLS
+from datasets.labelled_folder import NAME as LABELLED_FOLDER
+from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
 from datasets.pack_format import is_pack
 from datasets.packed import PackedDataset
 from datasets.patches import Batch, PatchDataset
@@ -25,21 +27,25 @@ def build_dataset(
     crop: str | None = None,
     statistics: str = "auto",
     published_behaviour: bool = False,
+    folder: FolderOptions = FolderOptions(),  # noqa: B008 - immutable
 ) -> PatchDataset:
     """The dataset that a config names.
 
     Args:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, or "labelled_folder".
         dataset_path, split_file: as the dataset classes take them; or a pack, and one of its split files or any other.
         labels: "none", "error" or "skip" (BigEarthNet-Landsat; EuroSAT-Landsat's labels are in the file names).
         image_size: side of the model's input, pixels.
         crop: "center", "resize", or None for the dataset's own.
         statistics: a key of `DATASETS`, or "auto" for the dataset's own.
         published_behaviour: see the dataset classes.
+        folder: of a labelled folder, see `LabelledFolderDataset`; the others do without.
     """
     options: dict[str, Any] = {"image_size": image_size, "published_behaviour": published_behaviour}
     if crop is not None:
         options["crop"] = crop
+    if name == LABELLED_FOLDER:
+        return LabelledFolderDataset(dataset_path, split_file, options=folder, statistics=statistics, **options)
     if statistics != "auto":
         options["statistics"] = DATASETS[statistics].STATISTICS
     if is_pack(dataset_path):

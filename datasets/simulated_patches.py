@@ -36,6 +36,7 @@ class SimulatedPatches(NamedTuple):
     classes: Tensor  # (n, K) int64, the candidate CORINE classes laid out, -1 for none
     shares: Tensor  # (n, 43) share of each mapped CORINE class in the central 40 x 40 pixels (EuroSAT: canvas)
     surfaces: Tensor  # (n, 43) the same for what the ground really is
+    ground: Tensor  # (n, h, h) uint8, the CORINE class that covers most of each pixel on the ground
 
     @property
     def week(self) -> Tensor:
@@ -77,12 +78,21 @@ def simulate_chunks(
 ) -> Iterator[SimulatedPatches]:
     """The same in pieces of at most CHUNK patches, so that any n fits in memory."""
     for index, start in enumerate(range(0, n, CHUNK)):
-        random = generator(seed, f"simulated {kind}", index, device=device)
-        if kind == "bigearthnet":
-            chunk = _bigearthnet_chunk(random, constants)
-        else:
-            chunk = _eurosat_chunk(start, random, constants)
-        yield _first(chunk, min(CHUNK, n - start))
+        yield _first(simulate_chunk(index, seed, device, kind, constants), min(CHUNK, n - start))
+
+
+def simulate_chunk(
+    index: int,
+    seed: int,
+    device: str | torch.device = "cpu",
+    kind: str = "bigearthnet",
+    constants: GeneratorConstants = CONSTANTS,
+) -> SimulatedPatches:
+    """The patches from number `index` * CHUNK on, CHUNK of them, without simulating those before."""
+    random = generator(seed, f"simulated {kind}", index, device=device)
+    if kind == "bigearthnet":
+        return _bigearthnet_chunk(random, constants)
+    return _eurosat_chunk(index * CHUNK, random, constants)
 
 
 def _bigearthnet_chunk(random: torch.Generator, constants: GeneratorConstants) -> SimulatedPatches:
@@ -103,6 +113,7 @@ def _bigearthnet_chunk(random: torch.Generator, constants: GeneratorConstants) -
         classes=classes,
         shares=shares,
         surfaces=_class_shares(surfaces, land.cover[..., CENTRE, CENTRE]),
+        ground=_ground(surfaces, land.cover),
     )
 
 
@@ -125,6 +136,7 @@ def _eurosat_chunk(start: int, random: torch.Generator, constants: GeneratorCons
         classes=classes,
         shares=_class_shares(classes, land.cover),
         surfaces=_class_shares(classes, land.cover),
+        ground=_ground(classes, land.cover),
     )
 
 
@@ -144,6 +156,12 @@ def _class_shares(classes: Tensor, cover: Tensor) -> Tensor:
     share = cover.mean((2, 3))
     total = torch.zeros(len(classes), 43, device=cover.device)
     return total.scatter_add(1, classes.clamp(min=0), share * (classes >= 0))
+
+
+def _ground(classes: Tensor, cover: Tensor) -> Tensor:
+    """(n, h, h) uint8: of each pixel, the CORINE class with the largest cover; absent candidates have none."""
+    best = cover.argmax(1)  # (n, h, h) of the K candidates
+    return classes.gather(1, best.flatten(1)).view_as(best).to(torch.uint8)
 
 
 def _numbers(reflectance: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def validation_losses(
             masking = evaluation_masking(batch, model, seed)
             predicted, encoded = model(batch.images, batch.meta, masking)
             errors = patch_errors(predicted, batch.images, batch.valid, model.config.patch_size)
-            losses.add(errors, masking.mask, total_balance(encoded, model.config.published_behaviour))
+            losses.add(errors, masking.mask, total_balance(encoded, model.config.published_load))
             patches += len(batch.ids)
     model.train(was_training)
     patches = losses.of_all(processes, patches)
@@ -105,7 +105,7 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         p = model.config.patch_size
         predicted, encoded = model(batch.images, batch.meta, masking)
         errors = patch_errors(predicted, batch.images, batch.valid, p)
-        losses.add(errors, masking.mask, total_balance(encoded, model.config.published_behaviour))
+        losses.add(errors, masking.mask, total_balance(encoded, model.config.published_load))
         psnr["model"].add(predicted, batch, masking.mask, p)
         for name, baseline in BASELINES.items():
             guess = baseline(batch.images, batch.valid, masking.mask, p)
@@ -165,7 +165,7 @@ class _LossMeans:
 
     def values(self, weights: LossWeights) -> dict[str, float]:
         masked, visible, balance = self.masked.value, self.visible.value, self.balance.value
-        total = masked + weights.visible * visible + weights.balance * balance
+        total = weights.total(masked, visible, balance)
         return {"val_loss": total, "val_m_loss": masked, "val_um_loss": visible, "val_moe_loss": balance}
 
 

@@ -207,14 +207,18 @@ def label_information(record: RoutingRecord, seed: int, shuffles: int = 20) -> L
     return LabelInformation(found[0], found[1:])
 
 
-def _binary_nmi(counts: np.ndarray, hot: np.ndarray) -> np.ndarray:
-    """NMI between experts and every class, (C,), from (n, E) token counts and (n, C) labels; 0 without any entropy."""
-    with_class = hot.T.astype(np.float64) @ counts  # (C, E)
-    joint = np.stack([with_class, counts.sum(axis=0) - with_class], axis=1) / counts.sum()  # (C, 2, E)
-    h_label, h_expert = _entropy(joint.sum(axis=2)), _entropy(joint.sum(axis=1))
-    information = h_label + h_expert - _entropy(joint.reshape(len(joint), -1))
-    total = h_label + h_expert
+def mutual_information(joint: np.ndarray) -> np.ndarray:
+    """NMI = 2 I(X; Y) / (H(X) + H(Y)) of joint shares or counts (..., X, Y); 0 where nothing has any entropy."""
+    shares = joint / np.maximum(joint.sum(axis=(-2, -1), keepdims=True), 1e-300)  # of nothing: 0, like the entropy
+    total = _entropy(shares.sum(axis=-1)) + _entropy(shares.sum(axis=-2))
+    information = total - _entropy(shares.reshape(*shares.shape[:-2], -1))
     return np.divide(2 * information, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _binary_nmi(counts: np.ndarray, hot: np.ndarray) -> np.ndarray:
+    """NMI between experts and every class, (C,), from (n, E) token counts and (n, C) labels."""
+    with_class = hot.T.astype(np.float64) @ counts  # (C, E)
+    return mutual_information(np.stack([with_class, counts.sum(axis=0) - with_class], axis=1))  # of (C, 2, E)
 
 
 def _choices(expert_idx: np.ndarray, experts: int) -> np.ndarray:

@@ -251,8 +251,8 @@ def load_model(
     Args:
         path: a file of ours or a published one.
         asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `mask_ratio`,
-            `dropout` and `position_std` leave no trace in the weights and replace the stored ones; any other
-            difference is an error.
+            `dropout`, `position_std` and `load_loss` leave no trace in the weights and replace the stored ones; any
+            other difference is an error.
         published_behaviour: None follows the file: its own setting, or True for a published one.
         device: where the model goes.
 
@@ -262,7 +262,7 @@ def load_model(
     checkpoint = read_checkpoint(path)
     stored = checkpoint.config.to_dict()
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
-    free = {key: asked.pop(key) for key in ("mask_ratio", "dropout", "position_std") if key in asked}
+    free = {key: asked.pop(key) for key in ("mask_ratio", "dropout", "position_std", "load_loss") if key in asked}
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])
     differ = [f"model.{key} is {stored[key]}, not {value}" for key, value in asked.items() if stored[key] != value]

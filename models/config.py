@@ -13,6 +13,10 @@ NUM_PREFIX = len(META_FIELDS) + 1
 
 CLS_INDEX = len(META_FIELDS)
 
+LOAD_LOSSES = (None, "shazeer", "published")
+MISSING_METADATA = ("pair", "token")
+"""Values of two fields of `ModelConfig`."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -25,6 +29,9 @@ class ModelConfig:
         position_std: of the position embeddings when they are initialised. With the published 0.02 they start as a
             few percent of a token; with 0.5 a short run learns sooner where patches are (README, "Short runs").
         published_behaviour: load loss, metadata and fill pixels as the released weights were trained with.
+        load_loss: "shazeer" or "published" (thresholds swapped); None follows `published_behaviour`.
+        missing_metadata: what stands for metadata that are not there: "pair", the projection of (0, 0), or "token",
+            a learned token.
         decoder_*: the decoder, the same in all published sizes.
     """
 
@@ -44,6 +51,8 @@ class ModelConfig:
     dropout: float = 0.1
     position_std: float = 0.02
     published_behaviour: bool = False
+    load_loss: str | None = None
+    missing_metadata: str = "pair"
     decoder_dim: int = 108
     decoder_depth: int = 2
     decoder_heads: int = 6
@@ -103,7 +112,11 @@ class ModelConfig:
                  "decoder_experts", "decoder_k")  # fmt: skip
         if senseless := [(name, f"{getattr(self, name)} is below 1") for name in whole if getattr(self, name) < 1]:
             return senseless
-        found = []
+        found = [
+            (name, f"{getattr(self, name)!r} is none of {', '.join(map(str, known))}")
+            for name, known in (("load_loss", LOAD_LOSSES), ("missing_metadata", MISSING_METADATA))
+            if getattr(self, name) not in known
+        ]
         if self.img_size % self.patch_size:
             found.append(("img_size", f"{self.img_size} is not a multiple of patch_size {self.patch_size}"))
         if self.embed_dim % self.num_heads:
@@ -137,6 +150,11 @@ class ModelConfig:
     def patch_values(self) -> int:
         """Numbers in a patch: C * p * p."""
         return self.in_channels * self.patch_size**2
+
+    @property
+    def published_load(self) -> bool:
+        """Whether the load loss is the published code's."""
+        return self.published_behaviour if self.load_loss is None else self.load_loss == "published"
 
     @property
     def expert_widths(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The one training loss: reconstruction of masked and visible patches, plus routing balance."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +15,16 @@ SMALLEST_WEIGHT = 1e-6
 
 
 class LossWeights(NamedTuple):
-    """total = masked + visible_weight * visible + balance_weight * balance (arXiv:2509.10919)."""
+    """total = reconstruction * (masked + visible_weight * visible) + balance_weight * balance (arXiv:2509.10919)."""
 
     visible: float = 0.1
     balance: float = 0.5
+    reconstruction: float = 1.0
+    """1 sums squared errors over a patch's values, as published; 1 / (C * p * p) averages them."""
+
+    def total(self, masked: Any, visible: Any, balance: Any) -> Any:
+        """The loss of a batch from its terms: numbers or tensors."""
+        return self.reconstruction * (masked + self.visible * visible) + self.balance * balance
 
 
 class Losses(NamedTuple):
@@ -102,7 +108,7 @@ def loss_sums(
     counted = None if valid is None else counted_tokens(valid, encoded.tokens.shape[1])
     routings = [routing for routing in encoded.routing if routing is not None]
     importance = [expert_importance(routing, counted) for routing in routings]
-    load = [expert_load(routing, model.config.published_behaviour, counted) for routing in routings]
+    load = [expert_load(routing, model.config.published_load, counted) for routing in routings]
     return torch.cat([torch.stack(reconstruction), *importance, *load]), encoded
 
 
@@ -125,13 +131,12 @@ def losses_of(sums: Tensor, experts: tuple[int, ...], weights: LossWeights) -> L
     visible = visible_error / visible_weight.clamp_min(SMALLEST_WEIGHT)
     importance, load = (part.split(routed) for part in sums[4:].chunk(2))
     balance = sum(map(balance_of, importance, load), start=sums.new_zeros(()))
-    total = masked + weights.visible * visible + weights.balance * balance
-    return Losses(total, masked, visible, balance)
+    return Losses(weights.total(masked, visible, balance), masked, visible, balance)
 
 
-def total_balance(encoded: Encoded, published_behaviour: bool) -> Tensor:
+def total_balance(encoded: Encoded, published_load: bool) -> Tensor:
     """Sum of `balance_loss` over the encoder's blocks (the decoder's are not used); 0 without experts."""
-    losses = [balance_loss(routing, published_behaviour) for routing in encoded.routing if routing is not None]
+    losses = [balance_loss(routing, published_load) for routing in encoded.routing if routing is not None]
     return torch.stack(losses).sum() if losses else encoded.tokens.new_zeros(())
 
 

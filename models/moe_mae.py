@@ -81,6 +81,9 @@ class Encoder(nn.Module):
             for width, experts in zip(config.expert_widths, config.experts, strict=True)
         )
         self.norm = nn.LayerNorm(D)
+        # It starts at 0, so that all other weights start as they do without it.
+        with_token = config.missing_metadata == "token"
+        self.missing_metadata = nn.Parameter(torch.zeros(len(META_FIELDS), D)) if with_token else None
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
@@ -95,6 +98,10 @@ class Encoder(nn.Module):
         patches = linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
         projections = (self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj)
         prefix = [project(meta[:, i]) for i, project in enumerate(projections)]
+        if self.missing_metadata is not None:
+            missing = (meta == 0.0).all(dim=-1, keepdim=True)  # (B, 4, 1): no angle has the pair (0, 0)
+            learned = self.missing_metadata
+            prefix = [torch.where(missing[:, i], learned[i], token) for i, token in enumerate(prefix)]
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand_as(prefix[0])], dim=1)
         return torch.cat([prefix + self.pos_embed[:, :NUM_PREFIX], patches], dim=1)
 
@@ -152,7 +159,8 @@ class MOEMAE(Interface, nn.Module):
 
         Args:
             images: (B, C, H, W), normalised.
-            meta: (B, 4, 2) rows (sin, cos) of week, hour, latitude, longitude; None is the missing pair (0, 0).
+            meta: (B, 4, 2) rows (sin, cos) of week, hour, latitude, longitude; None is the missing pair (0, 0). What
+                stands for that pair is the model's `missing_metadata`.
             ids_keep: (B, n) patches to encode; None means all, in order.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.

@@ -18,7 +18,7 @@ PICTURES = {
     "eval_logistic_regression_bigearthnet": 2,
     "eval_logistic_regression_eurosat": 2,
     "explore_embedding_tsne": 4,
-    "moe_experiments": 7,
+    "moe_experiments": 10,
 }
 """Notebook to the number of its figures."""
 

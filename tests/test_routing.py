@@ -213,7 +213,9 @@ def test_ablation_table(loader) -> None:
     assert found.increase.shape == (1, 3) and found.increase[0, 2] == 0.0
     assert (found.increase[0, :2] != 0.0).all()
     one = validation_losses(remove_expert(model, 0, 0), loader, 0, LossWeights())["val_m_loss"]
-    assert found.increase[0, 0] == pytest.approx(one - found.masked_loss)
+    assert found.masked_loss + found.increase[0, 0] == pytest.approx(one, rel=1e-5)
+    assert found.removed == ((0, 0), (0, 1), (0, 2)) and found.ids == loader.dataset.ids
+    assert found.errors[1].sum() / found.weights.sum() == pytest.approx(one, rel=1e-5)
     for block, expert in ((1, 0), (0, 3)):
         with pytest.raises(ValueError, match="cannot remove"):
             remove_expert(model, block, expert)

@@ -10,17 +10,17 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from configs.build import build_configured_dataset, load_configured_model, resolved_config
+from configs.build import build_configured_dataset, load_configured_model, loss_weights, resolved_config
 from configs.schema import Config
 from datasets.loader import BatchLoader, Part, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, read_checkpoint, write_checkpoint
 from models.config import ModelConfig
-from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
 from scheduler.schedulers import WarmupCosineLR
 from training.averages import EpochSums
+from training.collapse import CollapseAlarm, collapsed_experts, warning
 from training.optimizer import adamw, load_optimizer
 from training.run_folder import CSV_COLUMNS, VALIDATION_COLUMNS, RunFolder
 from training.step import StepOptions, StepResult, TrainStep
@@ -42,6 +42,9 @@ DEFAULT_METADATA_DROPOUT = 0.1
 # Keys that may differ between a run and its continuation: they change where things are, not what is computed.
 _FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
               "save_every_n_steps", "compile")  # fmt: skip
+
+_BEFORE = {"model.missing_metadata": "pair", "training.reconstruction": "sum"}
+"""What runs did that were saved before there was such a key."""
 
 COMPILE_MIN_STEPS = 3000
 """On a CPU `training.compile: auto` compiles runs of so many steps or more."""
@@ -93,6 +96,7 @@ class Pretraining:
         self.epoch, self.batch_in_epoch = 0, 0
         self.sums = EpochSums(self.model.config, self.device)
         self.best_loss, self.best_train_loss = float("inf"), float("inf")
+        self.alarm = CollapseAlarm()
         self._curve_drawn = time.monotonic()
         self._begin(found, resume)
         self.step = TrainStep(self.model, self.optimizer, self.options, self.scaler, processes, self.compilation)
@@ -136,7 +140,7 @@ class Pretraining:
             metadata_dropout = 0.0 if self.model.config.published_behaviour else DEFAULT_METADATA_DROPOUT
         return StepOptions(
             seed=training.seed,
-            weights=LossWeights(training.visible_weight, training.balance_weight),
+            weights=loss_weights(training, self.model.config),
             grad_clip=training.grad_clip,
             metadata_dropout=metadata_dropout,
             autocast=mixed_precision(self.device, training.amp),
@@ -202,7 +206,7 @@ class Pretraining:
             raise CheckpointError(f"{path}: holds no training run to go on with; start afresh without --resume")
         for section, values in self.recipe.items():
             for key, value in values.items():
-                was = saved["recipe"][section].get(key)
+                was = saved["recipe"][section].get(key, _BEFORE.get(f"{section}.{key}"))
                 if was != value:
                     raise CheckpointError(
                         f"{path}: {section}.{key} was {was} in the saved run and is {value} now; "
@@ -221,6 +225,7 @@ class Pretraining:
         self.epoch, self.batch_in_epoch = saved["epoch"], saved["batch_in_epoch"]
         self.best_loss, self.best_train_loss = saved["best_loss"], content["best_train_loss"]
         self.sums.restore(saved["sums"])
+        self.alarm.restore(saved.get("collapsed", []))  # runs saved before there was an alarm have none
 
     def _manifest(self) -> dict[str, Any]:
         return {
@@ -321,11 +326,19 @@ class Pretraining:
         if not self.sums.counted_patches:
             raise DataError(f"{self.config.training.dataset_csv}: no patch of it has a single valid pixel")
         row = {"epoch": self.epoch + 1, **self.sums.averages()}
+        row["collapsed_experts"] = self._collapsed(row)
         if self.val_set is not None:
             row.update(self._validate())
         if self.processes.main:
             self._log(row, throughput)
         self._keep(row)
+
+    def _collapsed(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """The experts that the epoch hardly used, for the log; a warning for those that it used no longer."""
+        collapsed = collapsed_experts(row["expert_usage"])
+        for one in self.alarm.fallen(collapsed):
+            self.processes.say(warning(one, row["epoch"]))
+        return [one._asdict() for one in collapsed]
 
     def _log(self, row: dict[str, Any], throughput: float) -> None:
         self.folder.append_metrics({key: row[key] for key in (*CSV_COLUMNS, *VALIDATION_COLUMNS) if key in row})
@@ -393,6 +406,7 @@ class Pretraining:
             "batch_in_epoch": self.batch_in_epoch,
             "best_loss": self.best_loss,
             "sums": self.sums.state(),
+            "collapsed": self.alarm.state(),
         }
         self.folder.save(
             self.model,

@@ -125,17 +125,133 @@ def plot_label_information(nmi: np.ndarray, shuffled: np.ndarray, blocks: Sequen
         blocks: (L,) indices in the encoder.
         title: of the figure.
     """
-    control = shuffled.mean(axis=2)
+    controls = {"shuffled labels": shuffled.mean(axis=2)}
+    return plot_information({"labels": nmi.mean(axis=1)}, controls, blocks, title, "NMI, mean over classes")
+
+
+def plot_information(
+    found: Mapping[str, np.ndarray],
+    controls: Mapping[str, np.ndarray],
+    blocks: Sequence[int],
+    title: str,
+    label: str = "NMI",
+) -> Figure:
+    """What the experts tell, block by block, beside controls.
+
+    Args:
+        found: name to (L,).
+        controls: name to (R, L); a band spans the R draws and a line is their mean.
+        blocks: (L,) indices in the encoder.
+        title: of the figure.
+        label: of the numbers.
+    """
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(blocks, nmi.mean(axis=1), "o-", label="labels")
-    axes.fill_between(blocks, control.min(axis=0), control.max(axis=0), color="0.8", label="shuffled labels, range")
-    axes.plot(blocks, control.mean(axis=0), color="0.5", label="shuffled labels, mean")
-    axes.set(xlabel="block", ylabel="NMI, mean over classes", xticks=list(blocks))
+    for index, (name, values) in enumerate(found.items()):
+        axes.plot(blocks, values, "os^"[index % 3] + "-", color=f"C{index}", label=name)
+    for index, (name, draws) in enumerate(controls.items()):
+        colour = ("0.5", "#b8860b", "#4a7c59")[index % 3]
+        axes.fill_between(blocks, draws.min(axis=0), draws.max(axis=0), color=colour, alpha=0.3, linewidth=0)
+        axes.plot(blocks, draws.mean(axis=0), color=colour, label=f"{name} (mean and range)")
+    axes.set(xlabel="block", ylabel=label, xticks=list(blocks))
     axes.set_ylim(bottom=0.0)
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def plot_value_maps(
+    images: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], ids: Sequence[str], title: str, label: str
+) -> Figure:
+    """True-colour images, and numbers of their patch tokens; one scale for all.
+
+    Args:
+        images: (C, H, W) stored numbers each.
+        maps: per image, column title to (grid, grid) numbers from 0 on.
+        ids: one per image.
+        title: of the figure.
+        label: of the numbers.
+    """
+    columns = list(maps[0])
+    figure = Figure(figsize=(1.9 * (len(columns) + 1) + 1.0, 1.95 * len(images) + 0.6), layout="constrained")
+    grid = figure.subplots(len(images), len(columns) + 1, squeeze=False)
+    most = max(float(np.nanmax(found[column])) for found in maps for column in columns) or 1.0
+    for line, numbers, name, found in zip(grid, images, ids, maps, strict=True):
+        line[0].imshow(true_colour(numbers), interpolation="nearest")
+        line[0].set_ylabel(short_id(name), fontsize=7)
+        for axes, column in zip(line[1:], columns, strict=True):
+            drawn = axes.imshow(found[column], cmap="viridis", vmin=0.0, vmax=most, interpolation="nearest")
+    for axes in grid.ravel():
+        axes.set(xticks=[], yticks=[])
+    for axes, column in zip(grid[0], ["true colour", *columns], strict=True):
+        axes.set_title(column, fontsize=9)
+    figure.colorbar(drawn, ax=list(grid.ravel()), label=label, shrink=0.8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_expert_table(panels: Mapping[str, tuple[np.ndarray, bool, int]], blocks: Sequence[int], title: str) -> Figure:
+    """Several numbers for every expert of every block, a panel for each.
+
+    Args:
+        panels: panel title to (L, E) numbers, whether they lie on both sides of 0, and their digits after the point.
+        blocks: (L,) indices in the encoder.
+        title: of the figure.
+    """
+    experts = next(iter(panels.values()))[0].shape[1]
+    columns = 2
+    rows = -(-len(panels) // columns)
+    size = (columns * (0.9 + 0.62 * experts), rows * (0.9 + 0.3 * len(blocks)) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (name, (values, signed, digits)) in zip(grid, panels.items(), strict=False):
+        most = np.nanmax(np.abs(values))
+        _matrix(axes, values, "PuOr" if signed else "Blues", -most if signed else 0.0, most, digits)
+        axes.set_xticks(range(experts))
+        axes.set_yticks(range(len(blocks)), list(blocks))
+        axes.set(xlabel="expert", ylabel="block")
+        axes.set_title(name, loc="left", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], title: str) -> Figure:
+    """Points on planes, two panels a row; those of a row share their classes, named beside it.
+
+    Args:
+        panels: panel title to (n, 2) points, (n,) class indices and the classes' names.
+        title: of the figure.
+    """
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(11, 3.9 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for place, (axes, (name, (points, classes, names))) in enumerate(zip(grid.ravel(), panels.items(), strict=False)):
+        for index in np.unique(classes):
+            chosen = classes == index
+            marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
+            axes.scatter(*points[chosen].T, s=9, color=f"C{index % 10}", marker=marker, label=short_name(names[index]))
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, loc="left", fontsize=9)
+        if place % 2:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7, markerscale=1.5)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_pairs(values: np.ndarray, names: Sequence[str], title: str, label: str) -> Figure:
+    """A symmetric (C, C) matrix of numbers between 0 and 1 about pairs of named things; NaN stays empty."""
+    side = 2.6 + 0.5 * len(names)
+    figure = Figure(figsize=(side + 1.6, side), layout="constrained")
+    axes = figure.subplots()
+    drawn = _matrix(axes, values, "Blues_r", 0.0, 1.0, 2)
+    short = [short_name(name, 28) for name in names]
+    axes.set_xticks(range(len(names)), short, rotation=35, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), short, fontsize=8)
+    axes.set_title(title, loc="left", fontsize=10)
+    figure.colorbar(drawn, label=label, shrink=0.8)
     return figure
 
 

@@ -1,0 +1,181 @@
+"""Every key of a configuration of `reproduce.py`; sections `model` and `training` are those of the other scripts."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.schema import (
+    Count,
+    DataSection,
+    ModelSection,
+    Positive,
+    Switch,
+    Text,
+    TrainingSection,
+    data_problems,
+    model_problems,
+)
+from utils.config import Problem, Section, load_config
+
+POOLS = ("cls", "mean", "patch_mean", "meta_cls", "all")
+"""Of an embedding: the CLS token, the mean of all tokens, that of the patch tokens, metadata and CLS tokens side by
+side, all tokens."""
+
+Pool = Literal["cls", "mean", "patch_mean", "meta_cls", "all"]
+LabelShare = Annotated[float, Field(gt=0.0, le=1.0)]
+MaskRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+FILLED_IN = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "seed")
+"""Keys of `training` that `reproduce.py` sets itself."""
+
+ALL_SPLIT = "all"
+"""Name of the one split file that a cross-validation cuts into folds."""
+
+
+class SimulateSection(Section):
+    """Patches made by the simulator, as `python -m datasets.simulated` makes them."""
+
+    patches: Annotated[int, Field(ge=3)]
+    seed: Count = 0
+    splits: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+
+
+class SourceSection(DataSection):
+    """A dataset: where it is, and which patches are for what. Keys of `data` in the other scripts, and more."""
+
+    simulate: SimulateSection | None = None
+    split_by: Literal["given", "area"] = "given"
+    shares: dict[Literal["train", "val", "test"], Annotated[float, Field(gt=0.0)]] = {"train": 2, "val": 1, "test": 1}
+    folds: Annotated[int, Field(ge=3)] | None = None
+    pack: bool = False
+
+
+class EmbeddingSection(Section):
+    """How patches become vectors."""
+
+    pools: Annotated[list[Pool], Field(min_length=1)] = ["cls", "mean"]
+    amp: bool | Literal["bf16"] = False
+    compile: Switch = "auto"
+
+
+class BootstrapSection(Section):
+    """95 % intervals: how often the test patches are drawn again."""
+
+    draws: Annotated[int, Field(ge=100)] = 1000
+
+
+class StudySection(Section):
+    """What the studies compare, and what their runs have different from the main run: only the keys given in `model`
+    and `training` are replaced.
+    """
+
+    seeds: Annotated[list[Count], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    pool: Pool = "cls"
+    pools: Annotated[list[Pool], Field(min_length=2)] = list(POOLS)
+    label_shares: Annotated[list[LabelShare], Field(min_length=2)] = [0.01, 0.05, 0.1, 0.25, 1.0]
+    mask_ratios: Annotated[list[MaskRatio], Field(min_length=2)] = [0.25, 0.5, 0.75, 0.9]
+    experts: Annotated[list[Annotated[int, Field(ge=3)]], Field(min_length=1)] = [3, 5]
+    noise_draws: Positive = 3
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    data: SourceSection | None = None
+
+
+class ReproductionConfig(Section):
+    """A whole configuration file."""
+
+    title: Text = "Reproduction"
+    out_dir: Text = "outputs/reproduction"
+    published_behaviour: bool | None = None
+    seed: Count = 0
+    pretraining_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    data: SourceSection = SourceSection()
+    eurosat: SourceSection | None = None
+    other: SourceSection | None = None
+    checkpoints: dict[RunName, Text] = {}
+    embed: EmbeddingSection = EmbeddingSection()
+    protocols: list[Text] = ["knn5", "landsat_bench_probe", "strong_probe"]
+    bootstrap: BootstrapSection = BootstrapSection()
+    studies: list[Text] | Literal["all"] = []
+    study: StudySection = StudySection()
+
+
+def read_reproduction_config(
+    path: str, overrides: list[str], studies: tuple[str, ...], protocols: tuple[str, ...]
+) -> ReproductionConfig:
+    """A validated config for `reproduce.py`.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.sub=value` texts.
+        studies: those that there are.
+        protocols: those that there are.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+
+    def check(config: ReproductionConfig, wrong: set[str]) -> Iterator[Problem]:
+        if "studies" not in wrong and config.studies != "all":
+            yield from _unknown("studies", config.studies, studies)
+        if "protocols" not in wrong:
+            yield from _unknown("protocols", config.protocols, protocols)
+        for key in ("pretraining_seeds", "study.seeds"):
+            seeds = config.study.seeds if key == "study.seeds" else config.pretraining_seeds
+            if key not in wrong and len(set(seeds)) < len(seeds):
+                yield key, f"holds a seed twice: {seeds}"
+        yield from model_problems(config.model, wrong, fresh_model=True)
+        both = {**config.model.model_dump(exclude_unset=True), **config.study.model.model_dump(exclude_unset=True)}
+        if config.study.model.model_fields_set:
+            for key, text in model_problems(ModelSection(**both), wrong, fresh_model=True):
+                yield f"study.{key}", text
+        for section, training in (("training", config.training), ("study.training", config.study.training)):
+            for key in FILLED_IN:
+                if key in training.model_fields_set:
+                    yield f"{section}.{key}", "is set by reproduce.py itself; leave it out"
+        for key in ("data", "eurosat", "other", "study.data"):
+            source = config.study.data if key == "study.data" else getattr(config, key)
+            if source is not None:
+                yield from _source_problems(key, source, wrong)
+
+    return load_config(ReproductionConfig, path, overrides, check)
+
+
+def _unknown(key: str, given: list[str], known: tuple[str, ...]) -> Iterator[Problem]:
+    if strange := [name for name in given if name not in known]:
+        yield key, f"knows no {', '.join(map(repr, strange))}; there are {', '.join(known) or 'none yet'}"
+
+
+def _source_problems(key: str, source: SourceSection, wrong: set[str]) -> Iterator[Problem]:
+    """What does not fit together in one dataset's section."""
+    if any(path == key or path.startswith(f"{key}.") for path in wrong):
+        return  # it stands at defaults that nobody chose
+    for path, text in data_problems(source, wrong):
+        yield path.replace("data", key, 1), text
+    if source.dataset_csv is not None:
+        yield f"{key}.dataset_csv", f"is not read here; name the split files in {key}.splits"
+    if (source.dataset_path is None) == (source.simulate is None):
+        both = "are both given; set one of them to null" if source.simulate else "are both missing; give one of them"
+        yield f"{key}.dataset_path", f"and {key}.simulate {both}"
+    if source.dataset == "labelled_folder":
+        for name in ("simulate", "pack"):
+            if getattr(source, name):
+                yield f"{key}.{name}", "is for bigearthnet_ls and eurosat_ls only"
+    if source.dataset_path is not None and source.splits is None:
+        yield f"{key}.splits", "is required: split name to file"
+    names = set(source.splits or ())
+    if source.folds is not None:
+        if source.simulate is None and names != {ALL_SPLIT}:
+            yield f"{key}.splits", f"for folds, give one file under the name {ALL_SPLIT!r}, with all patches"
+        if source.dataset != "bigearthnet_ls":
+            yield f"{key}.folds", "are cut by area, which only the names of bigearthnet_ls patches tell"
+    elif source.splits is not None and not {"train", "test"} <= names:
+        yield f"{key}.splits", f"needs train and test (and val, where there is one), not only {', '.join(names)}"
+    if source.split_by == "area" and source.dataset != "bigearthnet_ls":
+        yield f"{key}.split_by", "area: only the names of bigearthnet_ls patches tell where they are"
+    if source.split_by == "area" and not {"train", "test"} <= set(source.shares):
+        yield f"{key}.shares", "needs train and test"

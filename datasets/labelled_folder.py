@@ -1,0 +1,244 @@
+"""Any third dataset: a folder of labelled images, their bands brought to SR_B1..SR_B7 by name.
+
+The encoder takes z-scores of seven Landsat bands. What an image has of them goes where it belongs; a band that it does
+not have is 0 after normalisation, the mean of the dataset, on every pixel. Numbers reach z-scores in one of two ways:
+
+- With `scale` (and `offset`) they are reflectances, which are put into Landsat's stored numbers and normalised as
+  those of BigEarthNet-Landsat: what the encoder was trained on.
+- Without, as in 8-bit pictures, they have no reflectance: display values, stretched and gamma-corrected, that no
+  factor brings back. Each band is then normalised by its own mean and standard deviation over the training split, so
+  that the encoder sees numbers as large as it knows. Brightness relative to other datasets is lost.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import rasterio
+import torch
+from tqdm import tqdm
+
+from datasets.geotiff import GDAL_OPTIONS
+from datasets.image_bands import IGNORED, LARGEST, landsat_numbers, read_image, usual_bands
+from datasets.labelled_table import read_table, split_rows
+from datasets.patches import PatchDataset, RawBatch
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import BANDS, DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
+from utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+NAME = "labelled_folder"
+
+TRAIN = "train"
+"""`statistics` of this name are the training split's own."""
+
+EIGHT_BITS = 257
+"""8-bit numbers are stored times this, so that a resized picture keeps what lies between them."""
+
+CACHED_STATISTICS = 64
+"""Training splits whose statistics are remembered at once."""
+
+
+class FolderOptions(NamedTuple):
+    """What a config says of a labelled folder."""
+
+    bands: tuple[str, ...] | None = None
+    """In the order of the files' bands, as `band_names` gives them; None: three are RGB, seven SR_B1..SR_B7."""
+    scale: float | None = None
+    """Reflectance = number * scale + offset; None: the numbers have no reflectance."""
+    offset: float = 0.0
+    train_split: str | None = None
+    """Whose statistics normalise numbers without reflectance."""
+    seed: int = 0
+    """Of splits given as ranges; see `split_rows`."""
+
+
+class LabelledFolderDataset(PatchDataset):
+    """Images of a labelled folder, without metadata.
+
+    Args:
+        root: a folder with one folder per class, or a CSV of file,label; see `read_table`.
+        split: see `split_rows`.
+        options: bands, reflectance, seed.
+        image_size: side of the patches returned, pixels.
+        crop: "resize" scales an image to it; "center" cuts its middle at full resolution.
+        statistics: "auto" (the training split's for numbers without reflectance, else BigEarthNet-Landsat's),
+            "train", or a key of `DATASETS`.
+        published_behaviour: as for the other datasets.
+
+    Raises:
+        DataError: naming the file and what is wrong with the table, the split or an image.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | Path,
+        *,
+        options: FolderOptions = FolderOptions(),  # noqa: B008 - immutable
+        image_size: int = IMAGE_SIZE,
+        crop: Literal["center", "resize"] = "resize",
+        statistics: str = "auto",
+        published_behaviour: bool = False,
+    ) -> None:
+        self.table = read_table(root)
+        self._rows = split_rows(self.table, split, options.seed)
+        self.classes, self.multilabel = self.table.classes, self.table.multilabel
+        with rasterio.Env(**GDAL_OPTIONS):
+            bands = options.bands or usual_bands(self.table.root / self.table.files[self._rows[0]])
+        self.options = options = options._replace(bands=bands)
+        ids = [self.table.files[row] for row in self._rows]
+        super().__init__(self.table.root, ids, image_size, crop, BigEarthNetInfo.STATISTICS, published_behaviour)
+        self.labels = torch.from_numpy(self.table.label_array(self._rows))
+        if statistics == "auto":
+            statistics = TRAIN if options.scale is None else BigEarthNetInfo.NAME
+        self._statistics_name = statistics
+        found = self._train_statistics() if statistics == TRAIN else self._named_statistics(statistics)
+        self.statistics = _flat_where_missing(found, self.missing)
+        self.normalize = ZScoreNormalize(self.statistics, fill_is_data=published_behaviour)
+        _say_once(self.remarks())
+
+    @property
+    def statistics_name(self) -> str:
+        """What the numbers are normalised with: "train", or the name of a dataset."""
+        return self._statistics_name
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The bands that the files do not have."""
+        return tuple(band for band in BANDS if band not in self.options.bands)
+
+    def path_of(self, index: int) -> Path:
+        return self.root / self.ids[index]
+
+    def read(self, indices: Sequence[int]) -> RawBatch:
+        """Pixels of some images; see `PatchDataset.read`. Bands that are not there hold their mean."""
+        with rasterio.Env(**GDAL_OPTIONS):
+            return RawBatch(np.stack([self.square(self._stored(self.path_of(index))) for index in indices]), None)
+
+    def fingerprint(self) -> str:
+        """As for every dataset, and of what the numbers are taken for."""
+        said = [super().fingerprint(), self.options, self.statistics, self.classes, self.labels.tolist()]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    def remarks(self) -> str:
+        """One line that a report has to carry: which bands are made up, and what the numbers are taken for."""
+        given = ", ".join(band for band in self.options.bands if band != IGNORED)
+        filled = f"{', '.join(self.missing)} not in the images and filled with the mean (z-score 0)"
+        if self.statistics_name == TRAIN:
+            taken = "numbers without reflectance, normalised by the training split's mean and standard deviation"
+        else:
+            taken = f"reflectances, normalised as {self.statistics_name}"
+        return f"{self.root}: bands {given}; {filled if self.missing else 'none missing'}; {taken}"
+
+    def description(self) -> dict[str, object]:
+        """The same for provenance: JSON-ready."""
+        return {
+            "bands": list(self.options.bands),
+            "missing_bands": list(self.missing),
+            "scale": self.options.scale,
+            "offset": self.options.offset,
+            "split_seed": self.options.seed,
+            "statistics": self.statistics_name,
+            "mean": self._of_given(self.statistics.mean),
+            "std": self._of_given(self.statistics.std),
+            "remarks": self.remarks(),
+        }
+
+    def _of_given(self, values: Sequence[float]) -> dict[str, float]:
+        return {band: value for band, value in zip(BANDS, values, strict=True) if band not in self.missing}
+
+    def _stored(self, path: Path) -> np.ndarray:
+        """An image as (7, H, W) uint16 stored numbers; 0 in every band where the file says that there is nothing."""
+        image = read_image(path, self.options.bands, self.min_side)
+        numbers, valid = image
+        if self.options.scale is not None:
+            values = landsat_numbers(image, self.options.scale, self.options.offset, path)
+            valid = valid & numbers.any(axis=0)  # 0 in every band is fill where numbers are reflectances
+        elif numbers.dtype in (np.uint8, np.uint16):
+            values = numbers.astype(np.float32) * (EIGHT_BITS if numbers.dtype == np.uint8 else 1)
+        else:
+            raise DataError(
+                f"{path}: holds {numbers.dtype} numbers; give data.scale and data.offset (reflectance = number * "
+                "scale + offset)"
+            )
+        pixels = np.empty((len(BANDS), *valid.shape), np.uint16)
+        # Of missing bands the mean is stored, so that normalisation gives 0; see `_flat_where_missing`.
+        pixels[:] = np.array(_whole(self.statistics.mean), np.uint16)[:, None, None]
+        for band, of_band in zip(self.options.bands, values, strict=True):
+            if band != IGNORED:
+                pixels[BANDS.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
+        pixels[:, ~valid] = 0
+        return pixels
+
+    def _named_statistics(self, name: str) -> BandStatistics:
+        if self.options.scale is None:
+            raise DataError(
+                f"{self.root}: data.statistics: {name} needs reflectances; give data.scale and data.offset, "
+                "or leave data.statistics at auto"
+            )
+        return DATASETS[name].STATISTICS
+
+    def _train_statistics(self) -> BandStatistics:
+        """Mean and standard deviation of every band over the valid pixels of the training split."""
+        if self.options.train_split is None:
+            raise DataError(
+                f"{self.root}: numbers without reflectance are normalised by the training split; name it `train` in "
+                "data.splits, or give data.scale and data.offset"
+            )
+        rows = split_rows(self.table, self.options.train_split, self.options.seed)
+        key = (str(self.root), self.options, self.image_size, self.crop, self.published_behaviour, tuple(rows))
+        if key not in _KNOWN_STATISTICS:
+            if len(_KNOWN_STATISTICS) >= CACHED_STATISTICS:
+                _KNOWN_STATISTICS.clear()
+            _KNOWN_STATISTICS[key] = self._measure([self.root / self.table.files[row] for row in rows])
+        return _KNOWN_STATISTICS[key]
+
+    def _measure(self, paths: list[Path]) -> BandStatistics:
+        sums, squares, count = np.zeros(len(BANDS)), np.zeros(len(BANDS)), 0
+        with rasterio.Env(**GDAL_OPTIONS):
+            for path in tqdm(paths, desc="statistics of training", leave=False, disable=None):
+                pixels = self.square(self._stored(path)).reshape(len(BANDS), -1).astype(np.float64)
+                pixels = pixels[:, pixels.any(axis=0)]
+                sums, squares = sums + pixels.sum(axis=1), squares + np.square(pixels).sum(axis=1)
+                count += pixels.shape[1]
+        mean = sums / max(count, 1)
+        std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0.0))
+        flat = [band for band, spread in zip(BANDS, std, strict=True) if spread == 0 and band not in self.missing]
+        if flat:
+            raise DataError(
+                f"{self.root}: {', '.join(flat)} never changes in the training split, so that nothing can be "
+                f"normalised by it; put {IGNORED} in its place in data.bands"
+            )
+        return BandStatistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+_KNOWN_STATISTICS: dict[tuple, BandStatistics] = {}
+_SAID: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    """One line for all splits of a dataset, and all processes of a run."""
+    if text not in _SAID and os.environ.get("RANK", "0") == "0":
+        _SAID.add(text)
+        logger.warning(f"note: {text}")
+
+
+def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:
+    """The same with a whole mean, which a stored number can be, for the bands that are not there."""
+    mean = [whole if band in missing else value
+            for band, value, whole in zip(BANDS, statistics.mean, _whole(statistics.mean), strict=True)]  # fmt: skip
+    std = [1.0 if band in missing else value for band, value in zip(BANDS, statistics.std, strict=True)]
+    return BandStatistics(tuple(mean), tuple(std))
+
+
+def _whole(values: Sequence[float]) -> list[float]:
+    return [float(min(max(round(value), 1), LARGEST)) for value in values]

@@ -1,0 +1,141 @@
+"""95 % intervals by a bootstrap over blocks of neighbouring patches, and of differences on the same resampled patches.
+
+Patches of one area are alike: drawing them one by one would treat them as independent and give intervals that are too
+narrow. So whole blocks are drawn, with replacement, as many as there are (see `eval.neighbours`); the interval is
+between the 2.5th and the 97.5th percentile of the draws. With fewer than about 20 blocks such intervals are too narrow.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm, t
+from tqdm import tqdm
+
+from eval.ranked_metrics import Statistic
+from utils.randomness import derive_seed
+
+DRAWS = 1000
+"""Resampled test sets."""
+
+LEVEL = 0.95
+"""Of every interval."""
+
+
+class Interval(NamedTuple):
+    """A figure and where it may lie."""
+
+    value: float
+    low: float | None
+    high: float | None
+    """None where there is nothing to tell the spread by: a single block, or a single run."""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether a difference is one, at the level of the interval."""
+        return self.low is not None and (self.low > 0 or self.high < 0)
+
+
+class Resampled(NamedTuple):
+    """A figure on the test set and on all of its resampled versions."""
+
+    value: float
+    draws: np.ndarray
+    """(R,); NaN where the figure is not defined."""
+    blocks: int
+    """How many were drawn from."""
+    key: str
+    """Which draws: the same for the same blocks, seed and number of draws."""
+
+    def interval(self) -> Interval:
+        """Percentiles of the draws."""
+        defined = self.draws[np.isfinite(self.draws)]
+        if self.blocks < 2 or not len(defined):
+            return Interval(self.value, None, None)
+        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(self.value, float(low), float(high))
+
+    def minus(self, other: "Resampled") -> "Resampled":
+        """The difference, draw by draw: both figures are of the same resampled patches.
+
+        Raises:
+            ValueError: when they are not.
+        """
+        if self.key != other.key:
+            raise ValueError("a paired difference needs the same patches, blocks, seed and number of draws")
+        return Resampled(self.value - other.value, self.draws - other.draws, self.blocks, self.key)
+
+
+def resample(
+    statistic: Statistic, blocks: np.ndarray, seed: int, draws: int = DRAWS, progress: str | None = None
+) -> Resampled:
+    """Evaluate a statistic on resampled test sets.
+
+    Args:
+        statistic: of weights (N,); see `eval.ranked_metrics`, whose `of_rows` makes one from row indices.
+        blocks: (N,) anything that names the block of every patch.
+        seed: the draws are a function of it and the blocks alone.
+        draws: how many.
+        progress: what to call the work in a bar on a terminal; None shows none.
+    """
+    names, block_of = np.unique(np.asarray(blocks), return_inverse=True)
+    count = len(names)
+    random = np.random.default_rng(derive_seed(seed, "bootstrap"))
+    values = np.empty(draws)
+    for draw in tqdm(range(draws), desc=progress, leave=False, disable=None if progress else True):
+        times = np.bincount(random.integers(count, size=count), minlength=count)
+        values[draw] = statistic(times[block_of].astype(np.float64))
+    digest = hashlib.sha256(np.ascontiguousarray(block_of, np.int64)).hexdigest()
+    return Resampled(float(statistic(np.ones(len(block_of)))), values, count, f"{seed}/{draws}/{digest}")
+
+
+def block_bootstrap(statistic: Statistic, blocks: np.ndarray, seed: int, draws: int = DRAWS) -> Interval:
+    """A figure and its interval; arguments as for `resample`."""
+    return resample(statistic, blocks, seed, draws).interval()
+
+
+def paired_difference(
+    first: Statistic, second: Statistic, blocks: np.ndarray, seed: int, draws: int = DRAWS
+) -> Interval:
+    """`first` minus `second` on the same resampled patches; arguments as for `resample`.
+
+    For several comparisons call `resample` once for every statistic, and `Resampled.minus`.
+    """
+    return resample(first, blocks, seed, draws).minus(resample(second, blocks, seed, draws)).interval()
+
+
+def over_seeds(runs: Sequence[Resampled]) -> Interval:
+    """The mean over runs that differ in their seed alone, with both doubts: other seeds, and other test patches.
+
+    The squares of two half-widths are added: Student's for the mean of the runs' values, and the normal one for the
+    mean's spread over resampled test sets. For a claim about pretraining, `runs` are differences of paired runs or
+    figures of single ones. One run says nothing about other seeds, so it has no interval.
+
+    Args:
+        runs: of the same patches and draws.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if len({run.key for run in runs}) != 1:
+        raise ValueError("runs are averaged over the same patches, blocks, seed of the bootstrap and number of draws")
+    values = np.array([run.value for run in runs])
+    mean = float(values.mean())
+    if len(runs) < 2 or runs[0].blocks < 2:
+        return Interval(mean, None, None)
+    of_runs = t.ppf((1 + LEVEL) / 2, len(runs) - 1) * values.std(ddof=1) / np.sqrt(len(runs))
+    draws = np.mean([run.draws for run in runs], axis=0)
+    of_patches = norm.ppf((1 + LEVEL) / 2) * np.nanstd(draws, ddof=1)
+    half = float(np.hypot(of_runs, of_patches))
+    return Interval(mean, mean - half, mean + half)
+
+
+def mean_over_seeds(values: Sequence[float]) -> Interval:
+    """The mean of single figures, such as losses, over runs that differ in their seed: Student's interval."""
+    figures = np.asarray(values, np.float64)
+    mean = float(figures.mean())
+    if len(figures) < 2:
+        return Interval(mean, None, None)
+    half = float(t.ppf((1 + LEVEL) / 2, len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures)))
+    return Interval(mean, mean - half, mean + half)

@@ -1,0 +1,105 @@
+"""Every stage from data to report: `python reproduce.py --config_yaml configs/reproduce_sample.yaml`.
+
+Pack or read, pretrain, reconstruct, embed, score by kNN and probes beside baselines, run the studies, and write
+`report.html` with CSV, JSON and PNG beside it. What has been done for the same inputs is not done again; stopped at any
+moment, the same command goes on.
+"""
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.reproduction import ReproductionConfig, read_reproduction_config
+from eval.protocols import PROTOCOLS
+from studies.bench import Bench
+from studies.beside_published import published_section, setting_section
+from studies.claims import claims_section
+from studies.data import read_data
+from studies.main_table import main_rows, main_section, summary
+from studies.reconstruction import reconstruction_section
+from studies.registry import STUDIES
+from studies.report import Report, write_report
+from studies.runs import Runs
+from studies.sections import Section
+from studies.workbench import Workbench
+from training.stopping import StopRequested, StopSignals
+from utils.config import config_parser
+from utils.errors import UserError, run_script
+from utils.files import check_writable
+from utils.provenance import provenance
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Validate the config, do what is not done yet, write the report; returns the exit code."""
+    parser = config_parser("Every stage from data to one report.", reads="every key: configs/reproduction.py")
+    arguments = parser.parse_args(argv)
+    started = time.perf_counter()
+    try:
+        with StopSignals() as signals:
+            config = read_reproduction_config(
+                arguments.config_yaml, arguments.overrides, tuple(STUDIES), tuple(PROTOCOLS)
+            )
+            folder = check_writable(config.out_dir)
+            with _alone(folder):
+                report = _reproduce(config, folder, signals, started)
+    except StopRequested as request:
+        print("stopped by a signal; the same command goes on from here")
+        return StopSignals.exit_code(request.number)
+    print(f"report: {report}")
+    return 0
+
+
+def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, started: float) -> Path:
+    workbench = Workbench(folder)
+    data = read_data(config, workbench)
+    bench = Bench(workbench, config, data, Runs(workbench, config, data, signals))
+    print(f"== {config.title}: {data.main.measured_on()}")
+    sections = [setting_section(bench), reconstruction_section(bench)]
+    rows_of = {source.key: main_rows(bench, source) for source in data.probed}
+    sections += [main_section(bench, source, rows_of[source.key]) for source in data.probed]
+    print(summary(bench, data.main, rows_of[data.main.key]))
+    sections.append(published_section(bench, rows_of))
+    sections += _study_sections(bench)
+    claims = claims_section(sections)
+    sections[1:1] = [] if claims is None else [claims]
+    report = Report(
+        title=config.title,
+        subtitle=f"Main dataset: {data.main.measured_on()}.",
+        sections=sections,
+        config=config.model_dump(mode="json"),
+        provenance={"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **provenance(bench.runs.device)},
+        stages=workbench.stages,
+        seconds=time.perf_counter() - started,
+    )
+    return write_report(report, folder)
+
+
+def _study_sections(bench: Bench) -> list[Section]:
+    chosen = list(STUDIES) if bench.config.studies == "all" else bench.config.studies
+    found = []
+    for name in chosen:
+        print(f"== study: {name}")
+        found.append(STUDIES[name](bench))
+    return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against a second run of this command."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is at work in it; wait for it, or choose out_dir") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

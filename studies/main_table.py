@@ -1,0 +1,242 @@
+"""The main tables: every baseline and every encoder by every protocol, on every dataset of the config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from eval.intervals import resample
+from eval.neighbours import describe_blocks
+from eval.protocols import PROTOCOL_TITLES
+from eval.ranked_metrics import macro_map
+from studies.baselines import baseline, baseline_names
+from studies.bench import Bench
+from studies.data import Source
+from studies.figures import plot_intervals
+from studies.main_runs import MAIN, UNTRAINED, encoders
+from studies.scoring import (
+    METRIC_TITLES,
+    PERCENT,
+    Scored,
+    difference,
+    headline,
+    interval,
+    score,
+    shown_metrics,
+)
+from studies.sections import Cell, Figure, Section, Table, Value
+from studies.verdicts import one_seed, verdict
+from utils.analysis_utils import save_figure
+
+POOL_TITLES = {
+    "cls": "CLS token",
+    "mean": "mean of tokens",
+    "patch_mean": "mean of patch tokens",
+    "meta_cls": "metadata and CLS tokens",
+    "all": "all tokens",
+}
+STATISTICS = "image statistics"
+BOTH = "statistics + metadata"
+STRONG = "strong_probe"
+
+
+class Row(NamedTuple):
+    """One description of a dataset's patches, judged by every protocol."""
+
+    title: str
+    numbers: int | None
+    """Features; None where it was not run."""
+    results: dict[str, list[Scored]]
+    """Protocol to results, one for each pretraining seed."""
+    encoder: str | None = None
+    """Name of the `Encoder`; None for baselines."""
+    pool: str | None = None
+
+
+def main_rows(bench: Bench, source: Source) -> list[Row]:
+    """Baselines, then encoders by pool."""
+    print(f"== scoring on {source.patches()}")
+    found = encoders(bench)
+    width = found[0].run(found[0].seeds[0], 0).config.embed_dim
+    rows = [
+        _row(bench, source, name, [(folder, baseline(bench, source, name, width))])
+        for name, folder in baseline_names(bench, source, width).items()
+    ]
+    for encoder in found:
+        for pool in bench.config.embed.pools:
+            described = [
+                (f"{encoder.name}/seed{seed}/{pool}", encoder.describe(bench, source, pool, seed))
+                for seed in encoder.seeds
+            ]
+            row = _row(bench, source, f"{encoder.title}, {POOL_TITLES[pool]}", described)
+            rows.append(row._replace(encoder=encoder.name, pool=pool))
+    return rows
+
+
+def main_section(bench: Bench, source: Source, rows: Sequence[Row]) -> Section:
+    """The tables of one dataset, from its `main_rows`."""
+    tables = [_protocol_table(bench, source, rows, protocol) for protocol in bench.config.protocols]
+    tables.append(_difference_table(bench, source, rows))
+    if source.multilabel or len(source.classes) > 2:
+        tables.append(_class_table(bench, source, rows))
+    scored = rows[0].results[bench.config.protocols[0]][0]
+    text = [
+        *source.remarks(),
+        f"Intervals are of 95 %, by a bootstrap over {describe_blocks(scored.ids, scored.blocks)}.",
+    ]
+    if source is bench.data.main and len(bench.config.pretraining_seeds) == 1:
+        text.append("One pretraining seed: the intervals say nothing about what another seed would give.")
+    return Section(f"Probes on {source.patches()}", text, tables, [_figure(bench, source, rows)])
+
+
+def summary(bench: Bench, source: Source, rows: Sequence[Row]) -> str:
+    """Every row's headline figure by the last protocol, for a terminal."""
+    protocol, metric = bench.config.protocols[-1], headline(source)
+    lines = [f"{METRIC_TITLES[metric]} on {source.measured_on()}; {PROTOCOL_TITLES[protocol]}"]
+    for row in rows:
+        value = interval(bench, row.results[protocol], metric) if row.results[protocol] else None
+        shown = "not run" if value is None else f"{value.value:5.1f}"
+        if value is not None and value.low is not None:
+            shown += f"  [{value.low:.1f}, {value.high:.1f}]"
+        lines.append(f"  {row.title:40s} {shown}")
+    return "\n".join(lines)
+
+
+def _row(bench: Bench, source: Source, title: str, described: Sequence[tuple]) -> Row:
+    results = {
+        protocol: [score(bench, name, protocol, describe, source=source) for name, describe in described]
+        for protocol in bench.config.protocols
+    }
+    first = next((several[0] for several in results.values() if several), None)
+    return Row(title, None if first is None else first.details[0]["features"], results)
+
+
+def _protocol_table(bench: Bench, source: Source, rows: Sequence[Row], protocol: str) -> Table:
+    metrics = shown_metrics(source)
+    fits = [_fitted(row.results[protocol]) for row in rows]
+    cells: list[list[Cell]] = []
+    for row, fit in zip(rows, fits, strict=True):
+        several = row.results[protocol]
+        values = [interval(bench, several, metric) if several else None for metric in metrics]
+        cells.append([row.title, row.numbers, *values, *([fit] if any(fits) else [])])
+    columns = [
+        "description",
+        "numbers",
+        *(METRIC_TITLES[metric] for metric in metrics),
+        *(["fit"] if any(fits) else []),
+    ]
+    title = f"{source.name}: {PROTOCOL_TITLES[protocol]}"
+    note = "Per cent, with 95 % intervals in brackets."
+    return Table(f"{source.key}_{protocol}", title, columns, cells, source.measured_on(), note)
+
+
+def _fitted(several: Sequence[Scored]) -> str | None:
+    """In a few words, how the classifiers were fitted: C and whether they converged."""
+    details = [one for scored in several for one in scored.details]
+    if not details or "C" not in details[0]:
+        return None
+    chosen = sorted({one["C"] for one in details})
+    unfinished = sum(one["not_converged"] for one in details)
+    state = f"{unfinished} labels not converged" if unfinished else "converged"
+    return f"C {', '.join(f'{value:g}' for value in chosen)}; {state}"
+
+
+class Comparison(NamedTuple):
+    """A claim that is a difference between two rows."""
+
+    claim: str
+    first: Row
+    second: Row
+
+
+def comparisons(bench: Bench, rows: Sequence[Row]) -> list[Comparison]:
+    """What the pretrained encoder is compared with, pool by pool."""
+    by_title = {row.title: row for row in rows}
+    found = []
+    for pool in bench.config.embed.pools:
+        of = {row.encoder: row for row in rows if row.pool == pool}
+        ours = of[MAIN]
+        others = {
+            "pretraining helps": of[UNTRAINED],
+            "an encoder is worth more than image statistics": by_title[STATISTICS],
+            "an encoder is worth more than statistics + metadata": by_title.get(BOTH),
+            "an encoder is worth more than PCA": by_title["PCA of patches"],
+        }
+        found += [Comparison(claim, ours, other) for claim, other in others.items() if other is not None]
+    return found
+
+
+def _difference_table(bench: Bench, source: Source, rows: Sequence[Row]) -> Table:
+    metric = headline(source)
+    cells: list[list[Cell]] = []
+    for one in comparisons(bench, rows):
+        values = [
+            difference(bench, one.first.results[protocol], one.second.results[protocol], metric)
+            for protocol in bench.config.protocols
+        ]
+        cells.append([one.claim, f"{one.first.title} minus {one.second.title}", *values, verdict(values)])
+    columns = ["claim", "compared", *(PROTOCOL_TITLES[protocol] for protocol in bench.config.protocols), "verdict"]
+    note = (
+        f"Differences of {METRIC_TITLES[metric]} in percentage points on the same resampled patches. A claim is "
+        f"supported where the whole interval lies above 0, by every protocol.{one_seed(bench)}"
+    )
+    title = f"{source.name}: what the encoder is worth"
+    return Table(f"{source.key}_differences", title, columns, cells, source.measured_on(), note)
+
+
+def _class_table(bench: Bench, source: Source, rows: Sequence[Row]) -> Table:
+    """Average precision per class of the pretrained encoder and of the strongest simple baseline."""
+    protocol = STRONG if STRONG in bench.config.protocols else bench.config.protocols[-1]
+    ours = next(row for row in rows if row.encoder == MAIN)
+    simple = next((row for row in rows if row.title == BOTH), next(row for row in rows if row.title == STATISTICS))
+    columns, found = ["class", "test patches"], []
+    for row in (ours, simple):
+        scored = row.results[protocol][0]
+        seed = f" (seed {bench.config.pretraining_seeds[0]})" if row.encoder else ""
+        columns.append(f"{row.title}{seed}")
+        found.append((scored, _class_intervals(bench, scored)))
+    per_class = found[0][0].metrics["per_class"]
+    cells = [[one["name"], one["support"], *(values[i] for _, values in found)] for i, one in enumerate(per_class)]
+    title = f"{source.name}: average precision per class, {PROTOCOL_TITLES[protocol]}"
+    note = "Per cent, with 95 % intervals in brackets; empty for a class that no test patch has."
+    return Table(f"{source.key}_classes", title, columns, cells, source.measured_on(), note)
+
+
+def _class_intervals(bench: Bench, scored: Scored) -> list[Value | None]:
+    settings = {"seed": bench.config.seed, "draws": bench.config.bootstrap.draws}
+
+    def work(folder: Path) -> list[list[float | None] | None]:
+        count = scored.scores.shape[1]
+        truth = scored.labels > 0 if scored.labels.ndim == 2 else scored.labels[:, None] == np.arange(count)
+        found = []
+        for label in range(count):
+            if not truth[:, label].any():
+                found.append(None)
+                continue
+            statistic = macro_map(truth, scored.scores, np.arange(count) == label)
+            found.append(list(resample(statistic, scored.blocks, **settings).interval()))
+        return found
+
+    place = f"class_intervals/{scored.source}/{scored.name}/{scored.protocol}"
+    stage = bench.workbench.stage(place, {"scores": scored.digest, **settings}, work, quiet=True)
+    return [
+        None if bounds is None else Value(*(None if one is None else PERCENT * one for one in bounds))
+        for bounds in stage.result
+    ]
+
+
+def _figure(bench: Bench, source: Source, rows: Sequence[Row]) -> Figure:
+    """Every row's headline figure with its interval, by the last protocol."""
+    protocol, metric = bench.config.protocols[-1], headline(source)
+    values = {row.title: interval(bench, row.results[protocol], metric) for row in rows if row.results[protocol]}
+    shown = {title: value for title, value in values.items() if value is not None}
+
+    def work(folder: Path) -> None:
+        title = f"{source.patches()[:1].upper()}{source.patches()[1:]}, {PROTOCOL_TITLES[protocol]}"
+        save_figure(plot_intervals(shown, title, f"{METRIC_TITLES[metric]}, %"), folder / f"{source.key}_scores.png")
+
+    inputs = {"values": {title: list(value) for title, value in shown.items()}, "protocol": protocol}
+    stage = bench.workbench.stage(f"figures/{source.key}_scores", inputs, work, quiet=True)
+    caption = f"{METRIC_TITLES[metric]} with 95 % intervals: {source.measured_on()}."
+    return Figure(stage.folder / f"{source.key}_scores.png", caption[:1].upper() + caption[1:])

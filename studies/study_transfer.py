@@ -1,0 +1,49 @@
+"""Transfer to EuroSAT-Landsat, which has no metadata: every patch of it gets what stands for missing ones."""
+
+from studies.arms import PROTOCOL, Arm, How, probe, run_of, untrained_arm
+from studies.baselines import baseline
+from studies.bench import Bench
+from studies.main_table import STATISTICS
+from studies.scoring import score
+from studies.sections import Section
+from studies.study_figures import plot_groups
+from studies.study_metadata import metadata_arms
+from studies.study_missing_metadata import missing_arms
+from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
+
+
+def transfer_section(bench: Bench) -> Section:
+    """Encoders pretrained on the studies' patches, probed on EuroSAT-Landsat."""
+    title, source = "Study: transfer to EuroSAT-Landsat", bench.data.eurosat
+    if source is None:
+        return Section(title, ["Not run: the config has no section eurosat."])
+    how = How(bench.config.study.pool)
+    arms = list({arm.name: arm for arm in transfer_arms(bench)}.values())
+    results = {arm.title: probe(bench, arm, how, source) for arm in arms}
+    width = run_of(bench, untrained_arm(), bench.config.study.seeds[0]).config.embed_dim
+    simple = baseline(bench, source, STATISTICS, width)
+    results[STATISTICS] = [score(bench, f"study/{STATISTICS.replace(' ', '_')}", PROTOCOL, simple, source=source)]
+    reference = untrained_arm().title
+    table = score_table(bench, "transfer", "Transfer to EuroSAT-Landsat", results, reference, source, first="encoder")
+    shown = shown_scores(bench, results, source)
+    picture = figure(
+        bench, "transfer", shown, lambda: plot_groups({"": shown}, headline_title(source)),
+        f"What a probe scores after transfer: {source.measured_on()}.",
+    )  # fmt: skip
+    said = [
+        compare(bench, (name, scored), (reference, results[reference]), source)
+        for name, scored in results.items()
+        if name != reference
+    ]
+    without = arms[-1].title
+    said += [
+        compare(bench, (without, results[without]), (arm.title, results[arm.title]), source)
+        for arm in missing_arms(bench)
+    ]
+    return Section(title, [*summary(said), *recipe_words(bench)], [table], [picture])
+
+
+def transfer_arms(bench: Bench) -> list[Arm]:
+    """An untrained encoder, those of the study of missing metadata, and one pretrained without any."""
+    without = metadata_arms(bench)["without"]._replace(title="pretrained without metadata")
+    return [untrained_arm(), *missing_arms(bench), without]
