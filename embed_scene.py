@@ -9,6 +9,7 @@ the same command goes on; where the embeddings are there already, only what is d
 """
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -104,8 +105,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     if arguments.batch_size < 1:
         parser.error(f"argument --batch-size: expected 1 or more, got {arguments.batch_size}")
-    if arguments.scale and not arguments.scale[0] > 0:
-        parser.error(f"argument --scale: expected a factor above 0, got {arguments.scale[0]:g}")
+    if arguments.scale and not (arguments.scale[0] > 0 and all(map(math.isfinite, arguments.scale))):
+        stated = ",".join(f"{number:g}" for number in arguments.scale)
+        parser.error(f"argument --scale: expected a finite factor above 0 and a finite offset, got {stated}")
     return arguments
 
 

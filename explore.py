@@ -19,6 +19,8 @@ from utils.files import check_writable
 
 MOST = {"pca": 20_000, "tsne": 8_000}
 """Patches on a page, unless asked otherwise."""
+LARGEST_SEED = 2**32 - 1
+"""That scikit-learn takes."""
 TSNE_SECONDS = 0.01
 """About how long t-SNE takes a patch on one core: 13 s for 2,000, 83 s for 8,000, well over linear beyond."""
 
@@ -42,8 +44,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.most is None:
         options.most = MOST[options.projection]
-    if options.most < FEWEST or options.seed < 0:
-        parser.error(f"--most needs at least {FEWEST}, --seed at least 0")
+    if options.most < FEWEST or not 0 <= options.seed <= LARGEST_SEED:
+        parser.error(f"--most needs at least {FEWEST}, --seed 0 to {LARGEST_SEED}")
     if options.out.suffix not in (".html", ".htm"):
         parser.error(f"--out {options.out}: expected a file name that ends in .html")
     return options

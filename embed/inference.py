@@ -6,6 +6,7 @@ the numbers.
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ def embed_patches(
     """
     _require_choice("pool", pool, POOLS)
     _require_choice("statistics", statistics, DATASETS)
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: {batch_size} is below 1")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size!r} is no whole number of 1 or more")
     published = model.config.published_behaviour
     normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
     device = next(model.parameters()).device

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.data_config import BANDS
 from utils.errors import DataError
 
 SAMPLE_KEY = "image"
@@ -47,6 +48,9 @@ def read_input(pixels: Any) -> PatchInput:
     if isinstance(pixels, Mapping) and SAMPLE_KEY in pixels:
         inner = read_input(pixels[SAMPLE_KEY])
         return inner._replace(restore=lambda rows: {**pixels, RESULT_KEY: inner.restore(rows)})
+    if isinstance(pixels, Mapping) and not hasattr(pixels, "dims"):
+        held = ", ".join(map(str, pixels)) or "nothing"
+        raise DataError(f"pixels: a dict without {SAMPLE_KEY!r} (it holds {held}); give the pixels under that name")
     if type(pixels).__module__.split(".")[0] == "xarray":
         return _from_xarray(pixels)
     if isinstance(pixels, Sequence) and not isinstance(pixels, str) and len(pixels):
@@ -114,10 +118,19 @@ def _from_xarray(array: Any) -> PatchInput:
 
     return PatchInput(
         _as_array(ordered if lead else ordered[None]),
-        tuple(map(str, names)) if names.dtype.kind in "UOT" and len(names) else None,
+        _band_names(names),
         _nodata(array.attrs),
         restore,
     )
+
+
+def _band_names(names: np.ndarray) -> tuple[str, ...] | None:
+    """Names from a band coordinate; the numbers 1 to 7, in whatever order, are those of SR_B1..SR_B7."""
+    if names.dtype.kind in "UOT" and len(names):
+        return tuple(map(str, names))
+    if names.dtype.kind in "iu" and sorted(names.tolist()) == list(range(1, len(BANDS) + 1)):
+        return tuple(BANDS[number - 1] for number in names.tolist())
+    return None
 
 
 def _nodata(attributes: Mapping[Any, Any]) -> float | None:

@@ -3,6 +3,7 @@
 What cannot be right is refused with the cure, since the model would return numbers for anything.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -68,6 +69,8 @@ class StoredPatches(NamedTuple):
         """
         if crop not in CROPS:
             raise ConfigError(f"crop: unknown {crop!r}; use {' or '.join(CROPS)}")
+        if scale is not None:
+            _require_scale(scale)
         if config.in_channels != len(BANDS):
             raise ConfigError(f"this model takes {config.in_channels} bands, not {', '.join(BANDS)}: use `encode`")
         alike = isinstance(given.patches, np.ndarray)
@@ -185,6 +188,16 @@ def _canonical(name: str) -> str | None:
     lowered = name.strip().lower()
     short = _SHORT_NAME.fullmatch(lowered)
     return f"SR_B{short[1]}" if short else _BAND_OF.get(lowered)
+
+
+def _require_scale(scale: tuple[float, float]) -> None:
+    try:
+        factor, offset = map(float, scale)
+        usable = factor > 0 and math.isfinite(factor) and math.isfinite(offset)
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ConfigError(f"scale: {scale!r} is no pair (A, B) of finite numbers with A above 0")
 
 
 def _require_size(shape: tuple[int, ...], size: int, crop: str) -> None:

@@ -26,7 +26,8 @@ _TO_LINEAR = np.array(
 def colours(classes: tuple[str, ...]) -> list[str]:
     """`#rrggbb` of every class: a circle of hues, each class taking one near its colour on maps."""
     palette = np.array([_colour(index, len(classes)) for index in range(len(classes))])
-    usual = np.array([class_colours(classes)[index][:3] for index in range(len(classes))]) / 255
+    of_maps = class_colours(classes)
+    usual = np.array([of_maps[index][:3] for index in range(len(classes))]) / 255
     cost = np.linalg.norm(usual[:, None] - palette[None], axis=-1)
     _, chosen = linear_sum_assignment(cost)
     return ["#" + "".join(f"{round(255 * float(value)):02x}" for value in palette[index]) for index in chosen]

@@ -25,6 +25,8 @@ NEIGHBOURS = 8
 MOST_FEATURES = 4096
 """Embeddings with more numbers are all tokens of a patch, and are averaged over them."""
 NO_DATE = -1
+MOST_CLASSES = 500
+"""That a page can list and colour."""
 
 
 class Points(NamedTuple):
@@ -76,6 +78,8 @@ def read_points(paths: Sequence[Path], most: int, seed: int) -> Points:
         DataError: naming a file that is no embedding file, or is of another dataset, checkpoint or width.
     """
     files = [read_embeddings(path) for path in paths]
+    for file in files:
+        _check_record(file)
     for other in files[1:]:
         check_same_source(files[0], other)
     total = sum(len(file.x) for file in files)
@@ -133,7 +137,27 @@ def _features(files: list[Embeddings], chosen: np.ndarray) -> np.ndarray:
         raise DataError(f"{files[0].path}: the files have {sorted(widths)} numbers a patch; embed all splits alike")
     if min(widths) < 2:
         raise DataError(f"{files[0].path}: has one number a patch; a plane needs two")
-    return np.concatenate(parts)
+    x = np.concatenate(parts)
+    if (x == x[0]).all():
+        raise DataError(f"{files[0].path}: all patches drawn have the same numbers, which make no picture; embed again")
+    return x
+
+
+def _check_record(file: Embeddings) -> None:
+    """Refuse a JSON whose entries are of other kinds than `embed.compute_embed` writes."""
+    record = file.provenance
+    config, checkpoint = record.get("config") or {}, record.get("checkpoint") or {}
+    parts = {"config": config, "checkpoint": checkpoint}
+    if isinstance(config, dict):
+        parts |= {f"config.{name}": config.get(name) or {} for name in ("data", "model")}
+    texts = {"dataset": record.get("dataset"), "pool": record.get("pool")}
+    if isinstance(checkpoint, dict):
+        texts |= {f"checkpoint.{name}": checkpoint.get(name) for name in ("path", "sha256")}
+    wrong = [name for name, value in parts.items() if not isinstance(value, dict)]
+    wrong += [name for name, value in texts.items() if not isinstance(value, str | None)]
+    if wrong:
+        raise DataError(f"{file.path.with_suffix('.json')}: `{wrong[0]}` is of another kind than it should be; correct "
+                        "or remove the file")  # fmt: skip
 
 
 def _has_tokens(file: Embeddings) -> bool:
@@ -148,6 +172,8 @@ def _classes(files: list[Embeddings], labels: Sequence[Any]) -> tuple[str, ...]:
     if labels[0].multilabel and len(set(counts)) > 1:
         raise DataError(f"{files[0].path}: the files have {sorted(set(counts))} labels; embed all splits alike")
     count = max(counts)
+    if count > MOST_CLASSES:
+        raise DataError(f"{files[0].path}: has {count:,} classes, a page shows {MOST_CLASSES}; check what y holds")
     known = {(True, len(BigEarthNetInfo.CLASSES)): BigEarthNetInfo, (False, len(EuroSATInfo.CLASSES)): EuroSATInfo}
     info = known.get((labels[0].multilabel, count))
     if files[0].provenance.get("classes") is None and info is not None:  # a published file

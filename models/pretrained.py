@@ -30,16 +30,24 @@ def load_pretrained(
     if not str(source):
         raise CheckpointError("no weights are named; give a checkpoint, a folder, or a model on the Hugging Face hub")
     if path.is_dir():
-        return _from_folder(path, file).to(device)
+        return _on(_from_folder(path, file), device)
     if path.exists():
-        return _from_file(path).to(device)
+        return _on(_from_file(path), device)
     name = str(source)
     if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
         raise CheckpointError(
             f"{source}: no such file or folder; give a checkpoint ({CHECKPOINT_ENDING}), a folder that export.py "
             "wrote, or owner/name of a model on the Hugging Face hub"
         )
-    return _from_folder(fetch_from_hub(name, file, revision), file).to(device)
+    return _on(_from_folder(fetch_from_hub(name, file, revision), file), device)
+
+
+def _on(model: MOEMAE, device: torch.device | str) -> MOEMAE:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device here, or built without it
+        reason = str(error).splitlines()[0][:160]
+        raise ConfigError(f"device: {str(device)!r} cannot be used ({reason}); use cpu") from error
 
 
 def _from_file(path: Path) -> MOEMAE:

@@ -22,6 +22,9 @@ BLUES_APART = 0.05
 """Median difference of coastal blue and blue, in reflectance, that is another band's: 0.03 at most in real patches."""
 BRIGHT_RED, RED_OVER_NIR, ODD_SHARE = 0.15, 1.3, 0.2
 """No more than this share of a scene is so bright in the red and so much darker in the NIR."""
+DARKEST_BLUE = -0.0075
+"""Median reflectance of SR_B2 where the NIR is no water's, below which numbers are scaled otherwise: 0.002 or more in
+each of 119 real patches; light at the sensor without its air reads -0.01 to -0.03."""
 SNOW_GREEN = 0.3
 """Green reflectance from which on it may be snow or cloud, which can be."""
 STORED_SCALE = "--scale 0.0000275,-0.2"
@@ -76,6 +79,12 @@ def _check_range(scene: Scene, values: np.ndarray) -> None:
             f"ground is: bands in another order; name them with --bands; if it is right, state {STORED_SCALE}"
         )
     index = (near_infrared - red) / np.maximum(near_infrared + red, REFLECTANCE_SCALE)
+    land = blue[near_infrared > VEGETATION_NIR]
+    if land.size >= LEAST_VEGETATION and np.median(land) < DARKEST_BLUE:
+        raise DataError(
+            f"{scene.path}: SR_B2 is below reflectance 0 ({np.median(land):.3f}) on most of the land: Level-1 numbers "
+            f"(light at the sensor), or another scale; give the Level-2 product; if it is right, state {STORED_SCALE}"
+        )
     plants = values[:, (index > VEGETATION_INDEX) & (near_infrared > VEGETATION_NIR)].astype(np.int32)
     if plants.shape[1] >= LEAST_VEGETATION and np.median(plants[0] - plants[2]) > 0:
         raise DataError(

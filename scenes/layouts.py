@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from embed.stored_numbers import COMMON_NAMES
 from scenes.grids import RasterFile, open_raster
 from scenes.metadata import LEVEL2_CURE, check_product_id, find_product_id
 from utils.data_config import BANDS
@@ -113,8 +114,11 @@ def _require_names(stack: RasterFile) -> None:
 
 
 def band_number(name: str | None) -> int | None:
-    """3 for a description such as SR_B3, B03 or "Band 3"."""
-    match = _BAND_NAME.fullmatch((name or "").strip())
+    """3 for a description such as SR_B3, B03, "Band 3" or, as catalogues have it, green."""
+    text = (name or "").strip()
+    if text.lower() in COMMON_NAMES:
+        return COMMON_NAMES.index(text.lower()) + 1
+    match = _BAND_NAME.fullmatch(text)
     return int(match["number"]) if match else None
 
 

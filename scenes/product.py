@@ -78,8 +78,10 @@ def find_scene(path: Path, options: SceneOptions = STORED_NUMBERS) -> Scene:
         cure = "unpack it and give the folder" if archive else "give a folder or a .tif"
         raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {cure}")
     qa = open_raster(options.qa) if options.qa else files.qa
-    if qa is not None and qa.dtype != "uint16":
-        raise DataError(f"{qa.path}: holds {qa.dtype} values, QA_PIXEL holds uint16; give the product's own file")
+    if qa is not None and (qa.dtype, qa.count) != ("uint16", 1):
+        raise DataError(
+            f"{qa.path}: holds {qa.count} x {qa.dtype}, QA_PIXEL is one band of uint16; give the product's own file"
+        )
     grid = scene_grid(files.bands[0])
     for other in (*files.bands[1:], *((qa,) if qa else ())):
         check_same_grid(files.bands[0], other)
@@ -120,5 +122,7 @@ def _notes(scene: Scene) -> list[str]:
         notes.append("no QA_PIXEL: cloud and shadow are not masked (--qa FILE names one); fill is")
     if scene.bands[0].count > 1 and not any(map(band_number, scene.bands[0].descriptions)):
         listed = ", ".join(str(band.band) for band in scene.bands)
-        notes.append(f"the file does not name its bands: {listed} are taken to be SR_B1..SR_B7")
+        named = ", ".join(name for name in scene.bands[0].descriptions if name)
+        why = f"names its bands in a way not known here ({named})" if named else "does not name its bands"
+        notes.append(f"the file {why}: {listed} are taken to be SR_B1..SR_B7")
     return notes

@@ -68,6 +68,8 @@ class SceneReader:
                 hidden |= numbers == band.nodata
             if numbers.dtype.kind == "f":
                 hidden |= ~np.isfinite(numbers)
+        if self.scene.scale is not None:  # no ground is equally dark in all bands: 0 or -9999 that no tag declares
+            hidden |= (values[0] <= 0) & (values == values[0]).all(axis=0)
         if self.scene.qa is not None:
             hidden |= hidden_pixels(self._band(self.scene.qa, window, self.scene.qa.band))
         return hidden

@@ -38,7 +38,7 @@ from utils.analysis_utils import save_figure
 from utils.compilation import Compilation
 from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
 from utils.devices import mixed_precision, select_device
-from utils.errors import ConfigError
+from utils.errors import CheckpointError, ConfigError
 from utils.files import check_writable, sha256, write_json
 from utils.provenance import provenance
 
@@ -83,6 +83,8 @@ class SceneRun:
         self.folder = check_writable(settings.out)
         self.scratch = self.folder / SCRATCH
         self.device = select_device(settings.device)
+        if settings.checkpoint.is_dir():
+            raise CheckpointError(f"{settings.checkpoint}: is a folder; give the checkpoint (.pth) itself")
         self.model = load_model(settings.checkpoint, device=self.device)
         config = self.model.config
         self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, settings.cell)

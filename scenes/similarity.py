@@ -51,8 +51,14 @@ def cell_at(
     """
     if crs is None:
         raise ConfigError("--similar-to: the scene has no coordinate reference system, so no place can be found in it")
-    (x,), (y,) = rasterio.warp.transform(CRS.from_epsg(4326), crs, [lon], [lat])
+    outside = ConfigError(f"--similar-to {lon:g},{lat:g}: outside the scene; give longitude, then latitude, in degrees")
+    if not (abs(lon) <= 360 and abs(lat) <= 90):  # NaN is neither
+        raise outside
+    try:
+        (x,), (y,) = rasterio.warp.transform(CRS.from_epsg(4326), crs, [lon], [lat])
+    except Exception as error:  # GDAL's errors have no public class: no such place in this projection
+        raise outside from error
     column, row = (x - transform.c) / transform.a, (y - transform.f) / transform.e
     if not (0 <= row < shape[0] and 0 <= column < shape[1]):
-        raise ConfigError(f"--similar-to {lon:g},{lat:g}: outside the scene; give longitude, then latitude, in degrees")
+        raise outside
     return int(row), int(column)

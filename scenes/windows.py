@@ -104,9 +104,13 @@ class Frame(NamedTuple):
         columns, rows = lefts - self.left + self.window / 2, tops - self.above + self.window / 2
         grid = self.grid.transform
         xs, ys = grid.c + grid.a * columns, grid.f + grid.e * rows
-        lon, lat = rasterio.warp.transform(self.grid.crs, CRS.from_epsg(4326), xs, ys)
+        outside = DataError("parts of the scene lie outside its map projection; reproject it to its UTM zone")
+        try:
+            lon, lat = rasterio.warp.transform(self.grid.crs, CRS.from_epsg(4326), xs, ys)
+        except Exception as error:  # GDAL's errors have no public class
+            raise outside from error
         if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
-            raise DataError("parts of the scene lie outside its map projection; reproject it to its UTM zone")
+            raise outside
         return np.array(lat), np.array(lon)
 
 

@@ -62,7 +62,8 @@ def expert_table(one: Studied, metric: str, where: str) -> Table:
     note = (
         f"An expert's contribution to a token is the norm of gate times output. Rise and drop: the expert is removed, "
         f"and its tokens go to the best of the others; the probe was fitted on whole embeddings "
-        f"({metric} {PERCENT * probe['whole'][0]:.1f}). Brackets: 95 % interval over blocks of neighbouring patches."
+        f"({metric} {PERCENT * probe['whole'][0]:.1f}) and is not fitted anew, so a drop may also be a shift that "
+        f"another probe would take. Brackets: 95 % interval over blocks of neighbouring patches."
     )
     return Table(f"experts_{one.run.name}", f"Experts of {one.title}", columns, rows, where, note)
 

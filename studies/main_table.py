@@ -85,7 +85,12 @@ def main_section(bench: Bench, source: Source, rows: Sequence[Row]) -> Section:
         *source.remarks(),
         f"Intervals are of 95 %, by a bootstrap over {describe_blocks(scored.ids, scored.blocks)}.",
     ]
-    if source is bench.data.main and len(bench.config.pretraining_seeds) == 1:
+    if left_out := source.count("test") - len(scored.ids):
+        text.append(f"Test patches left out because they hold nothing but fill: {left_out}.")
+    if (seeds := len(bench.config.pretraining_seeds)) > 1:
+        text.append(f"Rows of encoders trained here are means over {seeds} pretraining seeds; their intervals hold the "
+                    "doubt about other seeds, too.")  # fmt: skip
+    else:
         text.append("One pretraining seed: the intervals say nothing about what another seed would give.")
     return Section(f"Probes on {source.patches()}", text, tables, [_figure(bench, source, rows)])
 

@@ -31,6 +31,9 @@ MOST_IMAGES = 40
 SHUFFLES = 199
 """Draws of the control: the smallest p-value is 1 / 200."""
 
+PAIR_P = 0.05
+"""Below it two covers are told apart."""
+
 CONTROL_DRAWS = 20
 """Of the control that is subtracted, within the bootstrap."""
 
@@ -63,13 +66,14 @@ def routing_section(bench: Bench) -> Section:
     note = (
         "NMI: normalised mutual information of a patch token's best expert with the cover of its image, mean over the "
         f"blocks. p: how often covers dealt to the images anew tell as much, of {SHUFFLES}. Pairs of covers whose use "
-        "of the experts differs, p below 0.05. Brackets: 95 % interval."
+        "of the experts differs, p below {PAIR_P}. Brackets: 95 % interval."
     )
     table = Table("sanity_routing", "Experts and distinct covers", columns, rows, where, note)
     text = [
         f"{where}: {', '.join(f'{n} {name}' for name, n in zip(names, main['images'], strict=True))}. Mark: the main "
         f"encoder's experts tell more about the cover than they would about covers dealt anew, p at most {PASS_P}.",
-        f"p = {main['p']:.3f}: {'passed' if passed else 'NOT passed'}.",
+        f"p = {main['p']:.3f}: {'passed' if passed else 'NOT passed'}. Pair by pair {main['pairs'][0]} of "
+        f"{main['pairs'][1]} are told apart, {main['most'][1]} of them with {main['most'][0]} as one of the two.",
         "An untrained encoder's row stands beside it: its gates, never trained, tell bright covers from dark ones as "
         "well, so the mark says that routing depends on the cover, not that this was learned.",
     ]
@@ -109,14 +113,15 @@ def _compared(bench: Bench, distinct: Source, run: Run) -> Stage:
         _draw(record, found, names, images, groups, folder)
         blocks = distinct.blocks([record.ids[index] for index in images])
         nmi, control = (resample(one, blocks, seed, draws) for one in _statistics(record, images, groups, seed))
-        lower = np.tril(np.ones_like(found.pairs, bool), -1)
+        told = found.pairs < PAIR_P  # (C, C), symmetric
         return {
             "classes": list(classes),
             "images": found.images.tolist(),
             "nmi": float(found.nmi.mean()),
             "above": nmi.minus(control).interval(),
             "p": found.p_value,
-            "pairs": [int((found.pairs[lower] < 0.05).sum()), int(lower.sum())],
+            "pairs": [int(told.sum()) // 2, len(told) * (len(told) - 1) // 2],
+            "most": [names[int(told.sum(axis=1).argmax())], int(told.sum(axis=1).max())],
         }
 
     inputs = {"weights": run.digest, "data": distinct.digest("test", run.config), "seed": seed, "draws": draws}

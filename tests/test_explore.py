@@ -246,12 +246,40 @@ def test_another_folder_than_the_one_embedded(tmp_path) -> None:
 # --------------------------------------------------------------------------- the command
 
 
+def test_numbers_that_make_no_picture(tmp_path) -> None:
+    alike, many = tmp_path / "alike.npz", tmp_path / "many.npz"
+    np.savez(alike, x_val=np.ones((9, 5), np.float32), y_val=np.zeros(9, np.int64))
+    np.savez(many, x_val=np.eye(9, dtype=np.float32), y_val=np.full(9, 70_000))
+    for file, said in ((alike, "the same numbers"), (many, "70,001 classes")):
+        with pytest.raises(DataError, match=said):
+            main(["--embeddings", str(file), "--out", str(tmp_path / "page.html"), "--projection", "tsne"])
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        ({"dataset": ["x"]}, "dataset"),
+        ({"checkpoint": "x"}, "checkpoint"),
+        ({"checkpoint": {"sha256": 5}}, r"checkpoint\.sha256"),
+        ({"config": 5}, "config"),
+        ({"config": {"data": 5}}, r"config\.data"),
+    ],
+)
+def test_a_record_of_another_kind(tmp_path, record, named) -> None:
+    file = tmp_path / "e.npz"
+    np.savez(file, x_val=np.eye(9, dtype=np.float32), y_val=np.zeros(9, np.int64))
+    file.with_suffix(".json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=rf"e\.json: `{named}` is of another kind"):
+        main(["--embeddings", str(file), "--out", str(tmp_path / "page.html")])
+
+
 def test_what_a_user_can_mend(tmp_path) -> None:
     file = str(sample_file(tmp_path))
     for arguments, said in (
         (["--embeddings", file, "--out", str(tmp_path / "page.pdf")], "ends in .html"),
         (["--embeddings", file], "--out"),
         (["--embeddings", file, "--out", "x.html", "--most", "3"], "--most needs at least 8"),
+        (["--embeddings", file, "--out", "x.html", "--seed", str(2**40)], "--seed 0 to"),
         (["--embeddings", file, "--out", "x.html", "--projection", "umap"], "invalid choice"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -263,8 +263,21 @@ def test_fill(model, patches) -> None:
         assert np.isfinite(tiny_model(published_behaviour=True).embed(filled)).all()
 
 
+def test_a_dict_without_pixels(model, patches) -> None:
+    with pytest.raises(DataError, match=r"without 'image'.*img"):
+        model.embed({"img": patches})
+
+
+def test_numbered_bands_of_xarray(model, patches) -> None:
+    xarray = pytest.importorskip("xarray")
+    upside_down = xarray.DataArray(patches[0][::-1], dims=("band", "y", "x"), coords={"band": np.arange(7, 0, -1)})
+    assert np.array_equal(model.embed(upside_down), model.embed(patches[0]))
+
+
 def test_options(model, patches) -> None:
-    for option in ({"pool": "max"}, {"crop": "left"}, {"statistics": "mine"}, {"batch_size": 0}):
+    scales = [{"scale": scale} for scale in (1, (1,), ("a", "b"), (0, 1), (float("nan"), 0), (1, float("inf")))]
+    batches = [{"batch_size": size} for size in (0, 1.5, "many")]
+    for option in ({"pool": "max"}, {"crop": "left"}, {"statistics": "mine"}, *batches, *scales):
         with pytest.raises(ConfigError, match=next(iter(option))):
             model.embed(patches, **option)
     with pytest.raises(ConfigError, match="takes 4 bands"):

@@ -63,6 +63,11 @@ def test_the_weights_of_the_repository() -> None:
     assert MOEMAE.from_pretrained(ROOT / "weights" / "moe_mae_simulated").config.size == "XXS"
 
 
+def test_a_device_that_is_none(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="device: 'toaster' cannot be used"):
+        MOEMAE.from_pretrained(write_tiny_checkpoint(tmp_path / "a.pth"), device="toaster")
+
+
 def test_what_is_no_weights(tmp_path) -> None:
     (tmp_path / "a.pth").write_bytes(b"x")
     (tmp_path / "b.pth").write_bytes(b"x")

@@ -19,7 +19,7 @@ from scenes.quality import hidden_pixels
 from scenes.reader import SceneReader
 from scenes.windows import make_frame
 from utils.data_utils import encode_metadata
-from utils.errors import ConfigError, DataError
+from utils.errors import CheckpointError, ConfigError, DataError
 
 SIDE = (60, 70)
 
@@ -121,6 +121,11 @@ def test_band_count_and_order_of_a_stack(tmp_path) -> None:
     check(reordered, bands=(7, 6, 5, 4, 3, 2, 1))
     with SceneReader(find_scene(reordered, SceneOptions(bands=(7, 6, 5, 4, 3, 2, 1)))) as reader:
         assert np.array_equal(reader.read(0, 0, *SIDE), some_numbers(SIDE))
+    catalogue = ["blue", "green", "red", "nir08", "swir16", "swir22", "coastal"]
+    moved = write_band(tmp_path / "moved.tif", np.roll(some_numbers(SIDE), -1, axis=0), descriptions=catalogue)
+    refused(moved, "its bands are blue, green.*--bands 7,1,2,3,4,5,6")
+    odd = write_band(tmp_path / "odd.tif", some_numbers(SIDE), descriptions=[f"layer {number}" for number in range(7)])
+    assert any("not known here (layer 0, layer 1" in note for note in find_scene(odd).notes)
     refused(reordered, "seven different numbers from 1 to 7", bands=(1, 2, 3, 4, 5, 6, 8))
     refused(reordered, "seven different numbers from 1 to 7", bands=(1, 1, 3, 4, 5, 6, 7))
     refused(write_product(tmp_path / "a", some_numbers(SIDE)), "--bands is for a stacked", bands=(1, 2, 3, 4, 5, 6, 7))
@@ -134,12 +139,42 @@ def test_numbers_that_are_not_collection_2_level_2(tmp_path) -> None:
     refused(write_band(tmp_path / "i.tif", (reflectance * 10_000).astype(np.int16)), "int16 values.*--scale")
     refused(write_band(tmp_path / "u.tif", (reflectance * 10_000).astype(np.uint16)), "below 7,273.*--scale")
     refused(write_band(tmp_path / "l.tif", level1_numbers()), "Level-1 numbers.*--scale")
+    airless = ((reflectance + 0.1) / 0.00002).astype(np.uint16)
+    refused(write_band(tmp_path / "a.tif", airless), "SR_B2 is below reflectance 0.*Level-1 numbers.*--scale")
     refused(write_band(tmp_path / "o.tif", numbers[::-1].copy()), "SR_B1 and SR_B2 are far apart.*order.*--bands")
     shifted = np.concatenate([numbers[1:], numbers[:1] + np.uint16(30_000)])  # SR_B2..SR_B7 and temperature
     refused(write_band(tmp_path / "s.tif", shifted), "SR_B4 is far brighter than SR_B5.*order.*--bands")
     refused(write_band(tmp_path / "z.tif", np.zeros((7, *SIDE), np.uint16)), "all of it is fill")
     refused(write_product(tmp_path / "c", numbers, qa=np.full(SIDE, 22280)), "all of it is fill, cloud or shadow")
     check(write_band(tmp_path / "good.tif", numbers))
+
+
+@pytest.mark.parametrize("fill", [0.0, -9999.0])
+def test_fill_that_no_tag_declares_stays_fill_under_a_stated_scale(tmp_path, fill) -> None:
+    reflectance = (some_numbers(SIDE) * 0.0000275 - 0.2).astype(np.float32)
+    reflectance[:, :, :9] = fill
+    scene = find_scene(write_band(tmp_path / "r.tif", reflectance), SceneOptions(scale=(1.0, 0.0)))
+    with SceneReader(scene) as reader:
+        pixels = reader.read(0, 0, *SIDE)
+    assert (pixels[:, :, :9] == 0).all() and (pixels[:, :, 9:] > 0).all()
+
+
+def test_quality_has_one_band(tmp_path) -> None:
+    folder = write_product(tmp_path / "a", some_numbers(SIDE))
+    several = write_band(tmp_path / "qa.tif", some_numbers(SIDE))
+    refused(folder, "QA_PIXEL is one band", qa=several)
+
+
+def test_a_folder_of_weights_is_named(tmp_path, checkpoint) -> None:
+    folder = write_product(tmp_path / "a", some_numbers(SIDE))
+    with pytest.raises(CheckpointError, match="is a folder"):
+        main(["--scene", str(folder), "--checkpoint", str(checkpoint.parent), "--out", str(tmp_path / "out")])
+
+
+def test_a_scene_beyond_its_projection(tmp_path, checkpoint) -> None:
+    stack = write_band(tmp_path / "far.tif", some_numbers(SIDE), origin=(3e9, 3e9))
+    with pytest.raises(DataError, match="outside its map projection"):
+        main(["--scene", str(stack), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")])
 
 
 def test_every_real_patch_passes(real_patches) -> None:
@@ -183,10 +218,14 @@ def test_other_paths(tmp_path) -> None:
         (["--batch-size", "0"], "--batch-size"),
         (["--scale", "1"], "--scale"),
         (["--scale", "0,1"], "--scale"),
+        (["--scale", "inf,0"], "--scale: expected a finite factor"),
+        (["--scale", "1,nan"], "--scale: expected a finite factor"),
         (["--bands", "a,b"], "--bands"),
         (["--min-clear", "0"], "--min-clear"),
         (["--similar-to", "13"], "--similar-to"),
         (["--similar-to", "120.0,10.0"], "outside the scene"),
+        (["--similar-to", "13,95"], "outside the scene"),
+        (["--similar-to", "inf,nan"], "outside the scene"),
         (["--similar-to", "-8.3,37.6"], "--similar-to -8.3,37.6: outside the scene"),
         (["--nonsense"], "--nonsense"),
     ],
