@@ -18,7 +18,7 @@ def claims_section(sections: Sequence[Section]) -> Section | None:
     for section in sections:
         for table in section.tables:
             if (table.columns[0], table.columns[-1]) == (CLAIM, VERDICT):
-                rows += [[row[0], row[1], _judged(row), row[-1], f"{section.title}: {table.measured_on}"]
+                rows += [[row[0], row[1], _judged(row), row[-1], table.measured_on]
                          for row in table.rows]  # fmt: skip
     marks = [f"{section.title}: {'passed' if section.passed else 'failed'}." for section in sections
              if section.passed is not None]  # fmt: skip

@@ -163,7 +163,7 @@ class ReproductionData(NamedTuple):
     eurosat: Source | None
     other: Source | None
     study: Source
-    """What the studies pretrain on and probe: `main`, unless the config gives another."""
+    """What the studies pretrain on and probe: `main`, unless the config gives another, and asks for studies."""
 
     @property
     def probed(self) -> tuple[Source, ...]:
@@ -183,7 +183,7 @@ def read_data(config: ReproductionConfig, workbench: Workbench) -> ReproductionD
         return None if section is None else _source(key, section, config, workbench)
 
     main = source("data", config.data)
-    study = source("study", config.study.data)
+    study = source("study", config.study.data) if config.studies else None
     return ReproductionData(main, source("eurosat", config.eurosat), source("other", config.other), study or main)
 
 

@@ -20,6 +20,9 @@ from utils.errors import DataError
 from utils.files import atomic_path, make_folder, write_json, write_text
 
 STYLE = Path(__file__).with_name("report.css")
+MANY_COLUMNS = 4
+"""A table with more scrolls sideways on a phone anyhow: its texts get more room."""
+
 REPORT, RESULTS, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
 
 
@@ -192,11 +195,12 @@ def _table_html(table: Table) -> str:
         for row in table.rows
     )
     note = f'<p class="soft">{_text(table.note)}</p>' if table.note else ""
+    many = ' class="many"' if len(table.columns) > MANY_COLUMNS else ""
     return (
         f'<h3 id="t-{table.name}">{_text(table.title)}</h3>'
         f'<p class="on soft">Measured on: {_text(table.measured_on)}.</p>'
         f'<div class="wide" tabindex="0" role="region" aria-label="{_text(table.title)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>{note}"
+        f"<table{many}><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>{note}"
     )
 
 
@@ -220,7 +224,7 @@ def _shown(cell: Cell) -> str:
 
 def _number(value: float, digits: int) -> str:
     """With a minus sign that is as wide as a digit."""
-    return f"{value:,.{digits}f}".replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\u2212")  # + 0.0: no minus before a zero
 
 
 def _figure_html(figure: Figure, name: str) -> str:

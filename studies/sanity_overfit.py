@@ -137,7 +137,7 @@ def overfit_section(bench: Bench, recipe: Recipe = FULL) -> Section:
         Figure(stage.folder / "overfit.png", "Masked loss while the patches are learned by heart."),
         Figure(stage.folder / "reconstructions_masked.png", "Some of the patches, masked as in training."),
     ]
-    return Section("Sanity: overfit 100 patches", text, [table], figures, passed)
+    return Section(f"Sanity: overfit {len(ids)} patches", text, [table], figures, passed)
 
 
 def _work(bench: Bench, few: Source, recipe: Recipe, folder: Path) -> dict[str, Any]:

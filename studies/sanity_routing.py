@@ -66,7 +66,7 @@ def routing_section(bench: Bench) -> Section:
     note = (
         "NMI: normalised mutual information of a patch token's best expert with the cover of its image, mean over the "
         f"blocks. p: how often covers dealt to the images anew tell as much, of {SHUFFLES}. Pairs of covers whose use "
-        "of the experts differs, p below {PAIR_P}. Brackets: 95 % interval."
+        f"of the experts differs, p below {PAIR_P}. Brackets: 95 % interval."
     )
     table = Table("sanity_routing", "Experts and distinct covers", columns, rows, where, note)
     text = [

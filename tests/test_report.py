@@ -30,6 +30,7 @@ TABLE = Table(
         ["this model", 1440, Value(-1.5, -3.0, 0.25, digits=2), "a & b"],
         ["not run", None, None, None],
         ["no interval", 3, Value(12.0), "x" * 60],
+        ["nearly nothing", 3, Value(-0.01, -0.04, 0.2), None],
     ],
     "64 simulated patches",
     "Per cent.",
@@ -79,6 +80,7 @@ def test_cells(written: Path) -> None:
     text = written.read_text()
     assert "Scores &lt;of&gt; all" in text and "a &amp; b" in text and "<tags>" not in text
     assert '33.2<span class="ci">[30.0, 36.5]</span>' in text or '33.3<span class="ci">[30.0, 36.5]</span>' in text
+    assert '0.0<span class="ci">[0.0, 0.2]</span>' in text, "no minus before a zero"
     assert "\u22121.50" in text and "1,440" in text
     assert re.search(r'not run</th>(<td class="\w+"></td>){3}', text)
     assert "Measured on: 64 simulated patches." in text
@@ -92,7 +94,7 @@ def test_csv_has_the_intervals(written: Path) -> None:
     assert rows[0] == ["class prior", "1", "33.25", "30.0", "36.5", ""]
     assert rows[2] == ["not run", "", "", "", "", ""]
     assert rows[3][2:5] == ["12.0", "", ""]
-    assert table_csv(TABLE).count("\n") == 5
+    assert table_csv(TABLE).count("\n") == 6
 
 
 def test_json_says_the_same(written: Path) -> None:

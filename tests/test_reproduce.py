@@ -349,6 +349,15 @@ def test_a_pack_gives_the_same_vectors_as_the_files(tmp_path) -> None:
     assert np.array_equal(found[0].x, found[1].x) and list(found[0].ids) == list(found[1].ids)
 
 
+def test_the_studies_data_are_made_for_studies_only(tmp_path) -> None:
+    path = tiny_config(tmp_path, study={"data": {"simulate": {"patches": 12}}})
+    found = [read_data(read(path, f"studies={names}"), Workbench(tmp_path / "out", say=lambda text: None))
+             for names in ("[]", "[pooling]")]  # fmt: skip
+    assert found[0].study is found[0].main
+    assert found[1].study.key == "study" and found[1].study.simulated
+    assert sum(map(found[1].study.count, ("train", "val", "test"))) == 12
+
+
 def test_split_by_area(tmp_path) -> None:
     config = read(tiny_config(tmp_path), "data.split_by=area", "data.shares={train: 2, test: 1}")
     source = read_data(config, Workbench(tmp_path / "out", say=lambda text: None)).main
