@@ -22,8 +22,8 @@ from pretrain_mae import main as pretrain
 from training.run_folder import verify
 from training.step import TrainStep
 from utils.devices import process_device
-from utils.errors import ConfigError, run_script
-from utils.processes import ALONE, Processes, joined_processes
+from utils.errors import ConfigError, UserError, run_script
+from utils.processes import ALONE, Processes, _unwound_by_sigterm, joined_processes
 
 NAMES = [f"S2A_MSIL2A_20170613T101031_1_{i}" for i in range(13)]
 """Batches of 4: the last one has a single patch, so that the second process's rows of it are all padding."""
@@ -251,6 +251,21 @@ def test_started_by_something_else_than_torchrun(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="RANK is not set; start several processes with torchrun"):
         with joined_processes():
             pass
+
+
+def test_a_signal_while_an_object_is_deleted_is_not_lost(capfd) -> None:
+    """Python prints what is raised in `__del__`, and goes on as if nothing had happened."""
+
+    class Bar:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.0)
+
+    bar = Bar()
+    with pytest.raises(UserError, match="SIGTERM"), _unwound_by_sigterm():
+        del bar
+        time.sleep(5.0)
+    assert capfd.readouterr().err == ""
 
 
 def test_each_process_has_its_own_gpu(monkeypatch) -> None:

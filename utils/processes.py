@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ TIMEOUT = timedelta(minutes=30)
 
 QUIET_SECONDS = 3.0
 """How long a process whose error another one says waits to be ended: leaving first could end that one unheard."""
+
+AGAIN_SECONDS = 0.02
+"""How long a signal that comes at the wrong moment is put off."""
 
 _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` sets for a process, besides WORLD_SIZE."""
@@ -198,6 +202,11 @@ def _quiet(main: bool) -> Iterator[None]:
 @contextmanager
 def _unwound_by_sigterm() -> Iterator[None]:
     def unwind(number: int, frame: FrameType | None) -> None:
+        if _in_destructor(frame):  # which would print the exception and go on without it
+            again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         raise _Stopped("stopped by SIGTERM: somebody asked for it, or another process of this run has failed")
 
     earlier = signal.signal(signal.SIGTERM, unwind)
@@ -205,3 +214,12 @@ def _unwound_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, earlier)
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    """Whether Python is just deleting an object, a progress bar for example."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
