@@ -64,6 +64,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         return _attend_by_products(q, k, v, scale)
     if torch.is_grad_enabled() or torch.compiler.is_exporting():
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if torch.compiler.is_compiling():  # which would unroll the loop
+        return _opaque_attend_in_parts(q, k, v, scale)
     return _attend_in_parts(q, k, v, scale)
 
 
@@ -72,7 +74,6 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
 
 
-@torch.library.custom_op("moemae::attend_in_parts", mutates_args=())
 def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """The same, some images at a time: without gradient, where nothing of it is kept."""
     with torch.autocast("cpu", enabled=False):
@@ -80,6 +81,11 @@ def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         return torch.cat([_attend_by_products(*part, scale) for part in parts])
 
 
-@_attend_in_parts.register_fake
+@torch.library.custom_op("moemae::attend_in_parts", mutates_args=())
+def _opaque_attend_in_parts(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    return _attend_in_parts(q, k, v, scale)
+
+
+@_opaque_attend_in_parts.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return q.new_empty(q.shape)
