@@ -5,12 +5,8 @@ Pack or read, pretrain, reconstruct, embed, score by kNN and probes beside basel
 moment, the same command goes on.
 """
 
-import fcntl
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config
@@ -28,8 +24,9 @@ from studies.sections import Section
 from studies.workbench import Workbench
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 from utils.files import check_writable
+from utils.locks import held_alone
 from utils.provenance import provenance
 
 
@@ -44,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
                 arguments.config_yaml, arguments.overrides, tuple(STUDIES), tuple(PROTOCOLS)
             )
             folder = check_writable(config.out_dir)
-            with _alone(folder):
+            with held_alone(folder, "at work in it; wait for it, or choose out_dir"):
                 report = _reproduce(config, folder, signals, started)
     except StopRequested as request:
         print("stopped by a signal; the same command goes on from here")
@@ -85,20 +82,6 @@ def _study_sections(bench: Bench) -> list[Section]:
         print(f"== study: {name}")
         found.append(STUDIES[name](bench))
     return found
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second run of this command."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is at work in it; wait for it, or choose out_dir") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 
 from benchmarks.honesty import Verdict, judge
-from benchmarks.machine import measure_limits, threads
+from benchmarks.machine import measure_limits
 from benchmarks.report import Row
 from benchmarks.setting import Setting
 from benchmarks.timing import Timing, Work, alternate
+from utils.threads import torch_threads
 
 PRODUCT = "matrix product"
 """Name of the product among what is timed."""
@@ -43,7 +44,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
         return None
     if setting.kind == "cpu":
         return _verdict(work, setting, timings)
-    with threads(PUBLISHED_CORES):
+    with torch_threads(PUBLISHED_CORES):
         host = torch.device("cpu")
         setting = setting._replace(device=host, limits=measure_limits(host, quick=True))
         works = {**make(setting, ["reference"]), PRODUCT: product_work(setting)}

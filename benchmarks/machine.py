@@ -2,8 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.timing import Work, timed
 from utils.provenance import provenance
+from utils.threads import full_precision
 
 SQUARES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 """Sides of the square products tried."""
@@ -93,7 +93,7 @@ def measure_limits(device: torch.device, quick: bool = False) -> Limits:
     squares = SQUARES[device.type][: 1 if quick else None]
     shapes = [Shape(side, side, side) for side in squares] + list(MODEL_PRODUCTS)
     onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
-    with exact_float32():
+    with full_precision():
         rates = {
             Product(library, shape): product_rate(Product(library, shape), device)
             for library in LIBRARIES
@@ -149,28 +149,6 @@ def copy_rate(device: torch.device) -> float:
     target: Tensor = torch.empty_like(source)
     target.copy_(source)
     return 2 * source.numel() / min(timed(lambda: target.copy_(source), 1, device) for _ in range(TRIES))
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Within it, float32 products on CUDA are computed in float32, not TF32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Within it, torch uses so many threads on the CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

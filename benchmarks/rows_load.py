@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.goals import goal
-from benchmarks.machine import threads
 from benchmarks.ours import OurTraining, forget_compiled
 from benchmarks.reference_work import BATCH, reference_loader
 from benchmarks.report import Row, timed_row
@@ -21,6 +20,7 @@ from datasets.pack_writer import write_pack
 from datasets.packed import make_recipe
 from datasets.patches import Batch, PatchDataset, read_split
 from utils.data_config import IMAGE_SIZE, BigEarthNetInfo
+from utils.threads import torch_threads
 
 FILES, QUICK_FILES = 4000, 200
 """Files packed: 90 MB of pixels, more than a cache holds."""
@@ -67,7 +67,7 @@ def pack_rows(setting: Setting) -> list[Row]:
 
 def load_rows(setting: Setting) -> list[Row]:
     """Normalised batches of 128 in this process, on one core: files and pack, each against the reference."""
-    with tempfile.TemporaryDirectory() as folder, threads(1):
+    with tempfile.TemporaryDirectory() as folder, torch_threads(1):
         files = QUICK_FILES if setting.quick else FILES
         root, ids = copy_sample(Path(folder) / "bigearthnet-l", files)
         pack = make_pack(root, Path(folder) / "pack")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classification_models.threads import torch_threads
+from utils.threads import torch_threads
 
 CPU_CHUNK_BYTES = 8 * 2**20
 """Features visited at a time on the CPU: few enough to stay in its cache between the two products of a visit."""

@@ -29,9 +29,9 @@ from classification_models.memory import explain_lack_of_memory
 from classification_models.objective import LogisticObjective
 from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
-from classification_models.threads import full_precision, torch_threads
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
 from utils.files import atomic_path
+from utils.threads import full_precision, torch_threads
 
 _SETTINGS: dict[str, Any] = {
     "scale": False, "max_iter": None, "seed": 0, "multilabel": False, "verbose": False, "n_jobs": 1,

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from classification_models.objective import LogisticObjective
-from classification_models.threads import torch_threads
+from utils.threads import torch_threads
 
 GRAM_MAX_WIDTH = 20_000
 """Features beyond this many are cut into blocks of equal width, each with a factor of its own.

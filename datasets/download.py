@@ -10,13 +10,10 @@ lies in DIR is unpacked instead of being fetched.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +24,7 @@ from datasets.download_source import PUBLISHED, Published
 from utils.data_utils import list_some
 from utils.errors import ConfigError, DataError, UserError, run_script
 from utils.files import check_writable, sync, write_json, write_text
+from utils.locks import held_alone
 
 WORK = ".download"
 """The folder in DIR where everything unfinished lies."""
@@ -47,7 +45,7 @@ def main(arguments: list[str] | None = None, published: dict[str, Published] = P
         raise DataError(f"{out}: is a file; --out needs a folder")
     if not options.check:
         try:
-            with _alone(check_writable(out)):
+            with held_alone(check_writable(out), "downloading into it; wait for it, or stop it"):
                 Download(source, out, options.revision, options.endpoint).execute(options.keep_archive)
         except KeyboardInterrupt:
             print(f"{out}: unfinished; {AGAIN}", file=sys.stderr)
@@ -222,19 +220,6 @@ def _tree_size(folder: Path) -> tuple[int, int]:
         count += len(names)
         size += sum(os.lstat(os.path.join(parent, name)).st_blocks for name in names) * 512  # noqa: PTH118 (a million)
     return count, size
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder against a second run of this command."""
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"{out}: another process is downloading into it; wait for it, or stop it") from error
-    finally:
-        os.close(descriptor)
 
 
 def _say(checked: Checked, source: Published, out: Path, report: Path) -> None:

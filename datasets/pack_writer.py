@@ -4,7 +4,6 @@ A run that is killed leaves a journal; the next one cuts pixels and table back t
 so that the finished pack has the same bytes as if nothing had happened. The header comes last.
 """
 
-import fcntl
 import io
 import os
 import shutil
@@ -48,6 +47,7 @@ from datasets.pack_source import Chunk, PackSource, SourceChunks, split_names, t
 from utils.data_config import BANDS
 from utils.errors import DataError, UserError, describe_os_error
 from utils.files import atomic_path, check_writable, sync, write_json, write_text
+from utils.locks import held_alone
 
 MOST_BAD_NAMED = 3
 """Bad files that are in the error itself; the list on disk has all."""
@@ -70,7 +70,7 @@ def write_pack(source: PackSource, out: Path, skip_bad: bool, num_workers: int) 
     """
     require_usable(out)
     check_writable(out)
-    with _alone(out):
+    with held_alone(out, "packing into it; wait for it, or stop it"):
         if (out / HEADER).exists():
             header = open_header(out)
             require_current(source, header, out)
@@ -86,20 +86,6 @@ def write_pack(source: PackSource, out: Path, skip_bad: bool, num_workers: int) 
             cause = describe_os_error(error, error.filename or out)
             raise UserError(f"{cause}; the same command goes on from here") from error
         return _finish(source, out, entries, skip_bad), len(source.ids) - done.asked
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder against a second run of this command."""
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{out}: another process is packing into it; wait for it, or stop it") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _require_split_names(source: PackSource) -> None:

@@ -1,8 +1,6 @@
 """A simulated scene as a Collection-2 Level-2 folder: band files, QA_PIXEL, MTL and the truth."""
 
 import json
-import os
-import shutil
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +13,8 @@ from tqdm import tqdm
 
 from datasets.simulated_scene import NO_CLASS, STRIPE, SimulatedScene
 from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE, SIMULATED_MARK, BigEarthNetInfo
-from utils.errors import DataError, UserError, describe_os_error
-from utils.files import make_folder
+from utils.errors import DataError
+from utils.files import replaced_folder
 
 PIXEL = 30.0
 """Metres."""
@@ -52,24 +50,14 @@ def write_scene(out: Path, scene: SimulatedScene) -> str:
         UserError: nothing can be written there. Nothing half-written is left.
     """
     check_scene_target(out)
-    out = out.resolve()
     product = f"LC08_L2SP_{PATH_ROW}_{scene.when:%Y%m%d}_{scene.when:%Y%m%d}_02_T1"
-    folder = make_folder(out.parent) / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir()
+    with replaced_folder(out) as folder:
         _write_rasters(folder, product, scene)
         metadata = _metadata(product, scene.when)
         (folder / f"{product}_MTL.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         (folder / f"{product}_MTL.txt").write_text("\n".join(_odl(metadata)) + "\nEND\n", encoding="utf-8")
         text = README.format(mark=SIMULATED_MARK, product=product, no_class=NO_CLASS, size=scene.size, seed=scene.seed)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        folder.replace(out)
-    except OSError as error:
-        raise UserError(f"cannot write {describe_os_error(error, out)}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return product
 
 

@@ -1,10 +1,7 @@
 """Simulated patches as files in exactly the published layouts of BigEarthNet-Landsat and EuroSAT-Landsat."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -20,8 +17,8 @@ from tqdm import tqdm
 from datasets.simulated_patches import SimulatedPatches
 from datasets.simulated_scenes import FIRST_DAY
 from utils.data_config import SIMULATED_MARK, BigEarthNetInfo, EuroSATInfo
-from utils.errors import DataError, UserError, describe_os_error
-from utils.files import make_folder
+from utils.errors import DataError
+from utils.files import replaced_folder
 
 PIXEL = 30.0
 """Metres."""
@@ -81,7 +78,8 @@ def write_bigearthnet(out: Path, chunks: Iterable[SimulatedPatches], counts: tup
     Raises:
         UserError: nothing can be written there. Nothing half-written is left.
     """
-    with _replacing(out) as folder:
+    check_target(out)
+    with replaced_folder(out) as folder:
         (folder / "images").mkdir()
         (folder / "labels").mkdir()
         ids: list[str] = []
@@ -105,7 +103,8 @@ def write_eurosat(out: Path, chunks: Iterable[SimulatedPatches], counts: tuple[i
 
     Arguments and errors as `write_bigearthnet`.
     """
-    with _replacing(out) as folder:
+    check_target(out)
+    with replaced_folder(out) as folder:
         for name in EuroSATInfo.CLASSES:
             (folder / "eurosat-l" / name).mkdir(parents=True)
         entries: list[str] = []
@@ -120,24 +119,6 @@ def write_eurosat(out: Path, chunks: Iterable[SimulatedPatches], counts: tuple[i
         for split, part in zip(SPLITS, _parts(entries, counts), strict=True):
             (folder / f"eurosat-{split}.txt").write_text(_lines(part))
         (folder / "README.md").write_text(readme, encoding="utf-8")
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """Yield a fresh folder beside `out` that takes its place when everything is written, and vanishes otherwise."""
-    check_target(out)
-    out = out.resolve()
-    folder = make_folder(out.parent) / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            shutil.rmtree(out)
-        folder.replace(out)
-    except OSError as error:
-        raise UserError(f"cannot write {describe_os_error(error, out)}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _records(chunks: Iterable[SimulatedPatches], total: int, what: str) -> Iterator[_Record]:

@@ -1,10 +1,12 @@
 """Shared fixtures: a tiny simulated dataset, a tiny config, and the reference data where they are at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from browser import Page, browsing, find_browser
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
@@ -35,3 +37,13 @@ def real_patches(reference_dir: Path) -> Path:
 def sample() -> Path:
     """The embedded simulated BigEarthNet-Landsat sample."""
     return SAMPLE
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    """A headless browser, to look at pages with."""
+    command = find_browser()
+    if command is None:
+        pytest.skip("no Chromium on this machine (PATH or MOEMAE_BROWSER), so the page is not tried in a browser")
+    with browsing(command) as page:
+        yield page

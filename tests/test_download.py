@@ -31,6 +31,7 @@ from datasets.download_check import check_dataset
 from datasets.download_source import BIGEARTHNET, EUROSAT, Published
 from datasets.eurosat import EuroSATDatasetLS
 from utils.errors import ConfigError, DataError, UserError
+from utils.locks import held_alone
 
 needs_hub = pytest.mark.skipif(not download_hub.importlib.util.find_spec("huggingface_hub"),
                                reason="the optional package huggingface_hub is not installed")  # fmt: skip
@@ -273,9 +274,7 @@ def test_interrupted_unpacking_goes_on_without_a_network(dataset, hub, tmp_path,
 
 
 def test_two_downloads_into_one_folder(dataset, hub, tmp_path) -> None:
-    from datasets.download import _alone
-
-    with _alone(tmp_path), pytest.raises(UserError, match="another process"):
+    with held_alone(tmp_path, "at work in it"), pytest.raises(UserError, match="another process"):
         download(hub, tmp_path)
 
 

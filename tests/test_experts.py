@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from conftest import SAMPLE
 from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
-from tiny import TINY_MODEL, sample_ids
+from tiny import sample_ids, tiny_model
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
@@ -35,17 +35,12 @@ from eval.expert_specialisation import (
     usage_by_cover,
 )
 from eval.routing import BlockRouting, RoutingRecord, dead_experts, expert_usage, label_information, record_routing
-from models import MOEMAE, build_model
+from models import MOEMAE
 from models.config import NUM_PREFIX
 from utils.errors import DataError
 from utils.routing_figures import plot_expert_table, plot_information, plot_pairs, plot_planes, plot_value_maps
 
 CPU = torch.device("cpu")
-
-
-def tiny_model(**changes: object) -> MOEMAE:
-    numbers = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
-    return build_model("XXS", seed=0, **{**numbers, **changes}).eval()
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Page, browsing, find_browser
+from browser import Page
 from conftest import SAMPLE
 from embedding_files import clusters, write_embeddings
 from packing import EUROSAT, SPLITS, pack
@@ -295,15 +294,6 @@ def test_the_script_ends_in_one_line(tmp_path) -> None:
 
 
 # --------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    command = find_browser()
-    if command is None:
-        pytest.skip("no Chromium on this machine (PATH or MOEMAE_BROWSER), so the page is not tried in a browser")
-    with browsing(command) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Page, browsing, find_browser
+from browser import Page
 from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
@@ -165,15 +164,6 @@ return {
   pictures: [...document.images].map(i => i.complete && i.naturalWidth > 0),
   shown: Math.min(...[...document.images].map(i => i.getBoundingClientRect().width)),
 }; })()"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    command = find_browser()
-    if command is None:
-        pytest.skip("no Chromium on this machine (PATH or MOEMAE_BROWSER), so the report is not tried in a browser")
-    with browsing(command) as page:
-        yield page
 
 
 @pytest.mark.parametrize("width", [390, 1280])

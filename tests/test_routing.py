@@ -8,7 +8,7 @@ import torch
 from conftest import SAMPLE
 from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
-from tiny import TINY_MODEL, sample_ids, write_bigearthnet
+from tiny import sample_ids, tiny_model, write_bigearthnet
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
@@ -27,7 +27,6 @@ from eval.routing import (
     usage_by_class,
     usage_by_token,
 )
-from models import MOEMAE, build_model
 from models.losses import LossWeights
 from utils.errors import ConfigError, DataError
 from utils.routing_figures import (
@@ -39,11 +38,6 @@ from utils.routing_figures import (
 )
 
 CPU = torch.device("cpu")
-
-
-def tiny_model(**changes: object) -> MOEMAE:
-    numbers = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
-    return build_model("XXS", seed=0, **{**numbers, **changes}).eval()
 
 
 @pytest.fixture

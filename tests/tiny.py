@@ -8,6 +8,8 @@ import rasterio
 import yaml
 from conftest import SAMPLE
 
+from models import MOEMAE, build_model
+
 TINY_MODEL = {
     "size": "XXS",
     "device": "cpu",
@@ -71,3 +73,9 @@ def write_bigearthnet(root: Path, patches: dict, labels: dict | None = None) -> 
 
 def some_pixels(seed: int = 0, shape: tuple[int, int, int] = (7, 43, 43)) -> np.ndarray:
     return np.random.default_rng(seed).integers(7_000, 20_000, shape, dtype=np.uint16)
+
+
+def tiny_model(**changes: object) -> MOEMAE:
+    """In evaluation mode; always the same weights."""
+    numbers = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
+    return build_model("XXS", seed=0, **{**numbers, **changes}).eval()

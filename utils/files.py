@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,27 @@ def atomic_path(path: str | Path, keep: bool = True) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def replaced_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a fresh folder beside `path` that takes its place when everything is written, and vanishes otherwise.
+
+    Raises:
+        UserError: naming `path`, when it cannot be written. What was there is then unchanged.
+    """
+    target = Path(path).resolve()
+    folder = make_folder(target.parent) / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir()
+        yield folder
+        if target.exists():
+            shutil.rmtree(target)
+        folder.replace(target)
+    except OSError as error:
+        raise UserError(f"cannot write {describe_os_error(error, target)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:

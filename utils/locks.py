@@ -1,0 +1,27 @@
+"""One process at a time in a folder."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+@contextmanager
+def held_alone(folder: Path, otherwise: str) -> Iterator[None]:
+    """Hold a folder against a second run of the same command, however this one ends.
+
+    Raises:
+        UserError: naming the folder, with what `otherwise` says of the one that holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is {otherwise}") from error
+        yield
+    finally:
+        os.close(descriptor)
