@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from configs.schema import ModelSection
-from eval.intervals import Resampled, over_seeds
+from eval.intervals import Resampled, of_runs
 from eval.ranked_metrics import Statistic
 from eval.routing import record_routing
 from models.checkpoint import load_model
@@ -235,8 +235,7 @@ def usage_cv(shares: np.ndarray) -> float:
 
 def figure_of(runs: Sequence[Resampled], digits: int = 2) -> Value:
     """The mean of runs with its interval, for a table's cell; for a paired difference give differences."""
-    found = runs[0].interval() if len(runs) == 1 else over_seeds(runs)
-    return Value(*found, digits=digits)
+    return Value(*of_runs(runs), digits=digits)
 
 
 def minus(first: Sequence[Resampled], second: Sequence[Resampled]) -> list[Resampled]:

@@ -141,7 +141,7 @@ def _usage_intervals(look: Look, record: RoutingRecord) -> list[list[Interval]]:
     for block in record.blocks:
         counts = np.stack([(block.expert_idx == expert).sum(axis=(1, 2)) for expert in range(block.experts)], axis=1)
         shares = [_ratio(counts[:, expert], counts.sum(axis=1)) for expert in range(block.experts)]
-        found.append([look.resampled(share, record.ids).interval() for share in shares])
+        found.append([look.resampled(share, record.ids).interval().within(0.0, 1.0) for share in shares])
     return found
 
 

@@ -142,7 +142,7 @@ def probe_without(look: Look, train: Vectors, val: Vectors | None, classes: Sequ
     parts = scores.scores.reshape(copies, len(found.ids), -1)
     whole, *without = (look.resampled(_headline(found.labels, part), found.ids) for part in parts)
     drops = [whole.minus(one).interval() for one in without]
-    return {"whole": whole.interval(), "drops": drops, "C": scores.details["C"]}
+    return {"whole": whole.interval().within(0.0, 1.0), "drops": drops, "C": scores.details["C"]}
 
 
 def draw_overview(look: Look, results: dict[str, Any], folder: Path) -> None:

@@ -220,7 +220,7 @@ def _class_intervals(bench: Bench, scored: Scored) -> list[Value | None]:
                 found.append(None)
                 continue
             statistic = macro_map(truth, scored.scores, np.arange(count) == label)
-            found.append(list(resample(statistic, scored.blocks, **settings).interval()))
+            found.append(list(resample(statistic, scored.blocks, **settings).interval().within(0.0, 1.0)))
         return found
 
     place = f"class_intervals/{scored.source}/{scored.name}/{scored.protocol}"

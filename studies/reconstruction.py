@@ -11,7 +11,7 @@ from tqdm import tqdm
 from datasets.loader import BatchLoader
 from eval.baselines import BASELINES
 from eval.evaluate_mae import evaluation_masking
-from eval.intervals import Resampled, over_seeds
+from eval.intervals import Resampled, of_runs
 from eval.panels import save_masked_panels
 from eval.ranked_metrics import Statistic
 from models.losses import PatchErrors, patch_errors
@@ -138,8 +138,7 @@ def _row(title: str, runs: Sequence[dict[str, Resampled]]) -> list[Cell]:
 
 
 def _value(runs: Sequence[Resampled]) -> Value:
-    found = runs[0].interval() if len(runs) == 1 else over_seeds(runs)
-    return Value(*found, digits=2)
+    return Value(*of_runs(runs), digits=2)
 
 
 def _claims(bench: Bench, runs: Sequence[dict[str, Resampled]], measured_on: str) -> Table:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models import fitting
-from eval.intervals import Resampled, over_seeds
+from eval.intervals import Interval, Resampled, of_runs
 from eval.protocols import PROTOCOLS, score_probabilities
 from eval.ranked_metrics import statistics_of
 from studies.bench import Bench
@@ -137,7 +137,8 @@ def interval(bench: Bench, scored: Scored | Sequence[Scored], metric: str) -> Va
         scored: one result, or one for each pretraining seed: then the mean, with the doubt about other seeds in it.
         metric: a key of `METRIC_TITLES`.
     """
-    return value_of([resampled(bench, one)[metric] for one in _several(scored)])
+    found = of_runs([resampled(bench, one)[metric] for one in _several(scored)])
+    return in_percent(found.within(0.0, 1.0))
 
 
 def difference(
@@ -152,12 +153,11 @@ def difference(
     if {len(ones), len(others)} - {1, count}:
         raise ValueError(f"{len(ones)} and {len(others)} results cannot be paired")
     pairs = zip(ones * (count // len(ones)), others * (count // len(others)), strict=True)
-    return value_of([resampled(bench, a)[metric].minus(resampled(bench, b)[metric]) for a, b in pairs])
+    return in_percent(of_runs([resampled(bench, a)[metric].minus(resampled(bench, b)[metric]) for a, b in pairs]))
 
 
-def value_of(runs: Sequence[Resampled]) -> Value | None:
-    """The mean of runs as a cell, in percent; None where it is not defined."""
-    found = runs[0].interval() if len(runs) == 1 else over_seeds(runs)
+def in_percent(found: Interval) -> Value | None:
+    """A fraction as a table's cell; None where it is not defined."""
     if not np.isfinite(found.value):
         return None
     bounds = (None if bound is None else PERCENT * bound for bound in (found.low, found.high))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from benchmarks.interval_coverage import Simulation, coverage
 from classification_models.scores import score_multiclass, score_multilabel
 from eval.intervals import (
     Resampled,
@@ -141,6 +142,28 @@ def test_a_paired_difference_sees_what_two_intervals_do_not() -> None:
     one, two = resample(better, blocks, 0, 50), resample(worse, blocks, 1, 50)
     with pytest.raises(ValueError, match="same patches"):
         one.minus(two)
+
+
+def test_an_interval_is_mirrored_at_the_figure() -> None:
+    """Draws that lie above the figure say that it lies above the truth."""
+    draws = np.linspace(0.7, 0.9, 1001)
+    found = Resampled(0.75, draws, 30, "k")
+    assert found.interval() == pytest.approx((0.75, 1.5 - 0.895, 1.5 - 0.705))
+    assert over_seeds([found, found]) == pytest.approx(
+        (0.75, 0.7 - 1.96 * draws.std(), 0.7 + 1.96 * draws.std()), abs=1e-3
+    )
+    assert found._replace(value=0.98).interval().within(0.0, 1.0) == pytest.approx((0.98, 1.0, 1.0))
+    assert found._replace(blocks=1).interval().within(0.0, 1.0) == (0.75, None, None)
+
+
+def test_rare_labels_need_the_mirrored_interval() -> None:
+    """Macro mAP of few patches is too high, of resampled ones more so: plain percentiles then miss the truth."""
+    simulation = Simulation()
+    found = coverage(simulation, simulation.truth(), blocks=60, samples=40, draws=100)
+    assert found["macro mAP"].bias > 0.01 and found["macro mAP"].drawn_bias > 0.01
+    assert found["macro mAP"].held["pivotal"] > 0.7 > 0.5 > found["macro mAP"].held["percentile"]
+    assert found["micro mAP"].held["pivotal"] > 0.8
+    assert abs(found["micro mAP"].drawn_bias) < 0.005
 
 
 def test_a_single_block_has_no_interval() -> None:

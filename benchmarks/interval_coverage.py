@@ -1,0 +1,170 @@
+"""How often 95 % intervals hold the truth, on simulated test sets whose truth is known.
+
+    python -m benchmarks.interval_coverage [--samples 200] [--draws 300] [--out benchmarks/results/interval_coverage.md]
+
+A test set has blocks of 6 patches with 19 labels, the rarest on 1 patch in 100; labels and scores of a block have
+something in common. The truth is the figure of 240,000 patches. Every interval is made of the same draws.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+from scipy.stats import norm
+from tqdm import tqdm
+
+from eval.intervals import DRAWS, LEVEL, Resampled, resample
+from eval.ranked_metrics import Statistic, macro_f1, macro_map, micro_f1, micro_map
+from utils.errors import run_script
+from utils.files import write_text
+
+PREVALENCE = np.geomspace(0.4, 0.01, 19)
+"""Share of the patches that have each label."""
+
+BLOCK = 6
+"""Patches in a block."""
+
+COMMON = 1.5
+"""Spread of a block's log odds of every label."""
+
+MANY = 40_000
+"""Blocks that stand for all the world."""
+
+CUT = 0.2
+"""A label is predicted above this score."""
+
+SIZES = (20, 60, 200)
+"""Blocks of a test set."""
+
+KINDS = ("pivotal", "percentile", "bias-corrected percentile", "normal")
+
+
+class Coverage(NamedTuple):
+    """Of one figure and one size of test set."""
+
+    held: dict[str, float]
+    """Kind of interval to the share of test sets whose interval holds the truth."""
+    bias: float
+    """Mean of the measured figure minus the truth."""
+    drawn_bias: float
+    """Mean of the draws minus the measured figure, its mean."""
+
+
+class Simulation:
+    """Test sets of a world in which everything is known.
+
+    Args:
+        seed: of the world and its test sets.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        effects = COMMON * self.random.normal(size=20_000)
+        self.odds = np.array([_log_odds(share, effects) for share in PREVALENCE])
+
+    def test_set(self, blocks: int) -> tuple[dict[str, Statistic], np.ndarray]:
+        """Figures of a test set, and the block of every patch (N,)."""
+        block, labels = np.repeat(np.arange(blocks), BLOCK), len(PREVALENCE)
+        odds = self.odds + COMMON * self.random.normal(size=(blocks, labels))[block]
+        truth = self.random.random(odds.shape) < expit(odds)
+        noise = self.random.normal(size=odds.shape) + 0.5 * self.random.normal(size=(blocks, labels))[block]
+        scores = 1.2 * truth + noise + 0.3 * np.log(PREVALENCE)
+        counted, chosen = truth.any(axis=0), scores > CUT
+        figures = {
+            "micro mAP": micro_map(truth, scores),
+            "macro mAP": macro_map(truth, scores, counted),
+            "micro F1": micro_f1(truth, chosen),
+            "macro F1": macro_f1(truth, chosen, counted),
+        }
+        return figures, block
+
+    def truth(self) -> dict[str, float]:
+        """Every figure of the whole world."""
+        figures, block = self.test_set(MANY)
+        return {name: figure(np.ones(len(block))) for name, figure in figures.items()}
+
+
+def _log_odds(share: float, effects: np.ndarray) -> float:
+    """With which a label is on `share` of all patches, when a block's effects add to them."""
+    return brentq(lambda odds: expit(odds + effects).mean() - share, -20, 20)
+
+
+def intervals_of(found: Resampled) -> dict[str, tuple[float, float]]:
+    """Every kind of interval from the same draws."""
+    draws = found.draws[np.isfinite(found.draws)]
+    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    below = ((draws < found.value).mean() + (draws <= found.value).mean()) / 2
+    shift = norm.ppf(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
+    half = norm.ppf(tails[1]) * draws.std(ddof=1)
+    pivotal = found.interval()
+    return {
+        "pivotal": (pivotal.low, pivotal.high),
+        "percentile": tuple(np.quantile(draws, tails)),
+        "bias-corrected percentile": tuple(np.quantile(draws, norm.cdf(2 * shift + norm.ppf(tails)))),
+        "normal": (found.value - half, found.value + half),
+    }
+
+
+def coverage(
+    simulation: Simulation, truth: dict[str, float], blocks: int, samples: int, draws: int
+) -> dict[str, Coverage]:
+    """How often each kind of interval of each figure holds the truth.
+
+    Args:
+        simulation: gives the test sets.
+        truth: of every figure.
+        blocks: of a test set.
+        samples: how many test sets.
+        draws: of each one's bootstrap.
+    """
+    held: dict[str, list[list[bool]]] = {name: [] for name in truth}
+    biases: dict[str, list[tuple[float, float]]] = {name: [] for name in truth}
+    for sample in tqdm(range(samples), desc=f"{blocks} blocks", leave=False, disable=None):
+        figures, block = simulation.test_set(blocks)
+        for name, figure in figures.items():
+            found = resample(figure, block, sample, draws)
+            ends = intervals_of(found)
+            held[name].append([ends[kind][0] <= truth[name] <= ends[kind][1] for kind in KINDS])
+            biases[name].append((found.value - truth[name], float(np.nanmean(found.draws)) - found.value))
+    means = {name: dict(zip(KINDS, np.mean(held[name], axis=0).tolist(), strict=True)) for name in truth}
+    return {name: Coverage(means[name], *np.mean(biases[name], axis=0).tolist()) for name in truth}
+
+
+def table(rows: Iterator[tuple[int, dict[str, Coverage]]], samples: int, draws: int) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    yield f"Share of {samples} simulated test sets whose 95 % interval ({draws} draws) holds the truth, in per cent;"
+    yield f"biases are in points. `python -m benchmarks.interval_coverage --samples {samples} --draws {draws}`"
+    yield ""
+    yield "| figure | blocks | " + " | ".join(KINDS) + " | bias of the figure | bias of the draws |"
+    yield "|---|" + "--:|" * (len(KINDS) + 3)
+    for blocks, found in rows:
+        for name, one in found.items():
+            shares = " | ".join(f"{100 * one.held[kind]:.0f}" for kind in KINDS)
+            yield f"| {name} | {blocks} | {shares} | {100 * one.bias:+.1f} | {100 * one.drawn_bias:+.1f} |"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table and, with --out, keep it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=200, help="test sets of each size (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of each test set's bootstrap (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="a file to keep the table in")
+    given = parser.parse_args(arguments)
+    simulation = Simulation()
+    truth = simulation.truth()
+    rows = ((blocks, coverage(simulation, truth, blocks, given.samples, given.draws)) for blocks in SIZES)
+    lines = []
+    for line in table(rows, given.samples, given.draws):
+        print(line, flush=True)
+        lines.append(line)
+    if given.out:
+        write_text(given.out, "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
