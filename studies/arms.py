@@ -23,7 +23,7 @@ from studies.resampling import resampled_stage
 from studies.runs import Run
 from studies.scoring import Describe, Scored, score
 from studies.sections import Value
-from training.pretrain import DEFAULT_METADATA_DROPOUT
+from training.recipe import DEFAULT_METADATA_DROPOUT
 
 PROTOCOL = "strong_probe"
 """Of all studies."""

@@ -7,7 +7,7 @@ from studies.sections import Section
 from studies.study_figures import plot_groups
 from studies.study_metadata import has_metadata
 from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
-from training.pretrain import DEFAULT_METADATA_DROPOUT
+from training.recipe import DEFAULT_METADATA_DROPOUT
 
 CONDITIONS = ("given", "missing")
 

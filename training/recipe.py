@@ -1,0 +1,117 @@
+"""What decides the bits of a run: its first model, the options of a step, and the recipe that a resumed run keeps."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.build import load_configured_model, loss_weights, resolved_config
+from configs.schema import Config
+from datasets.patches import PatchDataset
+from models.checkpoint import read_checkpoint
+from models.config import ModelConfig
+from models.moe_mae import MOEMAE, build_model
+from training.step import StepOptions
+from utils.devices import mixed_precision
+from utils.errors import CheckpointError
+
+DEFAULT_METADATA_DROPOUT = 0.1
+"""So that the missing-metadata pair has been seen in training; 0 with `published_behaviour`, where it was not."""
+
+# Keys that may differ between a run and its continuation: they change where things are, not what is computed.
+_FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
+              "save_every_n_steps", "compile")  # fmt: skip
+
+_BEFORE = {"model.missing_metadata": "pair", "training.reconstruction": "sum"}
+"""What runs did that were saved before there was such a key."""
+
+_PRECISION = {torch.bfloat16: "bf16", torch.float16: "fp16", None: False}
+
+
+def model_size(config: Config) -> str:
+    """The size that names a run's files: as asked, or that of the weights to start from."""
+    section = config.model
+    if section.size is None and section.checkpoint_path is not None:
+        return read_checkpoint(section.checkpoint_path).config.size
+    return section.size or "S"
+
+
+def first_model(config: Config) -> MOEMAE:
+    """The model that a run begins with, on the CPU: drawn by the run's seed, or with the weights to start from."""
+    section, published = config.model, config.published_behaviour
+    if section.checkpoint_path is None:
+        asked = {**section.numbers(), "published_behaviour": bool(published)}
+        return build_model(ModelConfig.of_size(section.size or "S", **asked), seed=config.training.seed)
+    print(f"starting from the weights in {section.checkpoint_path}")
+    return load_configured_model(config, torch.device("cpu"))
+
+
+def step_options(config: Config, model: ModelConfig, device: torch.device) -> StepOptions:
+    """What every step does, with everything that the config leaves open decided."""
+    training = config.training
+    metadata_dropout = training.metadata_dropout
+    if metadata_dropout is None:
+        metadata_dropout = 0.0 if model.published_behaviour else DEFAULT_METADATA_DROPOUT
+    return StepOptions(
+        seed=training.seed,
+        weights=loss_weights(training, model),
+        grad_clip=training.grad_clip,
+        metadata_dropout=metadata_dropout,
+        autocast=mixed_precision(device, training.amp),
+        batch_size=training.batch_size,
+    )
+
+
+def resolved_run(config: Config, model: ModelConfig, dataset: PatchDataset, options: StepOptions) -> dict[str, Any]:
+    """The config with nothing left open, as plain values: see `configs.build.resolved_config`."""
+    values = resolved_config(config, model, dataset, {"training"})
+    values["training"].update(metadata_dropout=options.metadata_dropout, amp=_PRECISION[options.autocast])
+    return values
+
+
+def recipe_of(config: Config, model: ModelConfig, resolved: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Everything that decides what is computed, as plain values: sections "model", "training" and "data".
+
+    Args:
+        config: as given.
+        model: of the model that is trained; in a resumed run the saved one.
+        resolved: see `resolved_run`.
+    """
+    return {
+        "model": _asked_model(config, model),
+        "training": {key: value for key, value in resolved["training"].items() if key not in _FREE_KEYS},
+        "data": {key: resolved["data"][key] for key in ("dataset", "crop", "statistics")},
+    }
+
+
+def require_same_recipe(path: Path, saved: dict[str, dict[str, Any]], recipe: dict[str, dict[str, Any]]) -> None:
+    """Refuse to go on with another recipe than the saved run's.
+
+    Args:
+        path: of the checkpoint.
+        saved: its recipe.
+        recipe: of the run that would go on.
+
+    Raises:
+        CheckpointError: naming the first key that differs.
+    """
+    for section, values in recipe.items():
+        for key, value in values.items():
+            was = saved[section].get(key, _BEFORE.get(f"{section}.{key}"))
+            if was != value:
+                raise CheckpointError(
+                    f"{path}: {section}.{key} was {was} in the saved run and is {value} now; "
+                    "set it back, or start afresh without --resume"
+                )
+
+
+def _asked_model(config: Config, model: ModelConfig) -> dict[str, Any]:
+    """The model's numbers with what the config asks in their place: the two differ only in a resumed run."""
+    section = config.model
+    size = {} if section.size is None else {"size": section.size}
+    asked = {key: value for key, value in section.numbers().items() if value is not None}
+    if config.published_behaviour is not None:
+        asked["published_behaviour"] = config.published_behaviour
+    if section.checkpoint_path is None:
+        return ModelConfig.of_size(section.size or "S", **asked).to_dict()
+    return {**model.to_dict(), **size, **asked}
