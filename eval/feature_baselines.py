@@ -1,15 +1,14 @@
 """What a probe scores on features that need no model, beside what it scores on embeddings."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from classification_models.logistic_regression import LogisticRegressionModel
-from classification_models.scores import score_probe
 from datasets.loader import BatchLoader
+from eval.protocols import Scores, Vectors, strong_probe
 from transformation.image_statistics import image_statistics
 
 
@@ -21,6 +20,10 @@ class Features(NamedTuple):
     y: np.ndarray
     """(N,) class index or (N, L) multi-hot."""
     ids: list[str]
+
+    def vectors(self, name: str) -> Vectors:
+        """One description."""
+        return Vectors(self.x[name], self.y, self.ids)
 
     def with_embeddings(self, name: str, x: np.ndarray, ids: Sequence[str]) -> "Features":
         """The same and embeddings (N, D) of the same patches in the same order.
@@ -57,16 +60,19 @@ def feature_baselines(loader: BatchLoader) -> Features:
     return Features(x, torch.cat(labels).numpy(), ids)
 
 
-def probe_features(train: Features, test: Features, names: Sequence[str], C: float) -> dict[str, dict[str, Any]]:
-    """Fit the same probe on every description and score it; see `classification_models.scores`.
+def probe_features(
+    train: Features, val: Features | None, test: Features, names: Sequence[str], seed: int = 0
+) -> dict[str, Scores]:
+    """Judge every description by the same probe, `eval.protocols.strong_probe`.
 
     Args:
-        train, test: the same descriptions of two splits.
+        train, val, test: the same descriptions of three splits; `val` may be None.
         names: of the classes.
-        C: inverse strength of the penalty; features are standardised.
+        seed: of the folds in which C is chosen where there is no `val`.
     """
-    scores = {}
-    for name, x in train.x.items():
-        probe = LogisticRegressionModel(scale=True, multilabel=train.y.ndim == 2, C=C).fit(x, train.y)
-        scores[name] = score_probe(probe, test.x[name], test.y, names, train.y)
-    return scores
+    return {
+        name: strong_probe(
+            train.vectors(name), None if val is None else val.vectors(name), test.vectors(name), names, seed=seed
+        )
+        for name in train.x
+    }

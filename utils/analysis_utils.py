@@ -127,29 +127,6 @@ def plot_class_scores(per_class: Sequence[Mapping[str, Any]], title: str) -> Fig
     return figure
 
 
-def plot_score_comparison(scores: Mapping[str, Mapping[str, float]], title: str) -> Figure:
-    """Horizontal bars that compare descriptions of the same patches.
-
-    Args:
-        scores: name of the description to name of the score to its value, a fraction; drawn top down.
-        title: of the figure.
-    """
-    measures = list(next(iter(scores.values())))
-    position, height = np.arange(len(scores))[::-1], 0.8 / len(measures)
-    figure = Figure(figsize=(8, 1.2 + 0.3 * len(scores) * len(measures)), layout="constrained")
-    axes = figure.subplots()
-    for i, measure in enumerate(measures):
-        values = [100 * row[measure] for row in scores.values()]
-        bars = axes.barh(position + 0.4 - (i + 0.5) * height, values, 0.95 * height, label=measure, color=f"C{i}")
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-    axes.set_yticks(position, list(scores))
-    axes.set(xlim=(0, 105), xlabel="score in %")
-    axes.set_title(title, loc="left")
-    axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=len(measures), frameon=False)
-    return figure
-
-
 def plot_projection(points: np.ndarray, classes: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Points on a plane, coloured by class.
 
