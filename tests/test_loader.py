@@ -1,76 +1,19 @@
-"""Batches: the same bits whoever reads them, padding, parts, fill, reading ahead, and normalisation of bare bits."""
+"""Batches: the same bits whoever reads them, padding, parts, fill, and normalisation of bare bits."""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-
+import loading
 import numpy as np
 import pytest
 import torch
-from packing import pack
-from tiny import some_pixels, write_bigearthnet
-from torch.utils.data import DataLoader
+from loading import COUNT, FILL_ONLY, IDS, ORDER, SIZE, WAYS, a_loader, a_patch
+from tiny import some_pixels
 
-from datasets.bigearthnet import BigEarthNetDatasetLS
-from datasets.loader import BatchLoader, Part, build_dataset, shuffled
+from datasets.loader import Part, shuffled
 from datasets.patches import Batch
-from datasets.readers import (
-    RESIDENT_SHARE,
-    DirectReader,
-    ResidentReader,
-    WorkerReader,
-    ahead,
-    empty_patches,
-    reader,
-)
+from datasets.readers import DirectReader, ResidentReader, WorkerReader, empty_patches
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo
-from utils.errors import DataError
 
-CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
-COUNT, SIZE = 11, 4
-IDS = [f"S2A_MSIL2A_20170613T101031_1_{i}" for i in range(COUNT)]
-FILL_ONLY = {5, 9}
-ORDER = [5, 7, 0, 2, 10, 3, 9, 1, 4, 6, 8]
-WAYS = {"files": (0, False), "readers": (1, False), "memory": (0, False), "resident": (0, True), "pack": (1, False),
-        "resident pack": (0, True)}  # fmt: skip
-"""Reader processes, and whether all patches are held on the device."""
-
-
-def a_patch(number: int) -> np.ndarray:
-    """Over the whole range of stored numbers, with some fill in some and nothing else in others."""
-    pixels = np.random.default_rng(number).integers(1, 65_536, (7, 43, 43), dtype=np.uint16)
-    if number == 2:
-        pixels[:, 10:20] = 0
-    if number == 3:
-        pixels[:, 21, 21] = 0  # the pixel that stands for its patch in a first look
-    if number in FILL_ONLY:
-        pixels[:] = 0
-    return pixels
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> tuple[Path, Path]:
-    """A dataset in files, and packed."""
-    root = tmp_path_factory.mktemp("loader")
-    names = ["Pastures", "Sea and ocean", "Airports"]
-    labels = {patch_id: names[: number % 3] for number, patch_id in enumerate(IDS)}
-    files = write_bigearthnet(root / "files", {patch_id: a_patch(i) for i, patch_id in enumerate(IDS)}, labels)
-    return files, pack(root / "pack", files)
-
-
-def a_loader(folders, way: str = "files", published: bool = False, labels: str = "error") -> BatchLoader:
-    folder = folders[1] if "pack" in way else folders[0]
-    options = {"image_size": 40, "labels": labels, "published_behaviour": published}
-    dataset = build_dataset("bigearthnet_ls", str(folder), "split.csv", **options)
-    assert dataset.ids == IDS
-    if way == "memory":
-        assert dataset.hold_in_memory()
-    workers, resident = WAYS[way]
-    return BatchLoader(dataset, SIZE, workers, CPU, resident)
+folders = loading.folders
 
 
 def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
@@ -211,150 +154,6 @@ def test_empty_patches_are_told_from_dark_middles() -> None:
     pixels[3, 6, 7, 7] = 1  # one number in one corner of the last band
     pixels[4, :6] = 0  # one band is enough
     assert empty_patches(pixels).tolist() == [False, True, False, False, False]
-
-
-# --------------------------------------------------------------------------- who reads
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_is_one_error_from_worker_processes_too(tmp_path, workers: int) -> None:
-    write_bigearthnet(tmp_path, dict.fromkeys(IDS[:3], some_pixels()))
-    (tmp_path / "images" / f"{IDS[2]}.tif").write_text("hello")
-    loader = BatchLoader(BigEarthNetDatasetLS(tmp_path, "split.csv"), 2, workers, CPU)
-    for batches in (loader.batches(), loader.training_batches(range(3))):
-        with pytest.raises(DataError) as caught:
-            list(batches)
-        assert str(caught.value).startswith(str(tmp_path / "images" / f"{IDS[2]}.tif"))
-
-
-def test_readers_leave_signals_to_the_main_process(sample) -> None:
-    """A signal to the whole process group must not kill the readers under the loop."""
-    loader = BatchLoader(BigEarthNetDatasetLS(sample, "bigearthnet-train.csv"), 16, 1, CPU)
-    seen = 0
-    for batch in loader.batches():
-        for process in multiprocessing.active_children():
-            os.kill(process.pid, signal.SIGTERM)
-        seen += len(batch.ids)
-    assert seen == 192
-
-
-def test_random_access_needs_no_reader_processes(folders) -> None:
-    files, packed = (a_loader(folders, way).dataset for way in ("files", "pack"))
-    assert isinstance(reader(files, 2, CPU, False), WorkerReader)
-    assert isinstance(reader(packed, 2, CPU, False), DirectReader)
-    assert isinstance(reader(packed, 2, CPU, "auto"), DirectReader)
-    assert isinstance(reader(packed, 0, CPU, True), ResidentReader)
-    assert not files.hold_in_memory(COUNT * 7 * 40 * 40 * 2 - 1)
-    assert isinstance(reader(files, 2, CPU, False), WorkerReader)
-    assert files.hold_in_memory(COUNT * 7 * 40 * 40 * 2)
-    assert isinstance(reader(files, 2, CPU, False), DirectReader)
-
-
-def test_resident_where_it_fits_on_a_gpu(folders, monkeypatch) -> None:
-    """The decision only: there need not be a GPU here."""
-    files, packed = (a_loader(folders, way).dataset for way in ("files", "pack"))
-    gpu = torch.device("cuda")
-    free = COUNT * 7 * 40 * 40 * 2 / RESIDENT_SHARE
-    built = []
-    monkeypatch.setattr("datasets.readers.ResidentReader", lambda dataset, device: built.append(dataset))
-    for room, fits in ((free + 2, True), (free - 2, False)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, room=room: (room, 10 * room))
-        assert isinstance(reader(packed, 0, gpu, "auto"), DirectReader) is not fits
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
-    assert isinstance(reader(files, 0, gpu, "auto"), DirectReader)
-    assert built == [packed]
-
-
-@pytest.mark.parametrize("way", ["memory", "readers", "resident"])
-def test_nothing_is_read_back_from_another_device(folders, way: str) -> None:
-    """On a device whose tensors hold no numbers. What is stored travels as int16, which every device computes with."""
-    dataset = a_loader(folders, "files" if way == "readers" else "memory").dataset
-    loader = BatchLoader(dataset, SIZE, int(way == "readers"), ELSEWHERE, way == "resident")
-    raw = next(iter(loader.reader.read([ORDER[:4]])))
-    assert raw.pixels.dtype == torch.int16
-    assert raw.empty.tolist() == [True, False, False, False]
-    for batch in loader.training_batches(ORDER, padded=True):
-        assert {value.device for value in batch[:3]} == {ELSEWHERE}
-        assert (batch.images.shape, batch.images.dtype) == ((SIZE, 7, 40, 40), torch.float32)
-        assert (batch.valid.shape, batch.valid.dtype) == ((SIZE, 40, 40), torch.bool)
-    assert loader.skipped_fill == len(FILL_ONLY)
-
-
-def test_automatic_batching_reads_once_a_batch(folders, monkeypatch) -> None:
-    """`__getitems__` under torch's own DataLoader gives the batches of ours."""
-    dataset = a_loader(folders).dataset
-    reads, real = [], dataset.read
-    monkeypatch.setattr(dataset, "read", lambda indices: reads.append(list(indices)) or real(indices))
-    found = list(DataLoader(dataset, batch_size=SIZE, sampler=ORDER))
-    assert reads == [ORDER[:4], ORDER[4:8], ORDER[8:]]
-    expected = a_loader(folders).training_batches(ORDER)
-    for sample, batch in zip(found, expected, strict=True):
-        assert list(sample.id) == batch.ids
-        for ours, theirs in zip(sample[:4], batch[:4], strict=True):
-            assert torch.equal(ours, theirs)
-
-
-# --------------------------------------------------------------------------- reading ahead
-
-
-def reading_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread is not threading.main_thread()}
-
-
-def leave(items: Iterator) -> None:
-    """Close a generator; in a thread, so that what would hang fails."""
-    closing = threading.Thread(target=items.close, daemon=True)
-    closing.start()
-    closing.join(10)
-    assert not closing.is_alive()
-
-
-def test_ahead_keeps_the_order_and_its_distance() -> None:
-    made, asked = [], threading.Event()
-
-    def items() -> Iterator[int]:
-        for number in range(20):
-            made.append(number)
-            if number == 4:
-                asked.set()
-            yield number
-
-    found = ahead(items(), 3)
-    assert next(found) == 0
-    assert asked.wait(10)  # 1 taken, 3 waiting, 1 in hand
-    assert len(made) <= 5
-    assert list(found) == list(range(1, 20))
-
-
-def test_an_error_ahead_arrives_after_what_came_before() -> None:
-    def items() -> Iterator[int]:
-        yield from (0, 1)
-        raise DataError("file 2 is damaged")
-
-    found = ahead(items(), 3)
-    assert [next(found), next(found)] == [0, 1]
-    with pytest.raises(DataError, match="file 2 is damaged"):
-        next(found)
-
-
-@pytest.mark.parametrize("taken", [0, 1, 5])
-def test_leaving_early_ends_the_thread(taken: int) -> None:
-    before = reading_threads()
-    found = ahead(iter(range(1000)), 2)
-    for _ in range(taken):
-        next(found)
-    assert len(reading_threads() - before) == min(taken, 1)
-    leave(found)
-    assert reading_threads() == before
-
-
-def test_a_training_pass_left_early_leaves_no_thread(folders) -> None:
-    before = reading_threads()
-    batches = BatchLoader(a_loader(folders, "memory").dataset, 1, 0, ELSEWHERE).training_batches(ORDER)
-    next(batches)
-    assert len(reading_threads() - before) == 1
-    leave(batches)
-    assert reading_threads() == before
 
 
 # --------------------------------------------------------------------------- normalisation

@@ -1,18 +1,14 @@
-"""Pretraining: the recipe, exact resuming after kills, the checkpoint protocol, and stopping on bad numbers."""
+"""Pretraining: the recipe, what a run leaves, the data it takes, and stopping on bad numbers."""
 
-import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from conftest import ROOT
+from pretraining import rows, same_weights, train, weights
 from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
 
 import training.pretrain
@@ -20,7 +16,6 @@ from datasets.patches import Batch
 from models import build_model
 from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint
 from models.losses import Losses, LossWeights
-from pretrain_mae import main
 from scheduler.schedulers import WarmupCosineLR
 from training.run_folder import CSV_COLUMNS, RunFolder, verify
 from training.step import StepOptions, TrainStep
@@ -28,24 +23,6 @@ from training.watch import FiniteWatch
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged, UserError
 
 TINY_MODEL_NUMBERS = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
-
-
-def train(config: Path, *extra: str) -> int:
-    return main(["--config_yaml", str(config), *extra])
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model_state"]
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    ours, theirs = weights(a), weights(b)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 # --------------------------------------------------------------------------- the recipe
@@ -169,187 +146,7 @@ def test_metadata_dropout() -> None:
     assert (metadata_of_a_step(0.0) == 1).all()
 
 
-# --------------------------------------------------------------------------- stopping and going on
-
-
-def start(config: Path, *extra: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "pretrain_mae.py", "--config_yaml", str(config), *extra]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def stop_when(process: subprocess.Popen, condition, number: int) -> str:
-    """Send a signal as soon as `condition` holds; the process's output."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.stdout.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(number)
-    return process.communicate(timeout=60)[0].decode()
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> Path:
-    """A run that nobody disturbed, in a process of its own, as the disturbed ones are."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    process = start(training_config(folder, epochs=4, val_csv=str(folder / "train.csv")))
-    assert process.wait(timeout=120) == 0
-    return folder / "run"
-
-
-@pytest.mark.parametrize("steps", [None, 2])
-def test_sigkill_and_resume_gives_the_same_bits(tmp_path, unbroken, steps) -> None:
-    """Killed in the second epoch, between saves; then again; the weights, the metrics and the best are the same."""
-    extra = {} if steps is None else {"save_every_n_steps": steps}
-    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"), **extra)
-    folder = tmp_path / "run"
-    metrics = folder / "training_metrics_XXS.csv"
-    stop_when(start(config), lambda: metrics.exists() and len(rows(metrics)) >= 1, signal.SIGKILL)
-    again = start(config, "--resume")
-    stop_when(again, lambda: metrics.exists() and len(rows(metrics)) >= 2, signal.SIGKILL)
-    assert start(config, "--resume").wait(timeout=120) == 0
-    for name in ("pretrained_XXS_last.pth", "pretrained_XXS_best.pth", "checkpoint_XXS.pth"):
-        assert same_weights(folder / name, unbroken / name), name
-    assert metrics.read_bytes() == (unbroken / metrics.name).read_bytes()
-    assert not list(folder.glob(".*"))
-
-
-def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> None:
-    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
-    folder = tmp_path / "run"
-    process = start(config)
-    said = stop_when(process, lambda: (folder / "manifest_XXS.json").exists(), signal.SIGTERM)
-    assert process.returncode == 0, said
-    assert verify(folder / "checkpoint_XXS.pth") is None or "nothing to save" in said
-    assert start(config, "--resume").wait(timeout=120) == 0
-    assert same_weights(folder / "pretrained_XXS_last.pth", unbroken / "pretrained_XXS_last.pth")
-    assert (folder / "training_metrics_XXS.csv").read_bytes() == (unbroken / "training_metrics_XXS.csv").read_bytes()
-
-
-@pytest.mark.parametrize(("last", "saved_at"), [(4, (1, 2)), (5, (1, 3))])
-def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys, last, saved_at) -> None:
-    """The same in this process, at a known step: the second, and the last, of the second epoch."""
-    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
-    real, seen = TrainStep.__call__, []
-
-    def interrupting(step, batch, number, lr):
-        seen.append(number)
-        if number == last:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(step, batch, number, lr)
-
-    monkeypatch.setattr(TrainStep, "__call__", interrupting)
-    assert train(config) == 0
-    assert seen == list(range(last + 1))
-    saved = torch.load(tmp_path / "run" / "checkpoint_XXS.pth", weights_only=True)[EXTRA_KEY]["run"]
-    assert (saved["epoch"], saved["batch_in_epoch"]) == saved_at
-    assert "stopped by a signal in epoch 2; saved" in capsys.readouterr().out
-    monkeypatch.setattr(TrainStep, "__call__", real)
-    assert train(config, "--resume") == 0
-    metrics = tmp_path / "run" / "training_metrics_XXS.csv"
-    assert metrics.read_bytes() == (unbroken / metrics.name).read_bytes()
-
-
-def test_resuming_a_finished_run_and_an_empty_folder(tmp_path, capsys) -> None:
-    config = training_config(tmp_path, epochs=1)
-    assert train(config, "--resume") == 0
-    assert "nothing to resume" in capsys.readouterr().out
-    before = (tmp_path / "run" / "training_metrics_XXS.csv").read_bytes()
-    assert train(config, "--resume") == 0
-    assert "this run is finished (1 epochs)" in capsys.readouterr().out
-    assert (tmp_path / "run" / "training_metrics_XXS.csv").read_bytes() == before
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys) -> None:
-    config = training_config(tmp_path)
-    train(config)
-    current = tmp_path / "run" / "checkpoint_XXS.pth"
-    expected = weights(current)
-    current.write_bytes(current.read_bytes()[:-100])
-    assert train(config, "--resume") == 0
-    said = capsys.readouterr().out
-    assert "checkpoint_XXS.pth: does not match checkpoint_XXS.json; looking for another" in said
-    assert "resuming from" in said
-    assert all(torch.equal(value, expected[name]) for name, value in weights(current).items())
-    current.write_bytes(b"x")
-    (tmp_path / "run" / "checkpoint_XXS.prev.pth").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="no checkpoint here verifies"):
-        train(config, "--resume")
-
-
-def test_a_verified_older_checkpoint_survives_a_damaged_newer_one(tmp_path) -> None:
-    """Saving over a damaged checkpoint must not push out the good one before it."""
-    config = training_config(tmp_path)
-    train(config)
-    folder = RunFolder(tmp_path / "run", "XXS", with_validation=False)
-    good = folder.previous.read_bytes()
-    folder.checkpoint.write_bytes(b"damaged")
-    model = load_model(folder.last)
-    folder.save(model, {}, epoch=9, best_train_loss=0.0)
-    assert folder.previous.read_bytes() == good
-    assert verify(folder.checkpoint) is None
-
-
-@pytest.mark.parametrize(
-    "change", ["training.learning_rate=2e-3", "training.epochs=9", "model.k=1", "data.crop=resize"]
-)
-def test_another_recipe_cannot_be_resumed(tmp_path, change: str) -> None:
-    config = training_config(tmp_path, epochs=1)
-    train(config)
-    with pytest.raises(CheckpointError, match=change.partition("=")[0]):
-        train(config, "--resume", "--set", change)
-
-
-def test_other_data_cannot_be_resumed(tmp_path) -> None:
-    names = [f"S2A_MSIL2A_20170613T101031_{i}_1" for i in range(5)]
-    write_bigearthnet(tmp_path, {name: some_pixels(i) for i, name in enumerate(names)})
-    config = training_config(tmp_path, epochs=1, dataset_path=str(tmp_path), dataset_csv="split.csv")
-    train(config)
-    write_bigearthnet(tmp_path, {name: some_pixels(i + 1) for i, name in enumerate(names)})
-    with pytest.raises(CheckpointError, match="other data"):
-        train(config, "--resume")
-
-
-def test_starting_afresh_keeps_the_earlier_run(tmp_path, capsys) -> None:
-    config = training_config(tmp_path, epochs=1)
-    train(config)
-    expected = (tmp_path / "run" / "pretrained_XXS_last.pth").read_bytes()
-    train(config)
-    assert "an earlier run was in" in capsys.readouterr().out
-    (moved,) = (tmp_path / "run").glob("replaced_*/pretrained_XXS_last.pth")
-    assert moved.read_bytes() == expected
-    assert len(rows(tmp_path / "run" / "training_metrics_XXS.csv")) == 1
-
-
-def test_a_signal_before_the_first_step(tmp_path, monkeypatch, capsys) -> None:
-    def interrupted(*_, **__):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-
-    monkeypatch.setattr(training.pretrain, "build_configured_dataset", interrupted)
-    assert train(training_config(tmp_path)) == 0
-    assert "before the first step; nothing to save" in capsys.readouterr().out
-
-
-def test_killed_before_the_first_save_starts_over_in_place(tmp_path) -> None:
-    config = training_config(tmp_path, epochs=1)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "training_metrics_XXS.csv").write_text("a row of an attempt that was never saved\n")
-    (tmp_path / "run" / ".checkpoint_S.new.x.tmp.pth").write_text("another run's file in the making")
-    assert train(config, "--resume") == 0
-    assert len(rows(tmp_path / "run" / "training_metrics_XXS.csv")) == 1
-    assert not list((tmp_path / "run").glob("replaced_*"))
-    assert (tmp_path / "run" / ".checkpoint_S.new.x.tmp.pth").exists()
-
-
-def test_resuming_needs_the_initial_weights_no_more(tmp_path) -> None:
-    train(training_config(tmp_path, epochs=1))
-    first = tmp_path / "run" / "pretrained_XXS_last.pth"
-    more = ("--set", f"model.checkpoint_path={first}", "--set", f"training.weight_path={tmp_path / 'more'}")
-    train(tmp_path / "train.yaml", *more)
-    first.unlink()
-    assert train(tmp_path / "train.yaml", *more, "--resume") == 0
+# --------------------------------------------------------------------------- the data
 
 
 def test_only_fill_is_nothing_to_train_on(tmp_path) -> None:

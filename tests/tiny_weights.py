@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from tiny import TINY_MODEL
 
@@ -27,3 +28,9 @@ def write_published_checkpoint(path: Path) -> Path:
     del content[EXTRA_KEY]
     torch.save(content, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A fixture, which a test file takes by name."""
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")

@@ -1,0 +1,26 @@
+"""Pretraining in this process, and what a run leaves."""
+
+import csv
+from pathlib import Path
+
+import torch
+
+from pretrain_mae import main
+
+
+def train(config: Path, *extra: str) -> int:
+    return main(["--config_yaml", str(config), *extra])
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model_state"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    ours, theirs = weights(a), weights(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
