@@ -1,5 +1,5 @@
 # make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about two minutes)
-# make studies  the same with all studies of the report, in outputs/reproduce_sample (up to an hour)
+# make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make test     set up, then run the tests
 # make lint     check style; make clean removes what the demo wrote
 
@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 	@echo "  pretraining      $(DEMO)/stages/pretrain/main/seed0/run"
 
 studies: $(VENV)/.installed
-	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml
+	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'pretraining_seeds=[0,1,2,3,4]'
 
 test: $(VENV)/.installed-dev
 	@$(RUN) -m pytest

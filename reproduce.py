@@ -13,7 +13,7 @@ from configs.reproduction import ReproductionConfig, read_reproduction_config
 from eval.protocols import PROTOCOLS
 from studies.bench import Bench
 from studies.beside_published import published_section, setting_section
-from studies.claims import claims_section
+from studies.claims import claims_section, few_blocks
 from studies.data import read_data
 from studies.main_table import main_rows, main_section, summary
 from studies.reconstruction import reconstruction_section
@@ -61,7 +61,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, s
     print(summary(bench, data.main, rows_of[data.main.key]))
     sections.append(published_section(bench, rows_of))
     sections += _study_sections(bench)
-    claims = claims_section(sections)
+    claims = claims_section(sections, few_blocks(bench))
     sections[1:1] = [] if claims is None else [claims]
     report = Report(
         title=config.title,

@@ -4,10 +4,14 @@
 
 A test set has blocks of 6 patches with 19 labels, the rarest on 1 patch in 100; labels and scores of a block have
 something in common. The truth is the figure of 240,000 patches. Every interval is made of the same draws.
+
+Differences are those of two models on the same patches, and of two ways to train, each with 5 seeds, of which some are
+luckier than others. All models share what is hard about a patch; each errs on its own as well, in part by block.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +21,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from tqdm import tqdm
 
-from eval.intervals import DRAWS, LEVEL, Resampled, resample
+from eval.intervals import DRAWS, LEVEL, Interval, Resampled, over_seeds, resample
 from eval.ranked_metrics import Statistic, macro_f1, macro_map, micro_f1, micro_map
 from utils.errors import run_script
 from utils.files import write_text
@@ -40,6 +44,18 @@ CUT = 0.2
 SIZES = (20, 60, 200)
 """Blocks of a test set."""
 
+SKILL, BETTER = 1.2, 1.3
+"""How far a label that is there raises its score, for a usual model and for a better one."""
+
+OWN, OWN_BY_BLOCK = 0.5, 0.25
+"""Spread of a model's own errors, of single patches and of blocks."""
+
+SEEDS, LUCK = 5, 0.05
+"""Runs of a way to train, and the spread of their skill."""
+
+COMPARED_SIZES = (20, 60)
+"""Blocks of a test set on which models are compared: 5 seeds on 200 would take long."""
+
 KINDS = ("pivotal", "percentile", "bias-corrected percentile", "normal")
 
 
@@ -52,6 +68,19 @@ class Coverage(NamedTuple):
     """Mean of the measured figure minus the truth."""
     drawn_bias: float
     """Mean of the draws minus the measured figure, its mean."""
+
+
+class Verdicts(NamedTuple):
+    """Of one kind of difference and one size of test set, shares of the test sets."""
+
+    held: float
+    """Whose interval holds the true difference."""
+    above: float
+    """Whose interval lies above 0: a claim would be supported."""
+    below: float
+    """Whose interval lies below 0."""
+    half: float
+    """Mean half-width of the intervals."""
 
 
 class Simulation:
@@ -68,11 +97,8 @@ class Simulation:
 
     def test_set(self, blocks: int) -> tuple[dict[str, Statistic], np.ndarray]:
         """Figures of a test set, and the block of every patch (N,)."""
-        block, labels = np.repeat(np.arange(blocks), BLOCK), len(PREVALENCE)
-        odds = self.odds + COMMON * self.random.normal(size=(blocks, labels))[block]
-        truth = self.random.random(odds.shape) < expit(odds)
-        noise = self.random.normal(size=odds.shape) + 0.5 * self.random.normal(size=(blocks, labels))[block]
-        scores = 1.2 * truth + noise + 0.3 * np.log(PREVALENCE)
+        block, truth, noise = self._patches(blocks)
+        scores = SKILL * truth + noise + 0.3 * np.log(PREVALENCE)
         counted, chosen = truth.any(axis=0), scores > CUT
         figures = {
             "micro mAP": micro_map(truth, scores),
@@ -81,6 +107,31 @@ class Simulation:
             "macro F1": macro_f1(truth, chosen, counted),
         }
         return figures, block
+
+    def models(self, blocks: int, skills: Sequence[float]) -> tuple[list[dict[str, Statistic]], np.ndarray]:
+        """Figures of several models on one test set, by skill, and the block of every patch (N,)."""
+        block, truth, noise = self._patches(blocks)
+        counted, figures = truth.any(axis=0), []
+        for skill in skills:
+            own = OWN * self.random.normal(size=truth.shape)
+            own += OWN_BY_BLOCK * self.random.normal(size=(blocks, len(PREVALENCE)))[block]
+            scores = skill * truth + noise + own + 0.3 * np.log(PREVALENCE)
+            figures.append({"micro mAP": micro_map(truth, scores), "macro mAP": macro_map(truth, scores, counted)})
+        return figures, block
+
+    def lead(self) -> dict[str, float]:
+        """By how much the better model is better, in the whole world."""
+        (usual, better), block = self.models(MANY, (SKILL, BETTER))
+        ones = np.ones(len(block))
+        return {name: better[name](ones) - usual[name](ones) for name in usual}
+
+    def _patches(self, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Blocks (N,), labels (N, L), and errors that all models share, (N, L)."""
+        block, labels = np.repeat(np.arange(blocks), BLOCK), len(PREVALENCE)
+        odds = self.odds + COMMON * self.random.normal(size=(blocks, labels))[block]
+        truth = self.random.random(odds.shape) < expit(odds)
+        noise = self.random.normal(size=odds.shape) + 0.5 * self.random.normal(size=(blocks, labels))[block]
+        return block, truth, noise
 
     def truth(self) -> dict[str, float]:
         """Every figure of the whole world."""
@@ -134,6 +185,58 @@ def coverage(
     return {name: Coverage(means[name], *np.mean(biases[name], axis=0).tolist()) for name in truth}
 
 
+def comparisons(
+    simulation: Simulation, lead: dict[str, float], blocks: int, samples: int, draws: int
+) -> dict[tuple[str, str], Verdicts]:
+    """What intervals of differences say, by the kind of difference and the figure.
+
+    Args:
+        simulation: gives the test sets.
+        lead: of the better model.
+        blocks: of a test set.
+        samples: how many test sets.
+        draws: of each one's bootstrap for two models; for models with several seeds, whose interval needs no
+            percentiles, a fifth of that.
+    """
+    kinds = ("two equal models", "a better model", f"{SEEDS} seeds each, equal")
+    found: dict[tuple[str, str], list[Interval]] = {(kind, figure): [] for kind in kinds for figure in lead}
+    for sample in tqdm(range(samples), desc=f"differences, {blocks} blocks", leave=False, disable=None):
+        models, block = simulation.models(blocks, (SKILL, SKILL, BETTER))
+        lucky = SKILL + LUCK * simulation.random.normal(size=2 * SEEDS)
+        several, block_of_several = simulation.models(blocks, lucky)
+        for figure in lead:
+            usual, equal, better = (resample(model[figure], block, sample, draws) for model in models)
+            runs = [resample(model[figure], block_of_several, sample, max(draws // 5, 2)) for model in several]
+            pairs = [one.minus(other) for one, other in zip(runs[:SEEDS], runs[SEEDS:], strict=True)]
+            ends = (equal.minus(usual).interval(), better.minus(usual).interval(), over_seeds(pairs))
+            for kind, interval in zip(kinds, ends, strict=True):
+                found[kind, figure].append(interval)
+    true = {(kind, figure): lead[figure] if kind == kinds[1] else 0.0 for kind, figure in found}
+    return {key: _verdicts(intervals, true[key]) for key, intervals in found.items()}
+
+
+def _verdicts(intervals: Sequence[Interval], true: float) -> Verdicts:
+    _, low, high = np.array(intervals).T
+    held = (low <= true) & (true <= high)
+    return Verdicts(*(float(part.mean()) for part in (held, low > 0, high < 0, (high - low) / 2)))
+
+
+def comparison_table(rows: Iterator[tuple[int, dict[tuple[str, str], Verdicts]]], draws: int) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    yield ""
+    yield f"Differences of models on the same patches, {draws} draws for two models and {max(draws // 5, 2)} for seeds:"
+    yield "share of test sets, in per cent, whose interval holds the true difference, lies above 0 and below 0. Of"
+    yield "equal models each of the last two should be 2.5: a claim wrongly called supported, or contradicted."
+    yield "Half-widths are in points."
+    yield ""
+    yield "| difference | figure | blocks | holds the truth | above 0 | below 0 | half-width |"
+    yield "|---|---|" + "--:|" * 5
+    for blocks, found in rows:
+        for (kind, figure), one in found.items():
+            shares = " | ".join(f"{100 * share:.1f}" for share in (one.held, one.above, one.below, one.half))
+            yield f"| {kind} | {figure} | {blocks} | {shares} |"
+
+
 def table(rows: Iterator[tuple[int, dict[str, Coverage]]], samples: int, draws: int) -> Iterator[str]:
     """Lines of a Markdown table."""
     yield f"Share of {samples} simulated test sets whose 95 % interval ({draws} draws) holds the truth, in per cent;"
@@ -157,8 +260,12 @@ def main(arguments: list[str] | None = None) -> int:
     simulation = Simulation()
     truth = simulation.truth()
     rows = ((blocks, coverage(simulation, truth, blocks, given.samples, given.draws)) for blocks in SIZES)
+    fewer = max(given.draws // 2, 2)  # percentiles of 250 draws are good enough to count intervals
+    compared = Simulation(1)
+    lead = compared.lead()
+    differences = ((blocks, comparisons(compared, lead, blocks, given.samples, fewer)) for blocks in COMPARED_SIZES)
     lines = []
-    for line in table(rows, given.samples, given.draws):
+    for line in chain(table(rows, given.samples, given.draws), comparison_table(differences, fewer)):
         print(line, flush=True)
         lines.append(line)
     if given.out:

@@ -1,6 +1,7 @@
 """Every key of a configuration of `reproduce.py`; sections `model` and `training` are those of the other scripts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -30,6 +31,12 @@ RunName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 FILLED_IN = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "seed")
 """Keys of `training` that `reproduce.py` sets itself."""
 
+EACH_ONCE = (
+    "studies", "protocols", "pretraining_seeds", "embed.pools", "study.seeds", "study.pools", "study.label_shares",
+    "study.mask_ratios", "study.experts",
+)  # fmt: skip
+"""Lists that hold a value once."""
+
 ALL_SPLIT = "all"
 """Name of the one split file that a cross-validation cuts into folds."""
 
@@ -49,6 +56,8 @@ class SourceSection(DataSection):
     split_by: Literal["given", "area"] = "given"
     shares: dict[Literal["train", "val", "test"], Annotated[float, Field(gt=0.0)]] = {"train": 2, "val": 1, "test": 1}
     folds: Annotated[int, Field(ge=3)] | None = None
+    gap: bool = False
+    """Of folds and areas: leave out what touches a test patch."""
     pack: bool = False
 
 
@@ -98,7 +107,7 @@ class ReproductionConfig(Section):
     other: SourceSection | None = None
     checkpoints: dict[RunName, Text] = {}
     embed: EmbeddingSection = EmbeddingSection()
-    protocols: list[Text] = ["knn5", "landsat_bench_probe", "strong_probe"]
+    protocols: Annotated[list[Text], Field(min_length=1)] = ["knn5", "landsat_bench_probe", "strong_probe"]
     bootstrap: BootstrapSection = BootstrapSection()
     studies: list[Text] | Literal["all"] = []
     study: StudySection = StudySection()
@@ -124,10 +133,9 @@ def read_reproduction_config(
             yield from _unknown("studies", config.studies, studies)
         if "protocols" not in wrong:
             yield from _unknown("protocols", config.protocols, protocols)
-        for key in ("pretraining_seeds", "study.seeds"):
-            seeds = config.study.seeds if key == "study.seeds" else config.pretraining_seeds
-            if key not in wrong and len(set(seeds)) < len(seeds):
-                yield key, f"holds a seed twice: {seeds}"
+        for key in EACH_ONCE:
+            if key not in wrong:
+                yield from _twice(key, reduce(getattr, key.split("."), config))
         yield from model_problems(config.model, wrong, fresh_model=True)
         both = {**config.model.model_dump(exclude_unset=True), **config.study.model.model_dump(exclude_unset=True)}
         if config.study.model.model_fields_set:
@@ -143,6 +151,17 @@ def read_reproduction_config(
                 yield from _source_problems(key, source, wrong)
 
     return load_config(ReproductionConfig, path, overrides, check)
+
+
+def _twice(key: str, given: Sequence[str | float] | Literal["all"]) -> Iterator[Problem]:
+    """Numbers are the same where they print alike: folders and tables name them so."""
+    shown = [] if given == "all" else [one if isinstance(one, str) else _short(one) for one in given]
+    if several := [one for one in dict.fromkeys(shown) if shown.count(one) > 1]:
+        yield key, f"holds {', '.join(several)} more than once"
+
+
+def _short(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 def _unknown(key: str, given: list[str], known: tuple[str, ...]) -> Iterator[Problem]:
@@ -175,6 +194,8 @@ def _source_problems(key: str, source: SourceSection, wrong: set[str]) -> Iterat
             yield f"{key}.folds", "are cut by area, which only the names of bigearthnet_ls patches tell"
     elif source.splits is not None and not {"train", "test"} <= names:
         yield f"{key}.splits", f"needs train and test (and val, where there is one), not only {', '.join(names)}"
+    if source.gap and source.folds is None and source.split_by != "area":
+        yield f"{key}.gap", f"is for {key}.folds and {key}.split_by: area; splits that are given stay as they are"
     if source.split_by == "area" and source.dataset != "bigearthnet_ls":
         yield f"{key}.split_by", "area: only the names of bigearthnet_ls patches tell where they are"
     if source.split_by == "area" and not {"train", "test"} <= set(source.shares):

@@ -2,6 +2,9 @@
 
 Dimensions: n images, N patch tokens on a grid, L blocks with experts, E experts of the widest block, C classes, R
 shuffles. Every figure stands beside a control that keeps everything but what is asked about.
+
+What is dealt anew is dealt to whole blocks of neighbouring images (see `eval.dealing`): `blocks` are those of the
+record's images, (n,) of `eval.neighbours.neighbour_blocks`; None takes images as independent of each other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eval.dealing import deal, smallest_p
 from eval.ranked_metrics import Statistic
-from eval.routing import RoutingRecord, mutual_information
+from eval.routing import RoutingRecord, best_by_image, mutual_information
 from models.config import NUM_PREFIX
 from utils.randomness import derive_seed
 
@@ -24,7 +28,7 @@ class TokenInformation(NamedTuple):
     nmi: np.ndarray
     """(L,)"""
     shuffled: np.ndarray
-    """(R, L) the same with whole maps of cover dealt to the images anew: experts that follow anything but the cover."""
+    """(R, L) the same with whole maps of cover dealt to the blocks anew: experts that follow anything but the cover."""
     turned: np.ndarray
     """(R, L) the same with every image's own map turned or mirrored: experts that follow the image but not where in
     it the cover lies. What `nmi` has beyond this is told apart within images."""
@@ -40,9 +44,13 @@ class CoverSeparation(NamedTuple):
     nmi: np.ndarray
     """(L,) between the best expert of a patch token and the cover of its image."""
     shuffled: np.ndarray
-    """(R, L) the same with the covers dealt to the images anew."""
+    """(R, L) the same with the covers dealt to the blocks anew."""
     pairs: np.ndarray
     """(C, C) p-value of the hypothesis that two covers use the experts alike; NaN on the diagonal."""
+    smallest_p: float
+    """What `p_value` can be at least: few blocks can be dealt in few ways only."""
+    smallest_pairs: np.ndarray
+    """The same of `pairs`."""
 
     @property
     def p_value(self) -> float:
@@ -79,7 +87,9 @@ def usage_by_cover(record: RoutingRecord, cover: np.ndarray, classes: int) -> np
     return usage
 
 
-def token_information(record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int = 20) -> TokenInformation:
+def token_information(
+    record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
+) -> TokenInformation:
     """What the best expert of a patch token says about its land cover, beside two controls.
 
     Args:
@@ -87,18 +97,19 @@ def token_information(record: RoutingRecord, cover: np.ndarray, seed: int, shuff
         cover: (n, N) class of every patch token, N a square number.
         seed: of the controls.
         shuffles: how often each control is drawn.
+        blocks: see above.
     """
     found = [[mutual_information(joints.sum(axis=-3)) for joints in block]
-             for block in _token_joints(record, cover, seed, shuffles)]  # fmt: skip
+             for block in _token_joints(record, cover, seed, shuffles, blocks)]  # fmt: skip
     nmi, shuffled, turned = (np.stack(parts, axis=-1) for parts in zip(*found, strict=True))
     return TokenInformation(nmi, shuffled, turned)
 
 
 def token_statistics(
-    record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int = 20
+    record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
 ) -> list[tuple[Statistic, Statistic, Statistic]]:
     """The same as statistics of weighted images, for a bootstrap: of every block its NMI and the controls' means."""
-    return [tuple(map(_mean_nmi, block)) for block in _token_joints(record, cover, seed, shuffles)]
+    return [tuple(map(_mean_nmi, block)) for block in _token_joints(record, cover, seed, shuffles, blocks)]
 
 
 def _mean_nmi(joints: np.ndarray) -> Statistic:
@@ -114,16 +125,16 @@ def _mean_nmi(joints: np.ndarray) -> Statistic:
 
 
 def _token_joints(
-    record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int
+    record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int, blocks: np.ndarray | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of every block how many tokens of each image have each class and best expert.
 
-    (n, C, E) of the true maps, (R, n, C, E) of maps dealt to the images anew, and of each image's own map turned.
+    (n, C, E) of the true maps, (R, n, C, E) of maps dealt anew, and of each image's own map turned.
     """
     random = np.random.default_rng(derive_seed(seed, "token information"))
     side = round(cover.shape[1] ** 0.5)
     maps = cover.reshape(-1, side, side)
-    shuffled = [random.permutation(cover) for _ in range(shuffles)]
+    shuffled = [cover[deal(blocks, len(cover), random)] for _ in range(shuffles)]
     turned = [_turned(maps, random).reshape(cover.shape) for _ in range(shuffles)]
     classes = int(cover.max(initial=0)) + 1
     for best, experts in _best_experts(record):
@@ -155,48 +166,61 @@ def distinct_covers(
 
 
 def cover_separation(
-    record: RoutingRecord, classes: Sequence[int], images: np.ndarray, groups: np.ndarray, seed: int, shuffles: int
+    record: RoutingRecord,
+    classes: Sequence[int],
+    images: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    shuffles: int,
+    blocks: np.ndarray | None = None,
 ) -> CoverSeparation:
     """Whether images of distinct covers use the experts differently, all together and pair by pair.
 
     For a pair the figure is the mean over the blocks of the squared difference of the covers' usage, and the control
-    deals the images of the two to the covers anew.
+    deals the two covers to the blocks of their images anew.
 
     Args:
         record: the routing.
         classes, images, groups: of `distinct_covers`; at least two classes.
         seed: of the shuffles.
         shuffles: how many.
+        blocks: see above.
     """
     random = np.random.default_rng(derive_seed(seed, "cover separation"))
     count = len(classes)
-    usage = [  # of every block (m, E): how many of an image's tokens have each expert as their best
-        np.stack([(best[images] == expert).sum(axis=1) for expert in range(experts)], axis=1).astype(np.float64)
-        for best, experts in _best_experts(record)
-    ]
+    usage = [counts[images].astype(np.float64) for counts in best_by_image(record)]  # of every block (m, E)
+    places = np.arange(len(images)) if blocks is None else np.asarray(blocks)[images]
 
     def nmi(of: np.ndarray) -> np.ndarray:
         hot = (of == np.arange(count)[:, None]).astype(np.float64)  # (C, m)
         return np.array([mutual_information(hot @ counts) for counts in usage])
 
-    shuffled = np.array([nmi(random.permutation(groups)) for _ in range(shuffles)])
+    shuffled = np.array([nmi(groups[deal(places, len(groups), random)]) for _ in range(shuffles)])
     shares = np.concatenate([counts / counts.sum(axis=1, keepdims=True) for counts in usage], axis=1)  # (m, sum of E)
-    pairs = np.full((count, count), np.nan)
+    pairs, smallest = np.full((2, count, count), np.nan)
     for first in range(count):
         for second in range(first):
             rows = np.isin(groups, (first, second))
-            pairs[first, second] = _pair_p(shares[rows], groups[rows] == first, random, shuffles)
-            pairs[second, first] = pairs[first, second]
-    return CoverSeparation(tuple(classes), np.bincount(groups, minlength=count), nmi(groups), shuffled, pairs)
+            of, where = groups[rows] == first, places[rows]
+            pairs[first, second] = pairs[second, first] = _pair_p(shares[rows], of, where, random, shuffles)
+            smallest[first, second] = smallest[second, first] = smallest_p(of, where, shuffles)
+    images_of = np.bincount(groups, minlength=count)
+    least = smallest_p(groups, places, shuffles)
+    return CoverSeparation(tuple(classes), images_of, nmi(groups), shuffled, pairs, least, smallest)
 
 
-def _pair_p(shares: np.ndarray, first: np.ndarray, random: np.random.Generator, shuffles: int) -> float:
+def _pair_p(
+    shares: np.ndarray, first: np.ndarray, blocks: np.ndarray, random: np.random.Generator, shuffles: int
+) -> float:
     """p-value of the difference between two groups of images' mean usage."""
 
     def difference(of: np.ndarray) -> float:
         return float(np.square(shares[of].mean(axis=0) - shares[~of].mean(axis=0)).sum())
 
-    return _p_value(difference(first), np.array([difference(random.permutation(first)) for _ in range(shuffles)]))
+    # Dealt to unequal blocks, all images may come to be of one cover: no difference to look at, so counted against one.
+    dealt = (first[deal(blocks, len(first), random)] for _ in range(shuffles))
+    control = [difference(of) if 0 < of.sum() < len(of) else np.inf for of in dealt]
+    return _p_value(difference(first), np.array(control))
 
 
 def _p_value(found: float, control: np.ndarray) -> float:

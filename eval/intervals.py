@@ -37,11 +37,6 @@ class Interval(NamedTuple):
     high: float | None
     """None where there is nothing to tell the spread by: a single block, or a single run."""
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether a difference is one, at the level of the interval."""
-        return self.low is not None and (self.low > 0 or self.high < 0)
-
     def within(self, least: float, most: float) -> "Interval":
         """The same, with ends that the figure can take: mirrored, they may lie beyond."""
         if self.low is None:
@@ -148,13 +143,3 @@ def over_seeds(runs: Sequence[Resampled]) -> Interval:
 def of_runs(runs: Sequence[Resampled]) -> Interval:
     """Of one run, what the test patches leave in doubt; of several, also what other seeds do (see `over_seeds`)."""
     return runs[0].interval() if len(runs) == 1 else over_seeds(runs)
-
-
-def mean_over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of single figures, such as losses, over runs that differ in their seed: Student's interval."""
-    figures = np.asarray(values, np.float64)
-    mean = float(figures.mean())
-    if len(figures) < 2:
-        return Interval(mean, None, None)
-    half = float(t.ppf((1 + LEVEL) / 2, len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures)))
-    return Interval(mean, mean - half, mean + half)

@@ -122,9 +122,9 @@ def strong_probe(
         seed: of the folds.
     """
     choice = _choose_on(val, train, names) if val is not None else _choose_within(train, names, seed)
-    fitted_on, tested_on = _standardised(train, test)
-    probe = _probe(train, C=choice["C"]).fit(fitted_on, train.y)
-    return _scored(_probabilities(probe, tested_on, len(names)), train, test, names, _fit_details(probe) | choice)
+    task = _standardised(train, test)
+    probe = _probe(train, C=choice["C"], scale=task.scale).fit(task.fitted_on, train.y)
+    return _scored(_probabilities(probe, task.judged_on, len(names)), train, test, names, _fit_details(probe) | choice)
 
 
 PROTOCOLS: dict[str, ProtocolFunction] = {
@@ -152,10 +152,10 @@ def score_probabilities(
 def _choose_on(val: Vectors, train: Vectors, names: Sequence[str]) -> dict[str, Any]:
     """C by its score on a validation split."""
     found = []
-    fitted_on, judged_on = _standardised(train, val)
+    task = _standardised(train, val)
     for C in C_GRID:
-        probe = _probe(train, C=C).fit(fitted_on, train.y)
-        found.append(_headline(_probabilities(probe, judged_on, len(names)), val.y, train.y, names))
+        probe = _probe(train, C=C, scale=task.scale).fit(task.fitted_on, train.y)
+        found.append(_headline(_probabilities(probe, task.judged_on, len(names)), val.y, train.y, names))
     return _best(found, f"{len(val.ids)} validation patches")
 
 
@@ -168,13 +168,13 @@ def _choose_within(train: Vectors, names: Sequence[str], seed: int) -> dict[str,
     held_out = np.zeros((len(C_GRID), len(train.ids), len(names)))
     for fold in range(FOLDS):
         inside, outside = train.rows(fold_of != fold), fold_of == fold
-        fitted_on, judged_on = _standardised(inside, train.rows(outside))
+        task = _standardised(inside, train.rows(outside))
         for row, C in enumerate(C_GRID):
             try:
-                probe = _probe(inside, C=C).fit(fitted_on, inside.y)
+                probe = _probe(inside, C=C, scale=task.scale).fit(task.fitted_on, inside.y)
             except DataError:  # a fold without a single positive, or of one class
                 return fixed
-            held_out[row, outside] = _probabilities(probe, judged_on, len(names))
+            held_out[row, outside] = _probabilities(probe, task.judged_on, len(names))
     found = [_headline(probabilities, train.y, train.y, names) for probabilities in held_out]
     return _best(found, f"{FOLDS} folds of the training split, areas kept whole")
 
@@ -230,19 +230,30 @@ def _fit_details(probe: LogisticRegressionModel) -> dict[str, Any]:
     }
 
 
-def _standardised(train: Vectors, other: Vectors) -> tuple[np.ndarray, np.ndarray]:
+class _Task(NamedTuple):
+    """What a standardised probe is fitted and judged on."""
+
+    fitted_on: np.ndarray
+    """(N, D)"""
+    judged_on: np.ndarray
+    """(M, D)"""
+    scale: bool
+    """The probe is to standardise them itself, chunk by chunk; else it is done."""
+
+
+def _standardised(train: Vectors, other: Vectors) -> _Task:
     """Features of two sets, standardised by the first; of more features than patches, their share of its row space.
 
     A fit with an L2 penalty has weights in the space that the patches it is fitted on span. Turned into that space, the
-    features are as few as those patches, and the fit and all it predicts are the same.
+    features are as few as those patches, and the fit and all it predicts are the same. Of more patches no copy is made.
     """
+    patches, features = train.x.shape
+    if not (patches <= MOST_TURNED and patches < features):
+        return _Task(train.x, other.x, scale=True)
     mean, std = _standard(train.x)
     fitted_on, judged_on = ((part.x - mean) / std for part in (train, other))
-    patches, features = fitted_on.shape
-    if patches <= MOST_TURNED and patches < features:
-        axes = np.linalg.svd(fitted_on, full_matrices=False)[2]  # (patches, features)
-        return fitted_on @ axes.T, judged_on @ axes.T
-    return fitted_on, judged_on
+    axes = np.linalg.svd(fitted_on, full_matrices=False)[2]  # (patches, features)
+    return _Task(fitted_on @ axes.T, judged_on @ axes.T, scale=False)
 
 
 def _standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
+from eval.dealing import deal
 from models.config import META_FIELDS, NUM_PREFIX
 from models.moe_mae import MOEMAE
 from utils.errors import ConfigError, DataError
@@ -67,7 +68,7 @@ class LabelInformation(NamedTuple):
     nmi: np.ndarray
     """(L, C) normalised mutual information with "the image has this class"."""
     shuffled: np.ndarray
-    """(R, L, C) the same with the labels dealt to the images anew, R times."""
+    """(R, L, C) the same with the labels dealt to blocks of neighbouring images anew, R times."""
 
 
 @torch.no_grad()
@@ -111,9 +112,19 @@ def record_routing(model: MOEMAE, loader: BatchLoader, order: Sequence[int] | No
     return RoutingRecord(blocks, hot, dataset.classes, ids)
 
 
+def choices_by_image(expert_idx: np.ndarray, experts: int) -> np.ndarray:
+    """How often the tokens of every image chose each expert: (n, tokens, k) to (n, E)."""
+    return np.stack([(expert_idx == expert).sum(axis=(1, 2)) for expert in range(experts)], axis=1)
+
+
+def best_by_image(record: RoutingRecord) -> list[np.ndarray]:
+    """Of every block how many of an image's patch tokens have each expert as their best, (n, E)."""
+    return [choices_by_image(block.expert_idx[:, NUM_PREFIX:, :1], block.experts) for block in record.blocks]
+
+
 def expert_usage(record: RoutingRecord) -> np.ndarray:
     """Each expert's share of all choices, (L, E); a row sums to 1 (a token makes k choices)."""
-    return _padded([_shares(_choices(block.expert_idx, block.experts).sum(axis=0)) for block in record.blocks])
+    return _padded([_shares(choices_by_image(block.expert_idx, block.experts).sum(axis=0)) for block in record.blocks])
 
 
 def dead_experts(record: RoutingRecord) -> list[tuple[int, int]]:
@@ -121,7 +132,7 @@ def dead_experts(record: RoutingRecord) -> list[tuple[int, int]]:
     return [
         (block.block, int(expert))
         for block in record.blocks
-        for expert in np.flatnonzero(_choices(block.expert_idx, block.experts).sum(axis=0) == 0)
+        for expert in np.flatnonzero(choices_by_image(block.expert_idx, block.experts).sum(axis=0) == 0)
     ]
 
 
@@ -142,7 +153,7 @@ def usage_by_token(record: RoutingRecord) -> np.ndarray:
         [
             np.stack(
                 [
-                    _shares(_choices(tokens, block.experts).sum(axis=0))
+                    _shares(choices_by_image(tokens, block.experts).sum(axis=0))
                     for tokens in np.split(block.expert_idx, range(1, NUM_PREFIX + 1), axis=1)
                 ]
             )
@@ -158,7 +169,7 @@ def usage_by_class(record: RoutingRecord) -> np.ndarray:
     """
     hot = _labels(record).astype(np.float64)
     return _padded(
-        [_shares(hot.T @ _choices(block.expert_idx[:, NUM_PREFIX:], block.experts)) for block in record.blocks]
+        [_shares(hot.T @ choices_by_image(block.expert_idx[:, NUM_PREFIX:], block.experts)) for block in record.blocks]
     )
 
 
@@ -181,7 +192,9 @@ def assignment_map(record: RoutingRecord, image: int, block: int) -> AssignmentM
     return AssignmentMap(best.reshape(side, side).astype(np.int64), gates.reshape(side, side))
 
 
-def label_information(record: RoutingRecord, seed: int, shuffles: int = 20) -> LabelInformation:
+def label_information(
+    record: RoutingRecord, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
+) -> LabelInformation:
     """Normalised mutual information between the best expert of a patch token and its image's label, beside a control.
 
     A token's label is its image's, class by class: "the image has this class", yes or no.
@@ -189,20 +202,22 @@ def label_information(record: RoutingRecord, seed: int, shuffles: int = 20) -> L
         NMI(X, Y) = 2 I(X; Y) / (H(X) + H(Y))
 
     The tokens of an image are alike, so even labels without meaning share some information with them. The control
-    therefore deals the labels to whole images, not to tokens; only what exceeds it speaks of the label.
+    therefore deals the labels to whole images, not to tokens, and to whole blocks of neighbouring images (see
+    `eval.dealing`); only what exceeds it speaks of the label.
 
     Args:
         record: with labels.
         seed: of the shuffles.
         shuffles: how often labels are dealt anew.
+        blocks: (n,) of `eval.neighbours.neighbour_blocks`; None takes the images as independent of each other.
 
     Raises:
         ValueError: when the dataset was read without labels.
     """
     labels = _labels(record)
-    best = [_choices(block.expert_idx[:, NUM_PREFIX:, :1], block.experts) for block in record.blocks]
+    best = best_by_image(record)
     rng = np.random.default_rng(seed)
-    dealt = [labels, *(rng.permutation(labels) for _ in range(shuffles))]
+    dealt = [labels, *(labels[deal(blocks, len(labels), rng)] for _ in range(shuffles))]
     found = np.array([[_binary_nmi(counts, hot) for counts in best] for hot in dealt])
     return LabelInformation(found[0], found[1:])
 
@@ -219,11 +234,6 @@ def _binary_nmi(counts: np.ndarray, hot: np.ndarray) -> np.ndarray:
     """NMI between experts and every class, (C,), from (n, E) token counts and (n, C) labels."""
     with_class = hot.T.astype(np.float64) @ counts  # (C, E)
     return mutual_information(np.stack([with_class, counts.sum(axis=0) - with_class], axis=1))  # of (C, 2, E)
-
-
-def _choices(expert_idx: np.ndarray, experts: int) -> np.ndarray:
-    """How often the tokens of every image chose each expert: (n, tokens, k) to (n, E)."""
-    return np.stack([(expert_idx == expert).sum(axis=(1, 2)) for expert in range(experts)], axis=1)
 
 
 def _shares(values: np.ndarray) -> np.ndarray:

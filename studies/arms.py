@@ -11,14 +11,15 @@ import numpy as np
 from configs.schema import ModelSection
 from eval.intervals import Resampled, of_runs
 from eval.ranked_metrics import Statistic
-from eval.routing import record_routing
+from eval.routing import choices_by_image, record_routing
 from models.checkpoint import load_model
 from models.config import ModelConfig
+from models.moe_mae import MOEMAE
 from studies.bench import Bench
 from studies.data import Source
 from studies.embedding import Metadata
 from studies.main_runs import MAIN, UNTRAINED
-from studies.reconstruction import ImageErrors, image_errors
+from studies.masked_losses import losses_over_folds
 from studies.resampling import resampled_stage
 from studies.runs import Run
 from studies.scoring import Describe, Scored, score
@@ -139,7 +140,7 @@ def probe(bench: Bench, arm: Arm, how: How, source: Source | None = None) -> lis
 
 
 def masked_losses(bench: Bench, arm: Arm, mask_ratio: float | None = None) -> list[dict[str, Resampled]]:
-    """For every seed: masked loss on the test patches of the model (`reconstruction.MODEL`) and of the baselines.
+    """For every seed: masked loss on the test patches of the model (`masked_losses.MODEL`) and of the baselines.
 
     Args:
         bench: where.
@@ -150,30 +151,17 @@ def masked_losses(bench: Bench, arm: Arm, mask_ratio: float | None = None) -> li
 
     def losses(seed: int) -> dict[str, Resampled]:
         runs = [run_of(bench, arm, seed, fold) for fold in range(len(source.folds))]
-        prints = [source.dataset("test", run.config, fold, labels=False).fingerprint() for fold, run in enumerate(runs)]
         own = runs[0].config.mask_ratio
         ratio = own if mask_ratio is None else mask_ratio
 
-        def find() -> tuple[dict[str, Statistic], np.ndarray]:
-            parts = []
-            for fold, run in enumerate(runs):
-                model = load_model(run.checkpoint, {"mask_ratio": ratio}, device=bench.runs.device)
-                loader = source.loader("test", bench.runs.device, run.config, fold, labels=False)
-                parts.append(image_errors(model, loader, bench.config.seed))
-            names = parts[0][0]
-            joined = {name: _joined([found[name] for found, _ in parts]) for name in names}
-            ids = [patch_id for _, found in parts for patch_id in found]
-            return {name: one.loss() for name, one in joined.items()}, source.blocks(ids)
+        def load(run: Run) -> MOEMAE:
+            return load_model(run.checkpoint, {"mask_ratio": ratio}, device=bench.runs.device)
 
-        inputs = {"weights": [run.digest for run in runs], "patches": prints, "mask_ratio": ratio}
         at = "" if ratio == own else f"/mask{round(100 * ratio)}"
-        return resampled_stage(bench, f"study_loss/{arm.name}/seed{seed}{at}", inputs, find)
+        name = f"study_loss/{arm.name}/seed{seed}{at}"
+        return losses_over_folds(bench, name, source, runs, {"mask_ratio": ratio}, load)
 
     return [losses(seed) for seed in bench.config.study.seeds]
-
-
-def _joined(parts: Sequence[ImageErrors]) -> ImageErrors:
-    return ImageErrors(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 USAGE_TITLES = {
@@ -193,10 +181,7 @@ def expert_use(bench: Bench, arm: Arm) -> list[dict[str, Resampled]]:
 
         def find() -> tuple[dict[str, Statistic], np.ndarray]:
             record = record_routing(bench.runs.model(run), source.loader("test", bench.runs.device, run.config))
-            counts = [
-                np.stack([(one.expert_idx == expert).sum(axis=(1, 2)) for expert in range(one.experts)], axis=1)
-                for one in record.blocks
-            ]
+            counts = [choices_by_image(one.expert_idx, one.experts) for one in record.blocks]
             return use_statistics(counts), source.blocks(record.ids)
 
         inputs = {"weights": run.digest, "data": source.digest("test", run.config)}

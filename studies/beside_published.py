@@ -65,7 +65,7 @@ def published_section(bench: Bench, rows_of: dict[str, Sequence[Row]]) -> Sectio
         bench: where.
         rows_of: key of a dataset to its `main_rows`.
     """
-    sources = {source.section.dataset: source for source in bench.data.probed}
+    sources = {one.section.dataset: one for one in (bench.data.eurosat, bench.data.main) if one is not None}
     titles = dict.fromkeys(row.title for rows in rows_of.values() for row in rows if _shown(row))
     cells = [_our_row(bench, title, sources, rows_of) for title in titles]
     cells += [[row.model, row.parameters, *map(_percent, row[2:6]), row.source] for row in PUBLISHED]
@@ -100,18 +100,15 @@ def _our_row(bench: Bench, title: str, sources: dict[str, Source], rows_of: dict
         f"{source.count('test'):,} {source.patches()}" for dataset, source in sources.items()
         if dataset in (EuroSATInfo.NAME, BigEarthNetInfo.NAME)
     )  # fmt: skip
-    return [f"{title} (this run)", _millions(bench, title, rows_of), *cells, where if run else "not run"]
+    return [f"{title} (this run)", _millions(title, rows_of), *cells, where if run else "not run"]
 
 
-def _millions(bench: Bench, title: str, rows_of: dict[str, Sequence[Row]]) -> str | None:
+def _millions(title: str, rows_of: dict[str, Sequence[Row]]) -> str | None:
     """Parameters of the encoder that a row is of; 0 for baselines."""
     row = next(one for rows in rows_of.values() for one in rows if one.title == title)
     if row.encoder is None:
         return "0"
-    if row.encoder.startswith("given_"):
-        given = bench.runs.given(row.encoder.removeprefix("given_"))
-        return None if given is None else f"{given.facts['parameters'] / 1e6:.1f}"
-    return f"{main_runs(bench)[0].facts['parameters'] / 1e6:.1f}"
+    return None if row.parameters is None else f"{row.parameters / 1e6:.1f}"
 
 
 def _percent(value: float | None) -> Value | None:

@@ -1,7 +1,7 @@
 """The datasets of a reproduction: given or simulated, packed or not, split as published, by area, or into folds."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,11 @@ from datasets.pack_source import PackSource
 from datasets.pack_writer import write_pack
 from datasets.packed import make_recipe
 from datasets.patches import PatchDataset, find_split
-from eval.neighbours import area_folds, neighbour_blocks, places_of, split_by_area
+from eval.neighbours import neighbour_blocks
 from models.config import ModelConfig
+from studies.divisions import Fold, dataset_places, divided
 from studies.workbench import Workbench
 from utils.data_config import IMAGE_SIZE
-from utils.files import write_npz, write_text
 
 DATASET_WORDS = {
     "bigearthnet_ls": "BigEarthNet-Landsat",
@@ -32,17 +32,6 @@ DATASET_WORDS = {
     LABELLED_FOLDER: "labelled images",
 }
 """Name of a dataset in a config to its name in a report."""
-
-_CHUNK = 1024
-
-
-class Fold(NamedTuple):
-    """One division of a dataset into splits."""
-
-    name: str
-    """For folders: "" where there is one division only, else "fold0", "fold1", …"""
-    splits: Mapping[str, str]
-    """Split name ("train", "test" and often "val") to split file."""
 
 
 class Source:
@@ -106,11 +95,16 @@ class Source:
         section, dataset = self.section, self.dataset(split, model, fold, labels)
         return BatchLoader(dataset, section.batch_size, section.num_workers, device, section.resident)
 
-    def digest(self, split: str, model: ModelConfig | None = None, fold: int = 0) -> str:
-        """Hex SHA-256 of a split's pixels, ids and labels: an input of every stage that looks at them."""
-        dataset = self.dataset(split, model, fold)
+    def digest(self, split: str, model: ModelConfig | None = None, fold: int = 0, labels: bool = True) -> str:
+        """Hex SHA-256 of a split as a model takes it: an input of every stage that looks at it.
+
+        Pixels, ids, the statistics that normalise them, and labels; the arguments are those of `dataset`.
+        """
+        dataset = self.dataset(split, model, fold, labels)
         digest = hashlib.sha256(dataset.fingerprint().encode())
-        digest.update(np.ascontiguousarray(dataset.labels.numpy()))
+        digest.update(np.array([dataset.statistics.mean, dataset.statistics.std], np.float64).tobytes())
+        if labels:
+            digest.update(np.ascontiguousarray(dataset.labels.numpy()))
         return digest.hexdigest()
 
     def count(self, split: str) -> int:
@@ -127,7 +121,7 @@ class Source:
             self._places = {}
             for fold in range(len(self.folds)):
                 dataset = self.dataset("test", fold=fold, labels=False)
-                found = _places(dataset)
+                found = dataset_places(dataset)
                 self._places |= {} if found is None else dict(zip(dataset.ids, found, strict=True))
         unknown = np.full(2, np.nan)
         return neighbour_blocks(ids, np.array([self._places.get(name, unknown) for name in ids]).reshape(-1, 2))
@@ -148,11 +142,20 @@ class Source:
         if len(self.folds) > 1:
             return (
                 f"{self.count('test'):,} {self.patches()}, each tested once in a cross-validation with "
-                f"{len(self.folds)} folds of whole areas; the scores of all folds are ranked together"
+                f"{len(self.folds)} folds of whole areas{self._gap()}; the scores of all folds are ranked together"
             )
         chosen = f", choices made on {self.count('val'):,}" if self.split_file("val") else ""
-        area = ", areas kept on one side" if self.section.split_by == "area" else ""
+        area = f", areas kept on one side{self._gap()}" if self.section.split_by == "area" else ""
         return f"{self.count('test'):,} {self.patches()}, fitted on {self.count('train'):,} others{chosen}{area}"
+
+    def _gap(self) -> str:
+        """How many patches the gap around test patches leaves out, in plain words; nothing where there is none."""
+        if not self.section.gap:
+            return ""
+        counts = sorted({fold.left_out for fold in self.folds})
+        several = len(self.folds) > 1
+        found = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+        return f", {found} patches beside a test patch left out{' of each fold' if several else ''}"
 
 
 class ReproductionData(NamedTuple):
@@ -187,18 +190,6 @@ def read_data(config: ReproductionConfig, workbench: Workbench) -> ReproductionD
     return ReproductionData(main, source("eurosat", config.eurosat), source("other", config.other), study or main)
 
 
-def blocks_of(ids: Sequence[str]) -> np.ndarray:
-    """Blocks of neighbouring patches, (N,), by their names alone; `Source.blocks` also knows places."""
-    return neighbour_blocks(ids)
-
-
-def _places(dataset: PatchDataset) -> np.ndarray | None:
-    """Latitude and longitude of every patch, (N, 2); None where the dataset has no metadata."""
-    starts = range(0, len(dataset), _CHUNK)
-    parts = [dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).meta for start in starts]
-    return None if parts[0] is None else places_of(np.concatenate(parts))
-
-
 def _source(key: str, section: SourceSection, config: ReproductionConfig, workbench: Workbench) -> Source:
     if section.simulate is not None:
         path, splits = _simulated(key, section, workbench)
@@ -213,7 +204,8 @@ def _source(key: str, section: SourceSection, config: ReproductionConfig, workbe
     if section.folds is None and section.split_by == "given":
         return Source(key, section, path, (Fold("", files),), model)
     given = Source(key, section, path, tuple(Fold("", {"test": file}) for file in files.values()), model)
-    folds = _divided(key, section, given, config.seed, workbench)
+    parts = [given.dataset("test", fold=fold, labels=False) for fold in range(len(given.folds))]
+    folds = divided(key, section, parts, config.seed, workbench)
     return Source(key, section, path, folds, model)
 
 
@@ -234,47 +226,6 @@ def _simulated(key: str, section: SourceSection, workbench: Workbench) -> tuple[
     stage = workbench.stage(f"simulate/{key}", inputs, work)
     splits = {ALL_SPLIT: "samples.csv"} if section.folds else stage.result
     return str(stage.folder / "dataset"), splits
-
-
-def _divided(key: str, section: SourceSection, given: Source, seed: int, workbench: Workbench) -> tuple[Fold, ...]:
-    """Folds, or one division, that keep areas whole; `given` has every split file as the test split of a fold."""
-    parts = [given.dataset("test", fold=fold, labels=False) for fold in range(len(given.folds))]
-    ids = [patch_id for part in parts for patch_id in part.ids]
-
-    def work(folder: Path) -> None:
-        write_npz(folder / "places.npz", {"places": np.concatenate([_places(part) for part in parts])})
-
-    stage = workbench.stage(f"places/{key}", {"patches": [part.fingerprint() for part in parts]}, work, quiet=True)
-    with np.load(stage.folder / "places.npz") as arrays:
-        places = arrays["places"]
-    folder = workbench.folder / "splits" / key
-    if section.folds is None:
-        found = split_by_area(ids, section.shares, seed, places)
-        return (Fold("", {split: _split_file(folder, split, names) for split, names in found.items()}),)
-    fold_of = area_folds(ids, section.folds, seed, places)
-    return tuple(_fold(number, section.folds, ids, fold_of, folder) for number in range(section.folds))
-
-
-def _fold(number: int, count: int, ids: list[str], fold_of: np.ndarray, folder: Path) -> Fold:
-    """Tested on one part, choices made on the next, fitted on the rest."""
-    part = {"test": fold_of == number, "val": fold_of == (number + 1) % count}
-    part["train"] = ~part["test"] & ~part["val"]
-    name = f"fold{number}"
-    return Fold(
-        name,
-        {
-            split: _split_file(folder / name, split, [ids[row] for row in np.flatnonzero(part[split])])
-            for split in ("train", "val", "test")
-        },
-    )
-
-
-def _split_file(folder: Path, split: str, names: list[str]) -> str:
-    path = folder / f"{split}.csv"
-    text = "".join(f"{name}\n" for name in names)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
-    return str(path)
 
 
 def _packed(

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.intervals import Interval
+from studies.claims import Claim, claims_table
 from studies.expert_views import ABOVE, mean_above
 from studies.runs import Run
 from studies.scoring import PERCENT
 from studies.sections import Cell, Figure, Table, Value
+from studies.verdicts import ABOVE as MORE
+from studies.verdicts import BELOW, OPEN, side
 from studies.workbench import Stage
 
 CAPTIONS = {
@@ -31,6 +34,9 @@ CAPTIONS = {
 
 
 COVER_COLUMNS = ("NMI with cover", "above other images' cover", "above own cover turned")
+LEARNED_CLAIMS = ("experts learn to follow land cover", "experts learn to follow land cover within images")
+BESIDE = {MORE: "more than", BELOW: "less than", OPEN: "not told apart from", None: "without an interval beside"}
+"""Where a difference lies, to the words between the two."""
 LEARNED_COLUMNS = ("above other images', minus untrained", "above own turned, minus untrained")
 
 
@@ -41,6 +47,8 @@ class Studied(NamedTuple):
     title: str
     stages: dict[str, Stage]
     """By part: those of `PARTS`, "probe" and "overview"; of an untrained encoder "routing" only."""
+    twin: "Studied | None" = None
+    """The untrained encoder of the same architecture; None of an untrained one."""
 
     @property
     def heading(self) -> str:
@@ -97,8 +105,7 @@ def encoder_table(studied: Sequence[Studied], where: str) -> Table:
         shares = [share[0] for block in found["usage"] for share in block]
         cover: list[Cell] = [None] * (len(COVER_COLUMNS) + len(LEARNED_COLUMNS))
         if "cover" in found:
-            learned = [None if one is studied[0] else _value(_learned(one, studied[0], name), digits=3)
-                       for name in ABOVE]  # fmt: skip
+            learned = [_value(found, digits=3) for found in _learned(one)] or [None] * len(ABOVE)
             cover = [Value(found["mean_cover"], digits=3),
                      *(_value(found[f"mean_{name}"], digits=3) for name in ABOVE), *learned]  # fmt: skip
         rows.append([one.title, len(found["dead"]), Value(PERCENT * min(shares)), *cover,
@@ -108,17 +115,39 @@ def encoder_table(studied: Sequence[Studied], where: str) -> Table:
                "labels dealt anew"]  # fmt: skip
     note = (
         "Means over the blocks. NMI: normalised mutual information of a patch token's best expert with the land cover "
-        "under it. An untrained encoder's gates tell covers apart as well: only what is more has been learned. "
-        "Brackets: 95 % interval."
+        "under it. An untrained encoder's gates tell covers apart as well: only what is more than those of the same "
+        "architecture has been learned. Brackets: 95 % interval."
     )
     return Table("expert_specialisation", "Specialisation of the experts", columns, rows, where, note)
 
 
-def _learned(one: Studied, untrained: Studied, name: str) -> Interval:
-    """How much more of `ABOVE` an encoder has than the untrained one, on the same resampled images."""
-    mine, theirs = (mean_above(each.stages["routing"].result, each.stages["routing"].folder, name)
-                    for each in (one, untrained))  # fmt: skip
-    return mine.minus(theirs).interval()
+def _learned(one: Studied) -> list[Interval]:
+    """How much more of each of `ABOVE` an encoder has than its untrained twin, on the same resampled images.
+
+    Empty of an untrained one, and where nobody knows what covers the ground.
+    """
+    if one.twin is None or "cover" not in one.stages["routing"].result:
+        return []
+    found = [[mean_above(each.stages["routing"].result, each.stages["routing"].folder, name) for name in ABOVE]
+             for each in (one, one.twin)]  # fmt: skip
+    return [mine.minus(theirs).interval() for mine, theirs in zip(*found, strict=True)]
+
+
+def learned_claims(studied: Sequence[Studied], where: str) -> Table:
+    """Whether experts have learned to follow land cover, for every pretrained encoder."""
+    claims = []
+    for one in studied:
+        if one.twin is not None:
+            values = [_value(found, digits=3) for found in _learned(one)] or [None] * len(ABOVE)
+            compared = f"{one.title} minus {one.twin.title}"
+            claims += [Claim(claim, compared, [value], 1) for claim, value in zip(LEARNED_CLAIMS, values, strict=True)]
+    note = (
+        "NMI of a patch token's best expert with the land cover under it, above that with other images' cover or, "
+        "within images, with the image's own cover turned; mean over the blocks. No interval: what covers the ground "
+        "under a token is not known for these patches."
+    )
+    measure = "NMI with land cover above its control"
+    return claims_table("expert_claims", "Do experts specialise?", [measure], claims, where, note)
 
 
 def expert_figures(one: Studied) -> list[Figure]:
@@ -130,7 +159,7 @@ def expert_figures(one: Studied) -> list[Figure]:
     return [Figure(path, f"{one.heading}: {caption}") for path, caption in found if path.is_file()]
 
 
-def verdicts(one: Studied, untrained: Studied, metric: str) -> list[str]:
+def sentences(one: Studied, metric: str) -> list[str]:
     """In words, what was found about an encoder."""
     found = one.stages["routing"].result
     dead = f"{len(found['dead'])} experts are dead" if found["dead"] else "no expert is dead"
@@ -139,7 +168,7 @@ def verdicts(one: Studied, untrained: Studied, metric: str) -> list[str]:
         return said
     said.append(f"{one.heading}: {_follows_labels(found)}")
     if "cover" in found:
-        said.append(f"{one.heading}: " + _specialises(found, *(_learned(one, untrained, name) for name in ABOVE)))
+        said.append(f"{one.heading}: {specialises(found, _learned(one))}")
     rises = [Interval(*rise) for rise in one.stages["ablation"].result["rises"]]
     drops = [Interval(*drop) for drop in one.stages["probe"].result["drops"]]
     loss = one.stages["ablation"].result["loss"]
@@ -162,19 +191,28 @@ def _follows_labels(found: dict[str, Any]) -> str:
     return "NOT supported by these data: that experts follow the labels of images beyond the control."
 
 
-def _specialises(found: dict[str, Any], learned_over: Interval, learned_within: Interval) -> str:
+def specialises(found: dict[str, Any], learned: Sequence[Interval]) -> str:
+    """What the experts tell of land cover, beside controls and beside the untrained encoder; never more than is known.
+
+    Args:
+        found: by `view_routing`, with "cover".
+        learned: for each of `ABOVE` the distance to the untrained encoder of the same architecture.
+    """
+
+    def beside(value: Interval, other: str) -> str:
+        return f"{BESIDE[side(value)]} {other} ({value.value:+.3f})"
+
     over, within = (Interval(*found[f"mean_{name}"]) for name in ABOVE)
-    where = (
-        ("experts follow land cover, within images too", "experts follow land cover from image to image only")
-        if _clear([over])
-        else ("experts follow land cover within images", "NOT supported by these data that experts follow land cover")
-    )[0 if _clear([within]) else 1]
-    more = "more than" if _clear([learned_over]) else "no more than"
-    inside = "more than" if _clear([learned_within]) else "no more than"
-    return (
-        f"{where} (NMI above the controls by {over.value:.3f}, within images by {within.value:.3f}): {more} those of "
-        f"the untrained encoder in all, {inside} those within images."
+    said = (
+        f"what experts tell of land cover (NMI) is {beside(over, 'what they tell of that of other images')} and "
+        f"{beside(within, 'what they tell of their own image turned')}"
     )
+    if learned:
+        said += (
+            f"; what it is above these two is {beside(learned[0], 'that in the untrained encoder')} and "
+            f"{beside(learned[1], 'that in it within images')}"
+        )
+    return f"{said}."
 
 
 def collapse_alarms(folder: Path) -> str:
@@ -191,12 +229,12 @@ def collapse_alarms(folder: Path) -> str:
 
 
 def is_trained(one: Studied) -> bool:
-    return "overview" in one.stages
+    return one.twin is not None
 
 
 def _clear(values: Sequence[Interval]) -> int:
     """How many are above 0 with their whole interval."""
-    return sum(value.low is not None and value.low > 0 for value in values)
+    return sum(side(value) == MORE for value in values)
 
 
 def _value(found: Sequence[float | None], scale: float = 1.0, digits: int = 1) -> Value:

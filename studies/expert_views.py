@@ -23,6 +23,7 @@ from eval.routing import (
     TOKEN_KINDS,
     RoutingRecord,
     assignment_map,
+    choices_by_image,
     dead_experts,
     label_information,
     record_routing,
@@ -99,7 +100,8 @@ def view_routing(look: Look, folder: Path) -> dict[str, Any]:
     """
     record = record_routing(look.model, look.loader)
     blocks = [routing.block for routing in record.blocks]
-    entropy, labels = routing_entropy(record), label_information(record, look.seed, SHUFFLES)
+    entropy, areas = routing_entropy(record), look.blocks(record.ids)
+    labels = label_information(record, look.seed, SHUFFLES, areas)
     some = _some_blocks(blocks)
     by_token = {f"block {blocks[row]}": usage_by_token(record)[row] for row in some}
     figure = plot_share_matrices(by_token, TOKEN_KINDS, f"Expert usage by kind of token, {look.title}")
@@ -123,7 +125,7 @@ def view_routing(look: Look, folder: Path) -> dict[str, Any]:
         by_class = {f"block {blocks[row]}": usage_by_class(record)[row] for row in some}
         names, what = record.classes, "class of the image"
     else:
-        information = token_information(record, cover, look.seed, SHUFFLES)
+        information = token_information(record, cover, look.seed, SHUFFLES, areas)
         nmi = {"cover under the token": information.nmi, **nmi}
         controls |= {"covers dealt to other images": information.shuffled, "own cover map turned": information.turned}
         names, what = BigEarthNetInfo.CLASSES, "land cover under the token"
@@ -139,7 +141,7 @@ def _usage_intervals(look: Look, record: RoutingRecord) -> list[list[Interval]]:
     """Of every block each expert's share of the choices, with its interval."""
     found = []
     for block in record.blocks:
-        counts = np.stack([(block.expert_idx == expert).sum(axis=(1, 2)) for expert in range(block.experts)], axis=1)
+        counts = choices_by_image(block.expert_idx, block.experts)
         shares = [_ratio(counts[:, expert], counts.sum(axis=1)) for expert in range(block.experts)]
         found.append([look.resampled(share, record.ids).interval().within(0.0, 1.0) for share in shares])
     return found
@@ -152,7 +154,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> Statistic:
 def _cover_intervals(look: Look, record: RoutingRecord, cover: np.ndarray, folder: Path) -> dict[str, Any]:
     """NMI of expert and land cover by block and in the mean, and what it is above its controls, with intervals."""
     several = [[look.resampled(statistic, record.ids) for statistic in block]
-               for block in token_statistics(record, cover, look.seed, SHUFFLES)]  # fmt: skip
+               for block in token_statistics(record, cover, look.seed, SHUFFLES, look.blocks(record.ids))]  # fmt: skip
     found: dict[str, Any] = {"cover": [nmi.value for nmi, _, _ in several]}
     found["mean_cover"] = float(np.mean(found["cover"]))
     means = {}

@@ -19,7 +19,8 @@ from studies.expert_tables import (
     expert_figures,
     expert_table,
     is_trained,
-    verdicts,
+    learned_claims,
+    sentences,
 )
 from studies.expert_views import (
     Look,
@@ -28,7 +29,7 @@ from studies.expert_views import (
     view_planes,
     view_routing,
 )
-from studies.main_runs import UNTRAINED, encoders
+from studies.main_runs import first_seed, trained, untrained_twin
 from studies.runs import Run
 from studies.scoring import METRIC_TITLES, PERCENT, headline
 from studies.sections import Section
@@ -49,23 +50,18 @@ PARTS: dict[str, Callable[[Look, Path], Any]] = {
 
 
 def experts_section(bench: Bench) -> Section:
-    """The experts of the untrained, the main and the given encoders, on test patches of the main dataset."""
+    """The experts of pretrained encoders and of untrained ones like them, on test patches of the main dataset."""
     source = bench.data.main
     ids = source.dataset("test").ids
     if len(ids) > MOST_PATCHES:
         source = subset(bench, source, "experts", some(ids, MOST_PATCHES, bench.config.seed))
-    studied = [
-        _study(bench, source, encoder.run(encoder.seeds[0], 0), encoder.title, trained=encoder.name != UNTRAINED)
-        for encoder in encoders(bench)
-        if encoder.seeds
-    ]
-    studied = [one for one in studied if one is not None]
+    studied = _all_studied(bench, source)
     if not studied:
         return Section("Experts", ["No encoder has a block with several experts: there is no routing to look at."])
     metric = METRIC_TITLES[headline(source)]
     fold = " of the first fold" if len(source.folds) > 1 else ""
     where = f"{len(source.dataset('test').ids):,} {source.patches()}{fold}, not pretrained on"
-    tables = [encoder_table(studied, where)]
+    tables = [learned_claims(studied, where), encoder_table(studied, where)]
     for one in studied:
         if is_trained(one):
             tables += [expert_table(one, metric, where), block_table(one, where)]
@@ -79,7 +75,8 @@ def experts_section(bench: Bench) -> Section:
             else " What covers the ground under a token is not known for these "
             "patches, so only their images' labels speak of it."
         ),
-        *(sentence for one in studied for sentence in verdicts(one, studied[0], metric)),
+        *(sentence for one in studied for sentence in sentences(one, metric)),
+        *first_seed(bench),
     ]
     return Section("Experts", text, tables, figures)
 
@@ -87,9 +84,21 @@ def experts_section(bench: Bench) -> Section:
 # --------------------------------------------------------------------------- what is done
 
 
-def _study(bench: Bench, source: Source, run: Run, title: str, trained: bool) -> Studied | None:
-    if all(count == 1 for count in run.config.experts):
-        return None
+def _all_studied(bench: Bench, source: Source) -> list[Studied]:
+    """Every pretrained encoder that has experts, after the untrained one of its own architecture."""
+    found: dict[str, Studied] = {}
+    for encoder in trained(bench):
+        run, twin = encoder.run(encoder.seeds[0], 0), untrained_twin(bench, encoder)
+        if all(count == 1 for count in run.config.experts):
+            continue
+        if twin.name not in found:
+            found[twin.name] = _study(bench, source, twin.run(twin.seeds[0], 0), twin.title)
+        found[encoder.name] = _study(bench, source, run, encoder.title, found[twin.name])
+    return list(found.values())
+
+
+def _study(bench: Bench, source: Source, run: Run, title: str, twin: Studied | None = None) -> Studied:
+    """Look at an encoder; without a `twin` at an untrained one, which is there to compare with."""
     loader = source.loader("test", bench.runs.device, run.config)
     truth = truth_folder(bench, source)
     draws = bench.config.bootstrap.draws
@@ -104,9 +113,10 @@ def _study(bench: Bench, source: Source, run: Run, title: str, trained: bool) ->
 
         return bench.workbench.stage(f"experts/{run.name}/{part}", inputs | more, work)
 
-    parts = PARTS if trained else {"routing": view_routing}
-    stages = {part: stage(part, view) for part, view in parts.items()}
-    if trained:
+    parts = {"routing": view_routing} if twin is None else PARTS
+    dealt = {"routing": {"dealt": "areas"}}
+    stages = {part: stage(part, view, **dealt.get(part, {})) for part, view in parts.items()}
+    if twin is not None:
         pool = next((pool for pool in bench.config.embed.pools if pool in POOLS and pool != "all"), "mean")
         fitted = {
             split: bench.runs.embeddings(run, pool, split)
@@ -123,7 +133,7 @@ def _study(bench: Bench, source: Source, run: Run, title: str, trained: bool) ->
         results = {part: one.result for part, one in stages.items()}
         digests = {part: one.digest for part, one in stages.items()}
         stages["overview"] = stage("overview", lambda look, folder: draw_overview(look, results, folder), parts=digests)
-    return Studied(run, title, stages)
+    return Studied(run, title, stages, twin)
 
 
 def probe_without(look: Look, train: Vectors, val: Vectors | None, classes: Sequence[str], pool: str) -> dict[str, Any]:

@@ -18,13 +18,15 @@ def plot_intervals(values: Mapping[str, Value], title: str, label: str) -> Figur
         title: of the figure.
         label: of the axis.
     """
-    figure = Figure(figsize=(8, 1.3 + 0.32 * len(values)), layout="constrained")
+    names = [textwrap.fill(name, TICK_LETTERS) for name in values]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    figure = Figure(figsize=(8, 1.3 + (0.16 + 0.16 * lines) * len(values)), layout="constrained")
     axes = figure.subplots()
     for place, value in enumerate(values.values()):
         if value.low is not None:
             axes.plot([value.low, value.high], [place, place], color="C0", lw=2, alpha=0.6)
         axes.plot(value.value, place, "o", color="C0", ms=5)
-    axes.set_yticks(range(len(values)), [name[:TICK_LETTERS] for name in values])
+    axes.set_yticks(range(len(values)), names)
     axes.invert_yaxis()
     axes.set(xlabel=label)
     figure.suptitle("\n".join(textwrap.wrap(title, TITLE_LETTERS)), x=0.01, ha="left", fontsize=11)

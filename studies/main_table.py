@@ -10,11 +10,12 @@ from eval.intervals import resample
 from eval.neighbours import describe_blocks
 from eval.protocols import PROTOCOL_TITLES
 from eval.ranked_metrics import macro_map
-from studies.baselines import baseline, baseline_names
+from studies.baselines import PCA, baseline, baseline_names
 from studies.bench import Bench
+from studies.claims import Claim, claims_table
 from studies.data import Source
 from studies.figures import plot_intervals
-from studies.main_runs import MAIN, UNTRAINED, encoders
+from studies.main_runs import MAIN, encoders, trained, untrained_twin
 from studies.scoring import (
     METRIC_TITLES,
     PERCENT,
@@ -26,7 +27,6 @@ from studies.scoring import (
     shown_metrics,
 )
 from studies.sections import Cell, Figure, Section, Table, Value
-from studies.verdicts import one_seed, verdict
 from utils.analysis_utils import save_figure
 
 POOL_TITLES = {
@@ -52,25 +52,33 @@ class Row(NamedTuple):
     encoder: str | None = None
     """Name of the `Encoder`; None for baselines."""
     pool: str | None = None
+    twin: str | None = None
+    """Of a pretrained encoder the name of the untrained one of its own architecture."""
+    parameters: int | None = 0
+    """Of the encoder; None where it was not run."""
 
 
 def main_rows(bench: Bench, source: Source) -> list[Row]:
     """Baselines, then encoders by pool."""
     print(f"== scoring on {source.patches()}")
-    found = encoders(bench)
-    width = found[0].run(found[0].seeds[0], 0).config.embed_dim
+    plain, *others = encoders(bench)
+    twins = {encoder.name: untrained_twin(bench, encoder) for encoder in trained(bench)}
+    found = list({one.name: one for one in (plain, *twins.values(), *others)}.values())
+    width = plain.run(plain.seeds[0], 0).config.embed_dim
     rows = [
         _row(bench, source, name, [(folder, baseline(bench, source, name, width))])
         for name, folder in baseline_names(bench, source, width).items()
     ]
     for encoder in found:
+        twin = twins[encoder.name].name if encoder.name in twins else None
+        parameters = encoder.run(encoder.seeds[0], 0).facts["parameters"] if encoder.seeds else None
         for pool in bench.config.embed.pools:
             described = [
                 (f"{encoder.name}/seed{seed}/{pool}", encoder.describe(bench, source, pool, seed))
                 for seed in encoder.seeds
             ]
             row = _row(bench, source, f"{encoder.title}, {POOL_TITLES[pool]}", described)
-            rows.append(row._replace(encoder=encoder.name, pool=pool))
+            rows.append(row._replace(encoder=encoder.name, pool=pool, twin=twin, parameters=parameters))
     return rows
 
 
@@ -132,7 +140,10 @@ def _protocol_table(bench: Bench, source: Source, rows: Sequence[Row], protocol:
         *(["fit"] if any(fits) else []),
     ]
     title = f"{source.name}: {PROTOCOL_TITLES[protocol]}"
-    note = "Per cent, with 95 % intervals in brackets."
+    note = (
+        "Per cent, with 95 % intervals in brackets. Numbers: how many describe a patch; principal components are as "
+        "many as the numbers of one token, beside several tokens too."
+    )
     return Table(f"{source.key}_{protocol}", title, columns, cells, source.measured_on(), note)
 
 
@@ -154,44 +165,51 @@ class Comparison(NamedTuple):
     first: Row
     second: Row
 
+    @property
+    def compared(self) -> str:
+        """The two, and of how many numbers a description is that is not as long as the encoder's."""
+        short = self.second.title == PCA and self.second.numbers != self.first.numbers
+        return f"{self.first.title} minus {self.second.title}" + (f" ({self.second.numbers} numbers)" if short else "")
 
-def comparisons(bench: Bench, rows: Sequence[Row]) -> list[Comparison]:
-    """What the pretrained encoder is compared with, pool by pool."""
+
+def comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    """What every pretrained encoder is compared with, pool by pool.
+
+    Args:
+        rows: of `main_rows`.
+    """
     by_title = {row.title: row for row in rows}
+    untrained = {(row.encoder, row.pool): row for row in rows}
+    simple = by_title.get(BOTH, by_title[STATISTICS])
     found = []
-    for pool in bench.config.embed.pools:
-        of = {row.encoder: row for row in rows if row.pool == pool}
-        ours = of[MAIN]
-        others = {
-            "pretraining helps": of[UNTRAINED],
-            "an encoder is worth more than image statistics": by_title[STATISTICS],
-            "an encoder is worth more than statistics + metadata": by_title.get(BOTH),
-            "an encoder is worth more than PCA": by_title["PCA of patches"],
-        }
-        found += [Comparison(claim, ours, other) for claim, other in others.items() if other is not None]
+    for row in rows:
+        if row.twin is None:
+            continue
+        others = {"pretraining helps": untrained[row.twin, row.pool]}
+        if row.encoder == MAIN:
+            others["an encoder is worth more than image statistics"] = by_title[STATISTICS]
+        others[f"an encoder is worth more than {simple.title}"] = simple
+        if row.encoder == MAIN:
+            others["an encoder is worth more than PCA"] = by_title[PCA]
+        found += [Comparison(claim, row, other) for claim, other in others.items()]
     return found
 
 
 def _difference_table(bench: Bench, source: Source, rows: Sequence[Row]) -> Table:
-    metric = headline(source)
-    cells: list[list[Cell]] = []
-    for one in comparisons(bench, rows):
-        values = [
-            difference(bench, one.first.results[protocol], one.second.results[protocol], metric)
-            for protocol in bench.config.protocols
-        ]
-        cells.append([one.claim, f"{one.first.title} minus {one.second.title}", *values, verdict(values)])
-    columns = ["claim", "compared", *(PROTOCOL_TITLES[protocol] for protocol in bench.config.protocols), "verdict"]
-    note = (
-        f"Differences of {METRIC_TITLES[metric]} in percentage points on the same resampled patches. A claim is "
-        f"supported where the whole interval lies above 0, by every protocol.{one_seed(bench)}"
-    )
+    metric, protocols = headline(source), bench.config.protocols
+    claims = []
+    for one in comparisons(rows):
+        pairs = [(one.first.results[protocol], one.second.results[protocol]) for protocol in protocols]
+        values = [difference(bench, *pair, metric) for pair in pairs]
+        claims.append(Claim(one.claim, one.compared, values, len(pairs[0][0])))
+    measures = [f"{METRIC_TITLES[metric]}, points: {PROTOCOL_TITLES[protocol]}" for protocol in protocols]
+    note = "On the same resampled patches. An untrained encoder has the architecture of the one it stands beside."
     title = f"{source.name}: what the encoder is worth"
-    return Table(f"{source.key}_differences", title, columns, cells, source.measured_on(), note)
+    return claims_table(f"{source.key}_differences", title, measures, claims, source.measured_on(), note)
 
 
 def _class_table(bench: Bench, source: Source, rows: Sequence[Row]) -> Table:
-    """Average precision per class of the pretrained encoder and of the strongest simple baseline."""
+    """Average precision per class of the pretrained encoder and of statistics + metadata (or statistics alone)."""
     protocol = STRONG if STRONG in bench.config.protocols else bench.config.protocols[-1]
     ours = next(row for row in rows if row.encoder == MAIN)
     simple = next((row for row in rows if row.title == BOTH), next(row for row in rows if row.title == STATISTICS))

@@ -138,7 +138,10 @@ class Runs:
         """An encoder of the same architecture with the weights that pretraining would start from."""
         config = run_config(self.config, overrides or {}, self.data.main, 0, seed, self.workbench.folder)
         numbers = {**config.model.numbers(), "published_behaviour": bool(config.published_behaviour)}
-        model = ModelConfig.of_size(config.model.size or "S", **numbers)
+        return self.untrained_of(ModelConfig.of_size(config.model.size or "S", **numbers), seed, name)
+
+    def untrained_of(self, model: ModelConfig, seed: int, name: str) -> Run:
+        """An encoder of any architecture with the weights that pretraining it would start from."""
 
         def work(folder: Path) -> dict[str, Any]:
             built = build_model(model, seed=seed)

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from configs.reproduction import read_reproduction_config
+from configs.reproduction import ReproductionConfig, read_reproduction_config
 from eval.protocols import PROTOCOLS
 from studies.bench import Bench
 from studies.data import read_data
@@ -26,6 +27,7 @@ from studies.workbench import Workbench
 from training.stopping import StopRequested, StopSignals
 from utils.errors import run_script
 from utils.files import check_writable
+from utils.locks import held_alone
 from utils.provenance import provenance
 
 EXPERIMENTS: dict[str, Callable[[Bench], Section]] = {
@@ -55,13 +57,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with StopSignals() as signals:
             config = read_reproduction_config(options.config_yaml, overrides, (), tuple(PROTOCOLS))
-            workbench = Workbench(check_writable(config.out_dir))
-            data = read_data(config, workbench)
-            bench = Bench(workbench, config, data, Runs(workbench, config, data, signals))
-            section = _experiment(options.experiment, options.quick)(bench)
+            folder = check_writable(config.out_dir)
+            with held_alone(folder, "at work in it; wait for it, or choose another --out"):
+                return _run(config, folder, options, signals, started)
     except StopRequested as request:
         print("stopped by a signal; the same command goes on from here")
         return StopSignals.exit_code(request.number)
+
+
+def _run(
+    config: ReproductionConfig, folder: Path, options: argparse.Namespace, signals: StopSignals, started: float
+) -> int:
+    """Run the experiment and write its report; returns the exit code."""
+    workbench = Workbench(folder)
+    data = read_data(config, workbench)
+    bench = Bench(workbench, config, data, Runs(workbench, config, data, signals))
+    section = _experiment(options.experiment, options.quick)(bench)
     report = Report(
         title=section.title,
         subtitle=f"Data: {data.main.patches()}.",

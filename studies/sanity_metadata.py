@@ -1,5 +1,6 @@
 """Sanity: does an encoder use the metadata it is given? Its own, none, and those of another patch."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,12 @@ from studies.bench import Bench
 from studies.data import Source
 from studies.embedding import Metadata, MetadataLoader
 from studies.figures import plot_intervals
-from studies.main_runs import MAIN, UNTRAINED, Encoder, encoders
+from studies.main_runs import MAIN, UNTRAINED, Encoder, encoders, first_seed
 from studies.main_table import POOL_TITLES
-from studies.reconstruction import MODEL, image_errors
-from studies.resampling import resampled_stage
-from studies.scoring import METRIC_TITLES, difference, headline, interval, is_clear, score
+from studies.masked_losses import MODEL, losses_over_folds
+from studies.scoring import METRIC_TITLES, difference, headline, interval, score
 from studies.sections import Cell, Figure, Section, Table, Value
+from studies.verdicts import ABOVE, side
 from utils.analysis_utils import save_figure
 
 TITLE = "Sanity: metadata ablation"
@@ -52,12 +53,13 @@ def metadata_section(bench: Bench) -> Section:
     )
     table = Table("sanity_metadata", "With and without metadata", columns, rows, source.measured_on(), note)
     mark = drops[MAIN, judged]["shuffled"]
-    passed = is_clear(mark) and mark.value > 0
+    passed = side(mark) == ABOVE
     text = [
         f"Mark: the {title} of a probe on the main encoder's {POOL_TITLES[judged]} is higher with a patch's own "
         "metadata than with another patch's, the whole 95 % interval of the difference above 0.",
         f"The difference is {mark.value:+.2f} points: {'passed' if passed else 'NOT passed'}.",
         *(_reconstruction(tried[name], rises[name]) for name in tried),
+        *first_seed(bench),
     ]
     return Section(TITLE, text, [table], [_figure(bench, tried, drops, title)], passed)
 
@@ -73,21 +75,16 @@ def _scored(bench: Bench, encoder: Encoder, source: Source, pool: str, told: Met
 
 
 def _loss(bench: Bench, encoder: Encoder, source: Source, told: Metadata) -> Any:
-    """Masked loss on the test patches of the first fold."""
-    run, seed = encoder.run(encoder.seeds[0], 0), bench.config.seed
-
-    def find():
-        loader = source.loader("test", bench.runs.device, run.config)
-        errors, ids = image_errors(bench.runs.model(run), MetadataLoader(loader, told, seed), seed)
-        return {MODEL: errors[MODEL].loss()}, source.blocks(ids)
-
-    inputs = {"weights": run.digest, "data": source.digest("test", run.config), "metadata": told}
-    return resampled_stage(bench, f"sanity/metadata/{encoder.name}_{told}", inputs, find)[MODEL]
+    """Masked loss on the test patches, each by the run of the fold that tests it."""
+    runs, seed = [encoder.run(encoder.seeds[0], fold) for fold in range(len(source.folds))], bench.config.seed
+    name = f"sanity/metadata/{encoder.name}_{told}"
+    shown = partial(MetadataLoader, metadata=told, seed=seed)
+    return losses_over_folds(bench, name, source, runs, {"metadata": told}, wrap=shown)[MODEL]
 
 
 def _reconstruction(encoder: Encoder, rises: dict[str, Value]) -> str:
     """Whether metadata help an encoder to fill in masked patches, in words."""
-    if all(is_clear(rise) and rise.value > 0 for rise in rises.values()):
+    if all(side(rise) == ABOVE for rise in rises.values()):
         return f"{encoder.title}: metadata help to fill in masked patches, too."
     return (
         f"NOT supported by these data: that metadata help {encoder.title} to fill in masked patches (masked loss with "

@@ -21,7 +21,7 @@ from models.moe_mae import MOEMAE, build_model, count_parameters
 from scheduler.schedulers import WarmupCosineLR
 from studies.bench import Bench
 from studies.data import Source
-from studies.reconstruction import MODEL, ImageErrors, image_errors
+from studies.masked_losses import MODEL, ImageErrors, image_errors
 from studies.sections import Figure, Section, Table, Value
 from studies.subset import some, subset
 from training.optimizer import adamw
@@ -110,8 +110,8 @@ def overfit_section(bench: Bench, recipe: Recipe = FULL) -> Section:
     ids = some(everything, recipe.patches, bench.config.seed)
     few = subset(bench, source, "overfit", ids)
     inputs = {"recipe": recipe._asdict(), "seed": bench.config.seed, "draws": bench.config.bootstrap.draws,
-              "patches": few.dataset("train").fingerprint(),
-              "others": source.dataset("test", labels=False).fingerprint()}  # fmt: skip
+              "patches": few.digest("train"),
+              "others": source.digest("test", labels=False)}  # fmt: skip
     stage = bench.workbench.stage("sanity/overfit", inputs, lambda folder: _work(bench, few, recipe, folder))
     found = stage.result
     learned = found["rows"]["the same patches, the masks learned"]

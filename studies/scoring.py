@@ -164,11 +164,6 @@ def in_percent(found: Interval) -> Value | None:
     return Value(PERCENT * found.value, *bounds)
 
 
-def is_clear(value: Value | None) -> bool:
-    """Whether a difference is one: its interval is known and leaves 0 out."""
-    return value is not None and value.low is not None and (value.low > 0 or value.high < 0)
-
-
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     logger = logging.getLogger(fitting.__name__)

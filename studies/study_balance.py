@@ -1,7 +1,7 @@
 """Whether the experts are kept in balance: the load loss as published or by its source, the size of the main loss."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from studies.arms import (
     usage_cv,
 )
 from studies.bench import Bench
-from studies.reconstruction import MODEL
+from studies.masked_losses import MODEL
 from studies.runs import Run
 from studies.sections import Section, Table
 from studies.study_figures import plot_balance
-from studies.study_words import Compared, compare, figure, recipe_words, score_table, summary
+from studies.study_words import Compared, claims_of, compare, figure, recipe_words, score_table, summary
 
 
 def load_loss_section(bench: Bench) -> Section:
@@ -34,7 +34,8 @@ def load_loss_section(bench: Bench) -> Section:
         arm_of(bench, "load_shazeer", "load loss by Shazeer et al.", model__load_loss="shazeer"),
         arm_of(bench, "load_published", "load loss as published", model__load_loss="published"),
     ]
-    return _section(bench, "load_loss", "Study: load loss", arms)
+    claims = {"the load loss by Shazeer et al. keeps experts better in balance": (arms[1], arms[0])}
+    return _section(bench, "load_loss", "Study: load loss", arms, claims)
 
 
 def loss_scale_section(bench: Bench) -> Section:
@@ -52,10 +53,26 @@ def loss_scale_section(bench: Bench) -> Section:
         f"reconstruction, as with training.balance_weight {weight * values:g} in place of {weight:g}. AdamW does not "
         "see the scale of a loss, but the clipping of gradients does."
     )
-    return _section(bench, "loss_scale", "Study: loss summed or averaged", arms, said)
+    claims = {
+        "averaging over a patch's values keeps experts better in balance": (arms[0], arms[1]),
+        "the balance loss keeps experts in balance": (arms[2], arms[0]),
+    }
+    return _section(bench, "loss_scale", "Study: loss summed or averaged", arms, claims, said)
 
 
-def _section(bench: Bench, name: str, title: str, arms: Sequence[Arm], *words: str) -> Section:
+def _section(
+    bench: Bench, name: str, title: str, arms: Sequence[Arm], claims: Mapping[str, tuple[Arm, Arm]], *words: str
+) -> Section:
+    """A study of balance.
+
+    Args:
+        bench: where.
+        name: of its tables.
+        title: of the section.
+        arms: the first one is what the others are compared with.
+        claims: that experts are used less evenly in the first arm than in the second.
+        words: to add.
+    """
     if all(count == 1 for count in recipe_model(bench).experts):
         return Section(title, ["Not run: the studies' model has one expert in every block, so nothing to balance."])
     how, what = How(bench.config.study.pool), title.partition(": ")[2].capitalize()
@@ -75,13 +92,15 @@ def _section(bench: Bench, name: str, title: str, arms: Sequence[Arm], *words: s
         bench, name, curves, lambda: plot_balance(curves, "CV of expert usage in training\n(mean over blocks)"),
         "How unevenly experts are chosen in training, by epoch (0: all alike); the band spans the seeds.",
     )  # fmt: skip
-    tables = [_balance_table(bench, name, f"{what}: balance", uses, reference, arms), scores]
+    judged = {claim: _gap(uses, *(arm.title for arm in pair), "cv", digits=3) for claim, pair in claims.items()}
+    balance = _balance_table(bench, name, f"{what}: balance", uses, reference, arms)
+    tables = [claims_of(bench, name, judged), balance, scores]
     return Section(title, [*summary(said), *words, *recipe_words(bench)], tables, [picture])
 
 
 def _gap(uses: dict[str, list[dict]], first: str, second: str, key: str, digits: int) -> Compared:
     value = figure_of(minus([run[key] for run in uses[first]], [run[key] for run in uses[second]]), digits)
-    return Compared(first, second, value, USAGE_TITLES[key], unit="")
+    return Compared(first, second, value, USAGE_TITLES[key], unit="", runs=len(uses[first]))
 
 
 def _balance_table(

@@ -9,10 +9,22 @@ from models.config import ModelConfig
 from models.moe_mae import MOEMAE, count_parameters
 from studies.arms import Arm, How, arm_of, figure_of, masked_losses, minus, probe, recipe_model, run_of
 from studies.bench import Bench
-from studies.reconstruction import MODEL
+from studies.masked_losses import MODEL
 from studies.sections import Section, Table
 from studies.study_figures import plot_groups
-from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
+from studies.study_words import (
+    claims_of,
+    compare,
+    figure,
+    headline_title,
+    recipe_words,
+    score_table,
+    shown_scores,
+    summary,
+)
+
+KINDS = ("active", "total")
+"""What a dense encoder has as many of: the parameters that a token meets, or all."""
 
 NEAR = 0.01
 """Share of the layers' parameters by which a dense encoder may be off."""
@@ -46,14 +58,18 @@ def expert_number_section(bench: Bench) -> Section:
         bench, "expert_number", shown, lambda: plot_groups({"": shown}, headline_title(source)),
         f"What a probe scores by number of experts: {source.measured_on()}.",
     )  # fmt: skip
-    said = summary(
-        [compare(bench, (reference, results[reference]), (arm.title, results[arm.title])) for arm in arms[1:]]
-    )
-    said.append(
-        "The decoder is the same in all. Widths of dense layers are the whole numbers that come nearest to the "
-        f"parameters of {reference}; off by {_off(sizes, reference)}."
-    )
-    return Section("Study: number of experts", [*said, *recipe_words(bench)], [table, _losses(bench, arms)], [picture])
+    compared = {
+        arm.name: compare(bench, (reference, results[reference]), (arm.title, results[arm.title])) for arm in arms[1:]
+    }
+    claims = {
+        f"several experts are worth more than a dense encoder of equal {kind} parameters": compared[f"dense_{kind}"]
+        for kind in KINDS
+        if f"dense_{kind}" in compared
+    }
+    said = summary(list(compared.values()))
+    said.append(f"The decoder is the same in all. {_dense_words(sizes, reference)}")
+    tables = [*([claims_of(bench, "expert_number", claims)] if claims else []), table, _losses(bench, arms)]
+    return Section("Study: number of experts", [*said, *recipe_words(bench)], tables, [picture])
 
 
 def expert_arms(bench: Bench) -> list[Arm]:
@@ -69,7 +85,7 @@ def expert_arms(bench: Bench) -> list[Arm]:
         if model.k < count and set(model.experts) != {count}:
             name, title = f"experts_{count}", f"{count} experts, top {model.k}"
             arms.append(arm_of(bench, name, title, model__experts=[count] * model.depth))
-    for kind in ("active", "total"):
+    for kind in KINDS:
         first, last = dense_widths(model, kind)
         arms.append(
             arm_of(bench, f"dense_{kind}", f"dense, equal {kind} parameters", model__experts=[1] * model.depth,
@@ -129,11 +145,16 @@ def _experts(config: ModelConfig) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def _off(sizes: dict[str, Parameters], reference: str) -> str:
-    dense = {title: size for title, size in sizes.items() if title.startswith("dense")}
-    wanted = {"active": sizes[reference].active, "total": sizes[reference].total}
-    return " and ".join(
-        f"{abs(size.total - wanted[kind]):,} ({kind})" for (_, size), kind in zip(dense.items(), wanted, strict=True)
+def _dense_words(sizes: dict[str, Parameters], reference: str) -> str:
+    """How many parameters the dense encoders have, beside what they were to have."""
+    dense = [size.total for title, size in sizes.items() if title.startswith("dense")]
+    parts = [
+        f"{count:,} for the {getattr(sizes[reference], kind):,} {kind} ones"
+        for count, kind in zip(dense, KINDS, strict=True)
+    ]
+    return (
+        f"Widths of dense layers are whole numbers that grow evenly, so the parameters of {reference} are met within "
+        f"{100 * NEAR:g} %: {' and '.join(parts)}."
     )
 
 

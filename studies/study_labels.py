@@ -15,12 +15,14 @@ from studies.runs import Described
 from studies.scoring import METRIC_TITLES, Describe, Scored, difference, headline, interval, score
 from studies.sections import Section, Table, Value
 from studies.study_figures import plot_curves
-from studies.study_words import Compared, figure, headline_title, recipe_words, summary
-from utils.errors import DataError
+from studies.study_words import Compared, claims_of, figure, headline_title, recipe_words, summary
 from utils.randomness import derive_seed
 
 FEWEST = 2
 """Patches that a probe is fitted on at least."""
+
+FEW = (0.05, 0.1)
+"""Shares that claims are judged at, beside the smallest one that anything can be fitted on."""
 
 
 def labels_section(bench: Bench) -> Section:
@@ -34,17 +36,23 @@ def labels_section(bench: Bench) -> Section:
     ours, *others = results
     metric = headline(source)
     title = METRIC_TITLES[metric]
-    rows, said = [], []
+    rows, said, claims = [], [], {}
     for place, share in enumerate(shares):
         train, val = (_labelled(source, split, share) for split in ("train", "val"))
         cells = [_cell(bench, results[name][place], metric) for name in results]
         gaps = [_gap(bench, results[ours][place], results[name][place], metric) for name in others]
         rows.append([f"{100 * share:g} %", train, val, *cells, *gaps])
-        said += [
-            Compared(f"with {100 * share:g} % of the labels {ours}", name, gap, title)
+        found = [
+            Compared(
+                f"with {100 * share:g} % of the labels {ours}", name, gap, title, runs=len(bench.config.study.seeds)
+            )
             for name, gap in zip(others, gaps, strict=True)
             if gap is not None
         ]
+        said += found
+        if share in FEW or not claims:
+            claims |= {f"labels are used efficiently: {100 * share:g} % of them, beside {one.second}": one
+                       for one in found}  # fmt: skip
     columns = ["labels", "to fit on", "to choose C on", *results, *(f"{ours} minus {name}" for name in others)]
     note = (
         f"{title} in per cent, differences in percentage points, 95 % intervals. Patches are drawn anew for every "
@@ -52,6 +60,7 @@ def labels_section(bench: Bench) -> Section:
         "patches to fit on."
     )
     table = Table("study_labels", "Label efficiency", columns, rows, source.measured_on(), note)
+    judged = [claims_of(bench, "labels", claims)] if claims else []
     shown = {name: [_cell(bench, one, metric) for one in several] for name, several in results.items()}
     picture = figure(
         bench, "labels", [shown, shares],
@@ -59,7 +68,7 @@ def labels_section(bench: Bench) -> Section:
                             headline_title(source), log=True),
         f"What a probe scores by share of the labels: {source.measured_on()}.",
     )  # fmt: skip
-    return Section("Study: label efficiency", [*summary(said), *recipe_words(bench)], [table], [picture])
+    return Section("Study: label efficiency", [*summary(said), *recipe_words(bench)], [*judged, table], [picture])
 
 
 def _descriptions(bench: Bench, source: Source) -> dict[str, tuple[str, Callable[[int], Describe]]]:
@@ -75,6 +84,10 @@ def _descriptions(bench: Bench, source: Source) -> dict[str, tuple[str, Callable
     }
 
 
+class TooFewLabelsError(Exception):
+    """A draw that nothing can be fitted on."""
+
+
 def _scores(
     bench: Bench, source: Source, name: str, of_seed: Callable[[int], Describe], share: float
 ) -> list[Scored] | None:
@@ -84,23 +97,37 @@ def _scores(
         place = f"study/labels/{name}/seed{seed}/share{share:g}"
         try:
             found.append(score(bench, place, PROTOCOL, fewer(bench, of_seed(seed), share, seed), source=source))
-        except DataError:  # one class only
+        except TooFewLabelsError:
             return None
     return found
 
 
 def fewer(bench: Bench, describe_all: Describe, share: float, seed: int) -> Describe:
-    """A description with a share of its labelled patches: of the training split, and of that to choose C on."""
+    """A description with a share of its labelled patches: of the training split, and of that to choose C on.
+
+    Its vectors raise `TooFewLabelsError` where the training patches drawn are of one class, or have no label at all.
+    """
 
     def some(split: str, fold: int) -> Described:
         whole = describe_all(split, fold)
-        if split == "test" or share == 1.0:
+        if split == "test":
             return whole
-        random = derive_seed(bench.config.seed, "labels", split, fold, seed)
-        rows = chosen_rows(whole.vectors, share, random)
-        return Described(whole.vectors.rows(rows), f"{whole.digest}/share{share:g}/draw{seed}")
+
+        def read() -> Vectors:
+            random = derive_seed(bench.config.seed, "labels", split, fold, seed)
+            drawn = whole.vectors if share == 1.0 else whole.vectors.rows(chosen_rows(whole.vectors, share, random))
+            if split == "train" and not can_be_fitted(drawn.y):
+                raise TooFewLabelsError
+            return drawn
+
+        return Described(read, whole.digest if share == 1.0 else f"{whole.digest}/share{share:g}/draw{seed}")
 
     return some
+
+
+def can_be_fitted(y: np.ndarray) -> bool:
+    """Whether labels, (N,) class indices or (N, L) multi-hot, are of two classes, or have a positive."""
+    return bool((y > 0).any()) if y.ndim == 2 else len(np.unique(y)) > 1
 
 
 def chosen_rows(vectors: Vectors, share: float, seed: int) -> np.ndarray:

@@ -2,21 +2,19 @@
 
 from studies.arms import How, arm_of, figure_of, masked_losses, minus, probe, recipe_value
 from studies.bench import Bench
-from studies.reconstruction import BASELINE_TITLES, MODEL
+from studies.masked_losses import MODEL
+from studies.reconstruction import BASELINE_TITLES
 from studies.scoring import METRIC_TITLES, Scored, difference, headline, interval
 from studies.sections import Section, Table
 from studies.study_figures import plot_curves
-from studies.study_words import compare, figure, headline_title, recipe_words, summary
+from studies.study_words import claims_of, compare, figure, headline_title, recipe_words, summary
 
 
 def masking_section(bench: Bench) -> Section:
     """One arm for every ratio of `study.mask_ratios`; the recipe's own is always among them."""
     source, own = bench.data.study, recipe_value(bench, "model.mask_ratio")
-    ratios = sorted({*bench.config.study.mask_ratios, own})
-    arms = {
-        ratio: arm_of(bench, f"mask_{round(1000 * ratio):04d}", f"{100 * ratio:g} %", model__mask_ratio=ratio)
-        for ratio in ratios
-    }
+    ratios = sorted({f"{ratio:g}": ratio for ratio in (*bench.config.study.mask_ratios, own)}.values())
+    arms = {ratio: arm_of(bench, arm_name(ratio), f"{100 * ratio:g} %", model__mask_ratio=ratio) for ratio in ratios}
     how = How(bench.config.study.pool)
     scores = {ratio: probe(bench, arm, how) for ratio, arm in arms.items()}
     losses = {ratio: masked_losses(bench, arm, own) for ratio, arm in arms.items()}
@@ -34,7 +32,20 @@ def masking_section(bench: Bench) -> Section:
         for ratio in ratios
         if ratio != own
     ]
-    return Section("Study: mask ratio", [*summary(said), *recipe_words(bench)], [table], [picture])
+    claims = {
+        f"masking {100 * own:g} % is better than masking {100 * ratio:g} %":
+            compare(bench, (f"{100 * own:g} % masked", scores[own]), (f"{100 * ratio:g} %", scores[ratio]))
+        for ratio in ratios if ratio != own
+    }  # fmt: skip
+    tables = [*([claims_of(bench, "masking", claims)] if claims else []), table]
+    return Section("Study: mask ratio", [*summary(said), *recipe_words(bench)], tables, [picture])
+
+
+def arm_name(ratio: float) -> str:
+    """In thousandths, and in full where it is no whole number of them: "mask_0500", "mask_0_5001"."""
+    thousandths = round(1000 * ratio)
+    whole = f"{thousandths / 1000:g}" == f"{ratio:g}"
+    return f"mask_{thousandths:04d}" if whole else f"mask_{ratio:g}".replace(".", "_").replace("-", "_")
 
 
 def _table(bench: Bench, scores: dict[float, list[Scored]], losses: dict, own: float) -> Table:

@@ -11,11 +11,12 @@ from studies.bench import Bench
 from studies.data import Source
 from studies.embedding import Metadata
 from studies.runs import Described
-from studies.scoring import METRIC_TITLES, Describe, Scored, headline, score
-from studies.sections import Section, Table
+from studies.scoring import Describe, Scored, score
+from studies.sections import Section
 from studies.study_figures import plot_groups
 from studies.study_words import (
     Compared,
+    claims_of,
     compare,
     figure,
     headline_title,
@@ -44,11 +45,6 @@ def metadata_section(bench: Bench) -> Section:
     results[beside] = _with_numbers(bench, source, arms["without"])
     claims = _claims(bench, results, arms, beside)
     table = score_table(bench, "metadata", "Metadata in pretraining; in describing", results, first="encoder")
-    metric = METRIC_TITLES[headline(source)]
-    rows = [[claim, f"{one.first} minus {one.second}", one.value, one.verdict] for claim, one in claims.items()]
-    columns = ["claim", "compared", f"difference of {metric}, points", "verdict"]
-    note = "On the same resampled patches, paired by seed. Supported: the whole 95 % interval lies above 0."
-    judged = Table("study_metadata_claims", "What metadata are worth", columns, rows, source.measured_on(), note)
     shown = shown_scores(bench, results)
     picture = figure(
         bench, "metadata", shown, lambda: plot_groups({"": shown}, headline_title(source)),
@@ -59,7 +55,7 @@ def metadata_section(bench: Bench) -> Section:
         "A probe is fitted and tested under the same condition; shuffled metadata are those of another patch of the "
         "split. An encoder pretrained without metadata has never been told any: given ones are new to it."
     )
-    return Section(title, [*said, *recipe_words(bench)], [table, judged], [picture])
+    return Section(title, [*said, *recipe_words(bench)], [claims_of(bench, "metadata", claims), table], [picture])
 
 
 def metadata_arms(bench: Bench) -> dict[str, Arm]:
@@ -82,11 +78,12 @@ def _claims(bench: Bench, results: dict[str, list[Scored]], arms: dict[str, Arm]
     told = row("with", "given")
     pairs = {
         "metadata help in describing": (told, row("with", "missing")),
-        "it must be the patch's own": (told, row("with", "shuffled")),
-        "pretraining with metadata helps": (told, row("without", "missing")),
-        "it helps even where they are missing later": (row("with", "missing"), row("without", "missing")),
-        "the encoder makes more of them than a probe": (told, beside),
-    }
+        "a patch's own metadata help more than another patch's": (told, row("with", "shuffled")),
+        "metadata help, in pretraining and describing together": (told, row("without", "missing")),
+        "metadata in pretraining help where they are missing in describing":
+            (row("with", "missing"), row("without", "missing")),
+        "the encoder makes more of metadata than a probe": (told, beside),
+    }  # fmt: skip
     return {claim: compare(bench, (a, results[a]), (b, results[b])) for claim, (a, b) in pairs.items()}
 
 

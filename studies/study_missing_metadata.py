@@ -6,7 +6,16 @@ from studies.bench import Bench
 from studies.sections import Section
 from studies.study_figures import plot_groups
 from studies.study_metadata import has_metadata
-from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
+from studies.study_words import (
+    claims_of,
+    compare,
+    figure,
+    headline_title,
+    recipe_words,
+    score_table,
+    shown_scores,
+    summary,
+)
 from training.recipe import DEFAULT_METADATA_DROPOUT
 
 CONDITIONS = ("given", "missing")
@@ -37,9 +46,17 @@ def missing_metadata_section(bench: Bench) -> Section:
             for arm in arms[1:]
         ]
     )
+    claims = {
+        claim: compare(bench, *((arm.title, results["missing"][arm.title]) for arm in pair))
+        for claim, pair in {
+            "seeing missing metadata in pretraining helps where they are missing": (arms[1], arms[0]),
+            "a learned token for missing metadata is better than the pair (0, 0)": (arms[2], arms[1]),
+        }.items()
+    }
     width = run_of(bench, arms[2], bench.config.study.seeds[0]).config.embed_dim
     said.append(f"The token adds {len(META_FIELDS) * width:,} parameters, one vector a field.")
-    return Section(title, [*said, *recipe_words(bench)], tables, [picture])
+    return Section(title, [*said, *recipe_words(bench)], [claims_of(bench, "missing_metadata", claims), *tables],
+                   [picture])  # fmt: skip
 
 
 def missing_arms(bench: Bench) -> list[Arm]:

@@ -10,9 +10,19 @@ from studies.resampling import resampled_stage
 from studies.scoring import Scored, score
 from studies.sections import Section, Table
 from studies.study_figures import plot_groups
-from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
+from studies.study_words import (
+    claims_of,
+    compare,
+    figure,
+    headline_title,
+    recipe_words,
+    score_table,
+    shown_scores,
+    summary,
+)
 
 OFF = "without noise"
+TESTED = "fitted without, tested with noise"
 CHANGED = ("cls", "mean")
 """Pools whose change by noise is measured."""
 
@@ -26,7 +36,7 @@ def noise_section(bench: Bench) -> Section:
     draws = range(1, bench.config.study.noise_draws + 1)
     results = {OFF: probe(bench, arm, How(pool))}
     results |= {f"noise, draw {draw}": probe(bench, arm, How(pool, noise=draw)) for draw in draws}
-    results["fitted without, tested with noise"] = _tested_with_noise(bench, arm, pool)
+    results[TESTED] = _tested_with_noise(bench, arm, pool)
     table = score_table(bench, "noise", "Routing noise: probe", results, OFF, first="embeddings")
     shown = shown_scores(bench, results)
     picture = figure(
@@ -36,7 +46,15 @@ def noise_section(bench: Bench) -> Section:
     said = summary(
         [compare(bench, (name, scored), (OFF, results[OFF])) for name, scored in results.items() if name != OFF]
     )
-    return Section(title, [*said, *recipe_words(bench)], [_change_table(bench, arm), table], [picture])
+    claims = {
+        claim: compare(bench, (OFF, results[OFF]), (name, results[name]))
+        for claim, name in {
+            "routing noise in embedding hurts": f"noise, draw {draws[0]}",
+            "routing noise in testing hurts a probe fitted without": TESTED,
+        }.items()
+    }
+    tables = [claims_of(bench, "noise", claims), _change_table(bench, arm), table]
+    return Section(title, [*said, *recipe_words(bench)], tables, [picture])
 
 
 def _tested_with_noise(bench: Bench, arm: Arm, pool: str) -> list[Scored]:

@@ -5,7 +5,16 @@ from studies.bench import Bench
 from studies.main_table import POOL_TITLES
 from studies.sections import Section
 from studies.study_figures import plot_groups
-from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
+from studies.study_words import (
+    claims_of,
+    compare,
+    figure,
+    headline_title,
+    recipe_words,
+    score_table,
+    shown_scores,
+    summary,
+)
 
 
 def pooling_section(bench: Bench) -> Section:
@@ -26,6 +35,9 @@ def pooling_section(bench: Bench) -> Section:
     others = [POOL_TITLES[pool] for pool in study.pools[1:]]
     first = POOL_TITLES[reference]
     said = [compare(bench, (name, results[name]), (first, results[first])) for name in others]
+    claims = {
+        f"patches are better described by {name} than by {first}": one for name, one in zip(others, said, strict=True)
+    }
     said += [
         compare(bench, (f"pretrained, {name}", results[name]), (f"untrained, {name}", plain[name])) for name in results
     ]
@@ -34,4 +46,5 @@ def pooling_section(bench: Bench) -> Section:
         bench, "pooling", shown, lambda: plot_groups(shown, headline_title(source)),
         f"What a probe scores by pool: {source.measured_on()}.",
     )  # fmt: skip
+    tables = [claims_of(bench, "pooling", claims), *tables]
     return Section("Study: pooling", [*summary(said), *recipe_words(bench)], tables, [picture])

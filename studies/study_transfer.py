@@ -1,6 +1,6 @@
 """Transfer to EuroSAT-Landsat, which has no metadata: every patch of it gets what stands for missing ones."""
 
-from studies.arms import PROTOCOL, Arm, How, probe, run_of, untrained_arm
+from studies.arms import PROTOCOL, RECIPE, Arm, How, probe, run_of, untrained_arm
 from studies.baselines import baseline
 from studies.bench import Bench
 from studies.main_table import STATISTICS
@@ -9,7 +9,16 @@ from studies.sections import Section
 from studies.study_figures import plot_groups
 from studies.study_metadata import metadata_arms
 from studies.study_missing_metadata import missing_arms
-from studies.study_words import compare, figure, headline_title, recipe_words, score_table, shown_scores, summary
+from studies.study_words import (
+    claims_of,
+    compare,
+    figure,
+    headline_title,
+    recipe_words,
+    score_table,
+    shown_scores,
+    summary,
+)
 
 
 def transfer_section(bench: Bench) -> Section:
@@ -18,8 +27,10 @@ def transfer_section(bench: Bench) -> Section:
     if source is None:
         return Section(title, ["Not run: the config has no section eurosat."])
     how = How(bench.config.study.pool)
-    arms = list({arm.name: arm for arm in transfer_arms(bench)}.values())
-    results = {arm.title: probe(bench, arm, how, source) for arm in arms}
+    arms: dict[str, Arm] = {}  # those that coincide stand under the title of the first
+    for arm in transfer_arms(bench):
+        arms.setdefault(arm.name, arm)
+    results = {arm.title: probe(bench, arm, how, source) for arm in arms.values()}
     width = run_of(bench, untrained_arm(), bench.config.study.seeds[0]).config.embed_dim
     simple = baseline(bench, source, STATISTICS, width)
     results[STATISTICS] = [score(bench, f"study/{STATISTICS.replace(' ', '_')}", PROTOCOL, simple, source=source)]
@@ -35,12 +46,22 @@ def transfer_section(bench: Bench) -> Section:
         for name, scored in results.items()
         if name != reference
     ]
-    without = arms[-1].title
+    without = arms[transfer_arms(bench)[-1].name].title
     said += [
         compare(bench, (without, results[without]), (arm.title, results[arm.title]), source)
         for arm in missing_arms(bench)
+        if arm.title != without
     ]
-    return Section(title, [*summary(said), *recipe_words(bench)], [table], [picture])
+    ours = (arms.get(RECIPE) or arms[missing_arms(bench)[1].name]).title
+    claims = {
+        claim: compare(bench, (ours, results[ours]), (name, results[name]), source)
+        for claim, name in {
+            "pretraining helps after transfer": reference,
+            f"an encoder is worth more than {STATISTICS} after transfer": STATISTICS,
+        }.items()
+    }
+    tables = [claims_of(bench, "transfer", claims, source), table]
+    return Section(title, [*summary(said), *recipe_words(bench)], tables, [picture])
 
 
 def transfer_arms(bench: Bench) -> list[Arm]:

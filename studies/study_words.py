@@ -8,11 +8,13 @@ from matplotlib.figure import Figure as Drawing
 
 from studies.arms import RECIPE, Arm, figure_of, masked_losses, minus, run_of
 from studies.bench import Bench
+from studies.claims import CHANCE, Claim, claims_table
 from studies.data import Source
 from studies.main_table import POOL_TITLES
-from studies.reconstruction import MODEL
-from studies.scoring import METRIC_TITLES, Scored, difference, headline, interval, is_clear
+from studies.masked_losses import MODEL
+from studies.scoring import METRIC_TITLES, Scored, difference, headline, interval
 from studies.sections import Cell, Figure, Table, Value
+from studies.verdicts import ABOVE, BELOW, OPEN, side
 from utils.analysis_utils import save_figure
 
 POINTS = "points"
@@ -28,15 +30,8 @@ class Compared(NamedTuple):
     what: str
     """That was measured: "micro mAP"."""
     unit: str = POINTS
-
-    @property
-    def verdict(self) -> str:
-        """Of the claim that the first is above the second."""
-        if self.value is None or self.value.low is None:
-            return "cannot be told: no interval"
-        if not is_clear(self.value):
-            return "not supported: the interval holds 0"
-        return "supported" if self.value.low > 0 else "contradicted"
+    runs: int | None = None
+    """Pretraining runs that the difference rests on."""
 
     def words(self, joint: str) -> str:
         """The two with a word between them, and their difference with its interval."""
@@ -47,21 +42,21 @@ class Compared(NamedTuple):
         return f"{pair} ({' '.join(filter(None, (value, self.unit)))}, {low} to {high})"
 
 
-VERDICTS = {
-    "supported": ("Supported by these data, a higher {what}:", "than"),
-    "contradicted": ("Supported by these data, a lower {what}:", "than"),
-    "not supported: the interval holds 0": ("NOT supported by these data, a difference in {what}:", "and"),
-    "cannot be told: no interval": ("Cannot be told, for want of an interval, a difference in {what}:", "and"),
+WORDS = {
+    ABOVE: ("Supported by these data, a higher {what}:", "than"),
+    BELOW: ("Supported by these data, a lower {what}:", "than"),
+    OPEN: ("NOT supported by these data, a difference in {what}:", "and"),
+    None: ("Cannot be told, for want of an interval, a difference in {what}:", "and"),
 }
-"""Of a comparison, to the beginning of a sentence and the word between the two."""
+"""Where a difference lies (`studies.verdicts.side`), to the beginning of a sentence and the word between the two."""
 
 
 def summary(several: Sequence[Compared]) -> list[str]:
     """What the data support about pairs of things, and what not: a sentence for each kind of finding."""
     said = []
     for what in dict.fromkeys(one.what for one in several):
-        for verdict, (beginning, joint) in VERDICTS.items():
-            found = [one.words(joint) for one in several if one.what == what and one.verdict == verdict]
+        for where, (beginning, joint) in WORDS.items():
+            found = [one.words(joint) for one in several if one.what == what and side(one.value) == where]
             if found:
                 said.append(f"{beginning.format(what=what)} {'; '.join(found)}.")
     return said
@@ -81,7 +76,7 @@ def recipe_words(bench: Bench) -> list[str]:
         said.append("One pretraining seed: the intervals say nothing about what another seed would give.")
     losses = masked_losses(bench, arm)
     gap = figure_of(minus([run[MODEL] for run in losses], [run["visible_mean"] for run in losses]))
-    if gap.high is None or gap.high >= 0:
+    if side(gap) != BELOW:
         said.append(
             "These runs have not measurably learned to fill in patches better than by each image's visible mean "
             f"(masked loss {figure_of([run[MODEL] for run in losses]).value:.1f} against "
@@ -133,9 +128,34 @@ def score_table(
     compared = [] if reference is None else [f"minus {reference}"]
     columns = [first, *more, METRIC_TITLES[metric], *compared, METRIC_TITLES[second]]
     note = "Per cent with 95 % intervals; differences in percentage points on the same resampled patches."
-    if reference is not None and len(results) > 3:
-        note += f" Of {len(results) - 1} comparisons one in twenty would look clear by chance."
+    if reference is not None:
+        note += f" {by_chance(len(results) - 1)}"
     return Table(f"study_{name}", title, columns, rows, source.measured_on(), note)
+
+
+def by_chance(comparisons: int) -> str:
+    """A warning for a table's note."""
+    return (
+        f"Where there is nothing to find, about one in twenty intervals leaves 0 out by chance: of {comparisons} "
+        f"here {CHANCE * comparisons:.2g}."
+    )
+
+
+def claims_of(bench: Bench, name: str, claims: Mapping[str, Compared], source: Source | None = None) -> Table:
+    """The table that judges a study's claims, all by one measure.
+
+    Args:
+        bench: where.
+        name: of the study, for the table's file.
+        claims: claim to what it compares; a claim says that the first is above the second.
+        source: the dataset; None is the studies'.
+    """
+    some = next(iter(claims.values()))
+    measure = f"{some.what}, {some.unit}" if some.unit else some.what
+    judged = [Claim(claim, f"{one.first} minus {one.second}", [one.value], one.runs) for claim, one in claims.items()]
+    note = f"On the same resampled patches, paired by seed. {by_chance(len(claims))}"
+    where = (source or bench.data.study).measured_on()
+    return claims_table(f"study_{name}_claims", "What is supported", [measure], judged, where, note)
 
 
 def compare(
@@ -147,7 +167,8 @@ def compare(
     """Two rows, by the dataset's headline metric."""
     metric = headline(source or bench.data.study)
     value = difference(bench, first[1], second[1], metric)
-    return Compared(first[0], second[0], value, METRIC_TITLES[metric])
+    runs = max(len(first[1]), len(second[1]))
+    return Compared(first[0], second[0], value, METRIC_TITLES[metric], runs=runs)
 
 
 def figure(bench: Bench, name: str, inputs: Any, draw: Callable[[], Drawing], caption: str) -> Figure:

@@ -18,6 +18,10 @@ from utils.provenance import git_revision
 
 STARTED, FINISHED = "inputs.json", "stage.json"
 
+READ_AGAIN = 4 << 20
+"""Bytes up to which the files of a finished stage are read whenever it is asked for. Larger ones, packs and embeddings
+of gigabytes, would make every start wait; they are read only where their time has changed, as it does in a copy."""
+
 FORMAT = 2
 """Of what stages return: raised when they return something else for the same inputs, so that all are done again."""
 
@@ -76,7 +80,7 @@ class Workbench:
                 raise ValueError(f"two stages are called {name} and differ in their inputs")
             return stage
         record = _read(folder / FINISHED)
-        current = record is not None and record.get("format") == FORMAT
+        current = isinstance(record, dict) and record.get("format") == FORMAT
         reused = current and record["inputs"] == wanted and _unchanged(folder, record["files"])
         if not reused:
             if not quiet:
@@ -99,7 +103,7 @@ def _run(folder: Path, inputs: dict[str, Any], work: Callable[[Path], Any], revi
     started = time.perf_counter()
     result = work(folder)
     seconds = time.perf_counter() - started
-    files = {str(path.relative_to(folder)): path.stat().st_size for path in _files(folder)}
+    files = {str(path.relative_to(folder)): _facts(path) for path in _files(folder)}
     record = {"result": result, "seconds": seconds, "revision": revision, "files": files}
     write_json(folder / FINISHED, {"format": FORMAT, "inputs": inputs, **record})
     return json.loads((folder / FINISHED).read_text(encoding="utf-8"))
@@ -110,9 +114,31 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (STARTED, FINISHED))
 
 
-def _unchanged(folder: Path, files: dict[str, int]) -> bool:
-    paths = {name: folder / name for name in files}
-    return all(paths[name].is_file() and paths[name].stat().st_size == size for name, size in files.items())
+def _facts(path: Path) -> dict[str, Any]:
+    """What tells later whether a file is as it was."""
+    found = path.stat()
+    return {"size": found.st_size, "modified": found.st_mtime_ns, "sha256": sha256(path)}
+
+
+def _unchanged(folder: Path, files: Mapping[str, dict[str, Any] | int]) -> bool:
+    return all(_is_as_it_was(folder / name, facts) for name, facts in files.items())
+
+
+def _is_as_it_was(path: Path, facts: dict[str, Any] | int) -> bool:
+    """By its bytes; a file above `READ_AGAIN` that keeps its size and time is not read.
+
+    Args:
+        path: of the file.
+        facts: its `_facts`; records of old hold the size only, and then the size decides.
+    """
+    if not path.is_file():
+        return False
+    known = {"size": facts} if isinstance(facts, int) else facts
+    found = path.stat()
+    if found.st_size != known["size"]:
+        return False
+    large = found.st_size > READ_AGAIN and found.st_mtime_ns == known.get("modified")
+    return large or "sha256" not in known or sha256(path) == known["sha256"]
 
 
 def _read(path: Path) -> Any:

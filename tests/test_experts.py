@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from conftest import SAMPLE
 from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
-from tiny import sample_ids, tiny_model
+from studying import make_bench
+from tiny import TINY_MODEL, sample_ids, tiny_model
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
@@ -36,7 +37,11 @@ from eval.expert_specialisation import (
 )
 from eval.routing import BlockRouting, RoutingRecord, dead_experts, expert_usage, label_information, record_routing
 from models import MOEMAE
+from models.checkpoint import write_checkpoint
 from models.config import NUM_PREFIX
+from studies.experts import PARTS, experts_section
+from studies.main_runs import MAIN, UNTRAINED, encoders, untrained_twin
+from studies.sections import Value
 from utils.errors import DataError
 from utils.routing_figures import plot_expert_table, plot_information, plot_pairs, plot_planes, plot_value_maps
 
@@ -342,3 +347,28 @@ def test_figures_take_these_arrays(loader, tmp_path: Path) -> None:
     for figure in figures:
         assert isinstance(figure, Figure)
         figure.draw_without_rendering()
+
+
+# --------------------------------------------------------------------------- in a report
+
+
+def test_experts_stand_beside_those_of_an_untrained_encoder_like_them(tmp_path: Path, monkeypatch) -> None:
+    """The main model is dense, a given one has experts: it is compared with an untrained one of its own size."""
+    monkeypatch.delitem(PARTS, "planes")  # the slowest
+    given = tiny_model(experts=[3, 3], embed_dim=16)
+    write_checkpoint(tmp_path / "given.pth", given, epoch=0, best_train_loss=1.0)
+    given_too = {"checkpoints": {"some": str(tmp_path / "given.pth")}}
+    bench = make_bench(tmp_path, {"model": {**TINY_MODEL, "experts": 1}, **given_too})
+    main, some = (next(one for one in encoders(bench) if one.name == name) for name in (MAIN, "given_some"))
+    assert untrained_twin(bench, main).name == UNTRAINED
+    twin = untrained_twin(bench, some)
+    assert twin.run(0, 0).config == given.config and twin.run(0, 0).digest != some.run(0, 0).digest
+    section = experts_section(bench)
+    tables = {table.name: table for table in section.tables}
+    rows = tables["expert_specialisation"].rows
+    assert [row[0] for row in rows] == ["untrained encoder built as some weights", "some weights"]
+    learned = [tables["expert_specialisation"].columns.index(name)
+               for name in tables["expert_specialisation"].columns if "minus untrained" in name]  # fmt: skip
+    assert all(rows[0][column] is None and isinstance(rows[1][column], Value) for column in learned)
+    assert [row[1] for row in tables["expert_claims"].rows] == [f"some weights minus {twin.title}"] * 2
+    assert not [sentence for sentence in section.text if sentence.startswith("This model")]

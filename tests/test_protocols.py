@@ -96,6 +96,21 @@ def test_the_strong_probe_chooses_on_validation(splits) -> None:
     assert strong_probe(train, other, test, NAMES).details["grid_scores"] != details["grid_scores"]
 
 
+def test_the_strong_probe_standardises_without_a_copy(splits, monkeypatch) -> None:
+    train, val, test = (part._replace(x=part.x * np.float32([1, 50, 1, 0.01, 1, 7]) + 3) for part in splits)
+    seen = []
+    real = protocols.LogisticRegressionModel.fit
+    monkeypatch.setattr(
+        protocols.LogisticRegressionModel, "fit", lambda self, x, y: seen.append(x is train.x) or real(self, x, y)
+    )
+    found = strong_probe(train, val, test, NAMES)
+    assert len(seen) == len(C_GRID) + 1 and all(seen)
+    mean, std = train.x.mean(axis=0, dtype=float), train.x.std(axis=0, dtype=float)
+    plain = protocols.LogisticRegressionModel(multilabel=train.y.ndim == 2, C=found.details["C"])
+    plain = real(plain, (train.x - mean) / std, train.y)
+    np.testing.assert_allclose(found.scores, plain.predict_proba((test.x - mean) / std), rtol=1e-5, atol=1e-6)
+
+
 def test_the_strong_probe_never_looks_at_the_test_labels(splits) -> None:
     train, val, test = splits
     found = strong_probe(train, val, test, NAMES)

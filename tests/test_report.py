@@ -145,6 +145,13 @@ def test_long_names_stay_inside_the_figure() -> None:
     assert drawing.axes[0].get_tightbbox().x0 >= whole.x0 - 1
 
 
+def test_names_that_begin_alike_stay_apart() -> None:
+    start = "an encoder with a title that is long enough, "
+    names = [f"{start}CLS token", f"{start}mean of tokens"]
+    drawing = plot_intervals(dict.fromkeys(names, Value(1.0, 0.5, 2.0)), "title", "per cent")
+    assert [text.get_text().replace("\n", " ") for text in drawing.axes[0].get_yticklabels()] == names
+
+
 # --------------------------------------------------------------------------- in a browser
 
 MEASURED = """(() => {

@@ -27,9 +27,9 @@ from studies.bench import Bench
 from studies.data import read_data
 from studies.main_runs import main_runs
 from studies.runs import Runs
-from studies.scoring import difference, interval, is_clear, score
+from studies.scoring import difference, interval, score
 from studies.sections import Section, Value
-from studies.verdicts import verdict
+from studies.verdicts import OPEN, side, verdict
 from studies.workbench import Workbench
 from training.stopping import StopSignals
 from utils.errors import ConfigError, DataError, UserError
@@ -112,9 +112,12 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     text = " ".join(paragraph for section in found["sections"] for paragraph in section["text"])
     assert "no satellite took" in text and "One pretraining seed" in text
     claims = {row[0]: row for row in found["sections"][1]["tables"][0]["rows"]}
-    assert claims["the model beats the visible mean of each image"][3] != "supported", "so short a run beats nothing"
-    assert claims["pretraining helps"][2]["low"] <= claims["pretraining helps"][2]["high"]
-    assert "claims are supported by these data" in text
+    beaten = claims["an encoder fills in better than the visible mean of each image"]
+    assert not beaten[4].startswith("supported"), "so short a run beats nothing"
+    assert claims["pretraining helps"][3]["low"] <= claims["pretraining helps"][3]["high"]
+    assert all(row[4].endswith("of this run alone") for row in claims.values())
+    assert "claims are supported by these data" in text and "one in twenty" in text
+    assert "somewhat too narrow" in text and "14 simulated BigEarthNet-Landsat patches (" in text
 
 
 def test_losses_are_those_of_the_evaluation_script(done: Path, capsys) -> None:
@@ -290,7 +293,7 @@ def test_all_problems_at_once(tmp_path) -> None:
     text = str(found.value)
     for part in (
         "studies: knows no 'poling'; there are pooling", "protocols: knows no 'knn'", "training.epochs: should be",
-        "pretraining_seeds: holds a seed twice", "training.seed: is set by reproduce.py itself",
+        "pretraining_seeds: holds 1 more than once", "training.seed: is set by reproduce.py itself",
         "study.training.weight_path: is set",
         "eurosat.dataset_path: and eurosat.simulate are both given", "eurosat.folds: are cut by area",
         "other.dataset_path: and other.simulate are both missing", "study.data.splits: needs train and test",
@@ -419,7 +422,7 @@ def test_a_description_differs_from_itself_by_nothing(bench: Bench) -> None:
     assert value.value == pytest.approx(100 * one.metrics["map_micro"])
     assert value.low < value.value < value.high or value.low <= value.high
     same = difference(bench, one, one, "map_micro")
-    assert (same.value, same.low, same.high) == (0, 0, 0) and not is_clear(same)
+    assert (same.value, same.low, same.high) == (0, 0, 0) and side(same) == OPEN
     assert difference(bench, [one, one], one, "map_micro").value == 0
     with pytest.raises(ValueError, match="cannot be paired"):
         difference(bench, [one, one], [one, one, one], "map_micro")
@@ -429,9 +432,10 @@ def test_verdicts() -> None:
     up, down, open_ = Value(2, 1, 3), Value(-2, -3, -1), Value(1, -1, 3)
     assert verdict([up, up]) == "supported"
     assert verdict([up, open_]) == "not by every protocol: supported by 1 of 2"
-    assert verdict([open_, open_]) == "not supported: every interval holds 0"
-    assert verdict([down, open_]) == "contradicted by 1 of 2 protocols"
+    assert verdict([open_, open_]) == "not told apart: every interval holds 0"
+    assert verdict([down, open_]) == "not by every protocol: contradicted by 1 of 2"
     assert verdict([up, down]).startswith("mixed")
-    assert verdict([open_]) == "not supported: the interval holds 0"
+    assert verdict([open_]) == "not told apart: the interval holds 0"
     assert verdict([down]) == "contradicted"
-    assert verdict([None, Value(1)]) == "cannot be told: no interval"
+    assert verdict([None, Value(1)]) == verdict([None], runs=1) == "cannot be told: no interval"
+    assert verdict([up], runs=1) == "supported; of this run alone" and verdict([up], runs=2) == "supported"

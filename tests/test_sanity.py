@@ -18,11 +18,13 @@ from eval.protocols import PROTOCOLS
 from models import build_model
 from models.losses import LossWeights
 from models.masking import random_masking
-from studies import expert_views, experts, sanity, sanity_overfit
+from studies import expert_views, experts, sanity, sanity_metadata, sanity_overfit
 from studies.bench import Bench
-from studies.data import read_data
+from studies.data import Source, read_data
 from studies.expert_tables import collapse_alarms
 from studies.experts import experts_section
+from studies.main_runs import Encoder, first_seed
+from studies.masked_losses import MODEL, image_errors
 from studies.runs import Runs
 from studies.sanity_metadata import metadata_section
 from studies.sanity_overfit import FixedMasks, Recipe, overfit, overfit_section
@@ -159,6 +161,40 @@ def test_metadata_section(bench) -> None:
         assert row[4].low <= row[4].high
     assert section.passed is (shuffled[2].low > 0)
     assert len({row[3].value for row in (own, missing, shuffled)}) == 3, "the encoder was told three different things"
+
+
+def test_masked_losses_are_of_all_folds(tmp_path) -> None:
+    """Each patch is counted once, by the run of the fold that tests it."""
+    bench = bench_of(config_file(tmp_path, data={"simulate": {"patches": 40, "seed": 4}, "folds": 3}))
+    source = bench.data.main
+    runs = [bench.runs.untrained(seed=fold, name=f"fold{fold}") for fold in range(3)]
+    encoder = Encoder("some", "some", (0,), lambda seed, fold: runs[fold])
+    parts = []
+    for fold, run in enumerate(runs):
+        loader = source.loader("test", CPU, run.config, fold, labels=False)
+        errors, ids = image_errors(bench.runs.model(run), loader, bench.config.seed)
+        parts.append((errors[MODEL].error.sum(), errors[MODEL].weight.sum(), len(ids)))
+    error, weight, count = np.sum(parts, axis=0)
+    assert count == 40
+    assert sanity_metadata._loss(bench, encoder, source, "given").value == pytest.approx(error / weight)
+
+
+def test_what_is_of_one_seed_says_so(tmp_path) -> None:
+    one = bench_of(config_file(tmp_path))
+    assert first_seed(one) == []
+    (said,) = first_seed(one._replace(config=one.config.model_copy(update={"pretraining_seeds": [3, 4, 5]})))
+    assert "seed 3 only, the first of 3" in said
+
+
+def test_too_few_areas_cannot_pass(bench, monkeypatch) -> None:
+    """Where all patches lie in three areas no shuffling can reach the mark: neither passed nor failed."""
+    monkeypatch.setattr(Source, "blocks", lambda self, ids: np.arange(len(ids)) % 3)
+    config = bench.config.model_copy(update={"seed": bench.config.seed + 1})  # not the stages of the other tests
+    section = routing_section(
+        bench._replace(config=config, workbench=Workbench(bench.workbench.folder, lambda _: None))
+    )
+    assert section.passed is None and "3 areas are too few" in section.text[1]
+    assert "cannot be" in section.text[1]
 
 
 # --------------------------------------------------------------------------- the experts

@@ -2,14 +2,13 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SAMPLE
-from tiny import TINY_MODEL
+from studying import make_bench
 
-from configs.reproduction import ReproductionConfig
 from eval import protocols
 from eval.protocols import PROTOCOLS, Vectors, strong_probe
 from models.config import ModelConfig
@@ -32,40 +31,11 @@ from studies.study_words import Compared, summary
 from studies.workbench import Workbench
 from training.stopping import StopSignals
 
-EUROSAT = ROOT / "sample_dataset" / "eurosat-l-sample"
+SUPPORTED, OPEN = "Supported by these data, a (?:higher|lower) ", "NOT supported by these data, a difference in "
 
 
-def small_source(root: Path, folder: Path, files: dict[str, str], counts: dict[str, int], dataset: str) -> dict:
-    """A section with the first patches of every split of a sample."""
-    splits = {}
-    for split, file in files.items():
-        names = (root / file).read_text().split()
-        kept = names[:: max(1, len(names) // counts[split])][: counts[split]]  # EuroSAT's are sorted by class
-        path = folder / f"{dataset}_{split}{Path(file).suffix}"
-        path.write_text("\n".join(kept) + "\n")
-        splits[split] = str(path)
-    return {"dataset": dataset, "dataset_path": str(root), "splits": splits}
-
-
-def make_bench(folder: Path, **study: object) -> Bench:
-    ours = {split: f"bigearthnet-{split}.csv" for split in ("train", "val", "test")}
-    theirs = {split: f"eurosat-{split}.txt" for split in ("train", "val", "test")}
-    config = ReproductionConfig.model_validate(
-        {
-            "out_dir": str(folder / "out"),
-            "model": TINY_MODEL,
-            "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
-            "data": small_source(SAMPLE, folder, ours, {"train": 24, "val": 12, "test": 16}, "bigearthnet_ls"),
-            "eurosat": small_source(EUROSAT, folder, theirs, {"train": 20, "val": 10, "test": 10}, "eurosat_ls"),
-            "bootstrap": {"draws": 100},
-            "study": {"seeds": [0], "label_shares": [0.25, 1.0], "mask_ratios": [0.5, 0.75], "experts": [3],
-                      "pools": ["cls", "mean", "all"], "noise_draws": 1, **study},
-        }
-    )  # fmt: skip
-    signals = StopSignals()
-    workbench = Workbench(config.out_dir, say=lambda line: None)
-    data = read_data(config, workbench)
-    return Bench(workbench, config, data, Runs(workbench, config, data, signals))
+def _number(text: str) -> float:
+    return float(text.replace("\u2212", "-"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +57,18 @@ def test_a_study_gives_a_table_with_intervals_a_figure_and_words(bench: Bench, n
     assert len(numbers) >= 4
     assert all(math.isfinite(cell.value) and cell.low <= cell.high for cell in numbers)
     assert all(table.measured_on and table.name.startswith("study_") for table in section.tables)
-    assert any("upported by these data" in line for line in section.text)
+    findings = [line for line in section.text if re.match(f"{SUPPORTED}|{OPEN}", line)]
+    assert findings
+    for line in findings:
+        bounds = [(_number(low), _number(high)) for low, high in re.findall(r", ([+−][\d.]+) to ([+−][\d.]+)\)", line)]
+        assert bounds
+        for low, high in bounds:
+            assert (low <= 0 <= high) if line.startswith(OPEN) else (low >= 0 or high <= 0), line
+    judged = [table for table in section.tables if table.columns[0] == "claim"]
+    assert judged, "every study says which claims it tests"
+    for row in (row for table in judged for row in table.rows):
+        word = "supported" if row[2].low > 0 else "contradicted" if row[2].high < 0 else "not told apart"
+        assert row[-1].startswith(word) and row[-1].endswith("of this run alone")
 
 
 def test_studies_share_their_runs_and_do_nothing_twice(bench: Bench) -> None:
@@ -179,7 +160,7 @@ def test_fewer_labels_leave_the_test_split_alone(bench: Bench) -> None:
 
 def test_too_few_labels_are_an_empty_cell(bench: Bench, monkeypatch) -> None:
     def refuses(*args, **kwargs):
-        raise study_labels.DataError("one class only")
+        raise study_labels.TooFewLabelsError
 
     monkeypatch.setattr(study_labels, "score", refuses)
     assert study_labels._scores(bench, bench.data.study, "any", lambda seed: None, 0.01) is None
@@ -222,7 +203,6 @@ def test_words_follow_from_intervals() -> None:
         "edge and b (+0.5 points, +0.0 to +1.0).",
         "Cannot be told, for want of an interval, a difference in score: alone and b; none and b.",
     ]
-    assert [one.verdict.split(":")[0] for one in several[:2]] == ["supported", "contradicted"]
 
 
 def test_descriptions_are_joined_patch_by_patch() -> None:
