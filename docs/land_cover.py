@@ -1,8 +1,8 @@
-"""The README's land-cover map, from nothing: `python -m docs.land_cover --out outputs/land_cover [--size 2000]`.
+"""The README's land-cover map, from nothing: `python -m docs.land_cover --out outputs/land_cover`.
 
 Simulates a scene, embeds it, fits a linear probe on the cells of its upper half, maps the whole scene with it, and says
-how many cells are as in the truth: all of them, and those of the lower half, which the probe has not seen. Cells are
-120 m wide, blended from windows 20 pixels apart. This is how part of a scene is held out: 255 in a truth is unknown.
+how many cells are as in the truth: all of them, and those of the lower half, which the probe has not seen. This is how
+part of a scene is held out: 255 in a truth is unknown.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from train_logistic_regression import main as fit_probe
 from utils.errors import run_script
 
 WEIGHTS = "weights/moe_mae_simulated/pretrained_XXS_best.pth"
-STRIDE = 20
 
 
 def halves(truth: Path) -> dict[str, Path]:
@@ -38,9 +37,9 @@ def halves(truth: Path) -> dict[str, Path]:
     return written
 
 
-def scores(scene: Path, out: Path, truth: Path, probe: Path | None = None) -> dict[str, Any]:
+def scores(scene: Path, out: Path, stride: str, truth: Path, probe: Path | None = None) -> dict[str, Any]:
     """Embed or, where that is done, only map and score; what `scene.json` then says of the truth."""
-    arguments = ["--scene", str(scene), "--checkpoint", WEIGHTS, "--out", str(out), "--stride", str(STRIDE)]
+    arguments = ["--scene", str(scene), "--checkpoint", WEIGHTS, "--out", str(out), "--stride", stride]
     arguments += ["--truth", str(truth), *([] if probe is None else ["--probe", str(probe)])]
     embed_scene(arguments)
     return json.loads((out / "scene.json").read_text(encoding="utf-8")).get("truth", {})
@@ -51,16 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for everything")
     parser.add_argument("--size", default="2000", metavar="PIXELS", help="of the scene (default: %(default)s)")
+    parser.add_argument("--stride", default="20", metavar="PIXELS", help="between windows (default: %(default)s)")
     given = parser.parse_args(argv)
     scene, maps = given.out / "scene", given.out / "maps"
     simulate(["--kind", "scene", "--size", given.size, "--seed", "0", "--out", str(scene)])
     parts = halves(scene / "truth.tif")
-    scores(scene, maps, parts["upper"])
+    scores(scene, maps, given.stride, parts["upper"])
     cells = str(maps / "labelled_cells.npz")
     fit_probe(["--train", cells, "--out", str(given.out), "--name", "upper", "--scale", "true"])
     probe = max(given.out.glob("upper_*.npz"), key=lambda path: path.stat().st_mtime)
     for name, truth in {"all cells": scene / "truth.tif", "cells of the lower half": parts["lower"]}.items():
-        found = scores(scene, maps, truth, probe)
+        found = scores(scene, maps, given.stride, truth, probe)
         print(
             f"{name}: {found['accuracy']:.1%} of {found['cells']:,} as in the truth; the most frequent class alone "
             f"would be right in {found['most_frequent_class']:.1%}"
