@@ -28,6 +28,15 @@ DRAWS = 1000
 LEVEL = 0.95
 """Of every interval."""
 
+Limits = tuple[float, float]
+"""The least and the greatest value that a figure can take."""
+
+ANY: Limits = (-np.inf, np.inf)
+SHARE: Limits = (0.0, 1.0)
+"""Of accuracy, F1, average precision."""
+POSITIVE: Limits = (0.0, np.inf)
+"""Of losses."""
+
 
 class Interval(NamedTuple):
     """A figure and where it may lie."""
@@ -36,13 +45,6 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
     """None where there is nothing to tell the spread by: a single block, or a single run."""
-
-    def within(self, least: float, most: float) -> "Interval":
-        """The same, with ends that the figure can take: mirrored, they may lie beyond."""
-        if self.low is None:
-            return self
-        low, high = np.clip((self.low, self.high), least, most)
-        return Interval(self.value, float(low), float(high))
 
 
 class Resampled(NamedTuple):
@@ -55,6 +57,8 @@ class Resampled(NamedTuple):
     """How many were drawn from."""
     key: str
     """Which draws: the same for the same blocks, seed and number of draws."""
+    limits: Limits = ANY
+    """Intervals end there: mirrored, they may reach beyond."""
 
     def interval(self) -> Interval:
         """Percentiles of the draws, mirrored at the figure."""
@@ -62,7 +66,7 @@ class Resampled(NamedTuple):
         if self.blocks < 2 or not len(defined):
             return Interval(self.value, None, None)
         below, above = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(self.value, float(2 * self.value - above), float(2 * self.value - below))
+        return _within(self.limits, self.value, 2 * self.value - above, 2 * self.value - below)
 
     def minus(self, other: "Resampled") -> "Resampled":
         """The difference, draw by draw: both figures are of the same resampled patches.
@@ -76,7 +80,12 @@ class Resampled(NamedTuple):
 
 
 def resample(
-    statistic: Statistic, blocks: np.ndarray, seed: int, draws: int = DRAWS, progress: str | None = None
+    statistic: Statistic,
+    blocks: np.ndarray,
+    seed: int,
+    draws: int = DRAWS,
+    progress: str | None = None,
+    limits: Limits = ANY,
 ) -> Resampled:
     """Evaluate a statistic on resampled test sets.
 
@@ -86,6 +95,7 @@ def resample(
         seed: the draws are a function of it and the blocks alone.
         draws: how many.
         progress: what to call the work in a bar on a terminal; None shows none.
+        limits: what the figure can be.
     """
     names, block_of = np.unique(np.asarray(blocks), return_inverse=True)
     count = len(names)
@@ -95,12 +105,14 @@ def resample(
         times = np.bincount(random.integers(count, size=count), minlength=count)
         values[draw] = statistic(times[block_of].astype(np.float64))
     digest = hashlib.sha256(np.ascontiguousarray(block_of, np.int64)).hexdigest()
-    return Resampled(float(statistic(np.ones(len(block_of)))), values, count, f"{seed}/{draws}/{digest}")
+    return Resampled(float(statistic(np.ones(len(block_of)))), values, count, f"{seed}/{draws}/{digest}", limits)
 
 
-def block_bootstrap(statistic: Statistic, blocks: np.ndarray, seed: int, draws: int = DRAWS) -> Interval:
+def block_bootstrap(
+    statistic: Statistic, blocks: np.ndarray, seed: int, draws: int = DRAWS, limits: Limits = ANY
+) -> Interval:
     """A figure and its interval; arguments as for `resample`."""
-    return resample(statistic, blocks, seed, draws).interval()
+    return resample(statistic, blocks, seed, draws, limits=limits).interval()
 
 
 def paired_difference(
@@ -139,7 +151,11 @@ def over_seeds(runs: Sequence[Resampled]) -> Interval:
     draws = np.mean([run.draws for run in runs], axis=0)
     of_patches = norm.ppf((1 + LEVEL) / 2) * np.nanstd(draws, ddof=1)
     half, middle = float(np.hypot(of_runs, of_patches)), float(2 * mean - np.nanmean(draws))
-    return Interval(mean, middle - half, middle + half)
+    return _within(runs[0].limits, mean, middle - half, middle + half)
+
+
+def _within(limits: Limits, value: float, *ends: float) -> Interval:
+    return Interval(value, *(float(end) for end in np.clip(ends, *limits)))
 
 
 def of_runs(runs: Sequence[Resampled]) -> Interval:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from configs.schema import ModelSection
-from eval.intervals import Resampled, of_runs
+from eval.intervals import POSITIVE, SHARE, Resampled, of_runs
 from eval.ranked_metrics import Statistic
 from eval.routing import choices_by_image, record_routing
 from models.checkpoint import load_model
@@ -171,6 +171,8 @@ USAGE_TITLES = {
 }
 """What `expert_use` finds: means over the blocks, the smallest share over all of them."""
 
+USAGE_LIMITS = {"entropy": SHARE, "cv": POSITIVE, "smallest": (0.0, 100.0)}
+
 
 def expert_use(bench: Bench, arm: Arm) -> list[dict[str, Resampled]]:
     """For every seed: how evenly the experts are chosen on whole test patches of the first fold, without noise."""
@@ -185,7 +187,7 @@ def expert_use(bench: Bench, arm: Arm) -> list[dict[str, Resampled]]:
             return use_statistics(counts), source.blocks(record.ids)
 
         inputs = {"weights": run.digest, "data": source.digest("test", run.config)}
-        return resampled_stage(bench, f"study_usage/{arm.name}/seed{seed}", inputs, find)
+        return resampled_stage(bench, f"study_usage/{arm.name}/seed{seed}", inputs, find, limits=USAGE_LIMITS)
 
     return [use(seed) for seed in bench.config.study.seeds]
 

@@ -55,18 +55,21 @@ def claims_section(sections: Sequence[Section], few: Mapping[str, int] | None = 
         few: what `few_blocks` finds.
     """
     rows: list[list[Cell]] = []
+    places: dict[str, int] = {}
+    """What was measured on, to a number for the table."""
     for section in sections:
         for table in section.tables:
             if (table.columns[0], table.columns[-1]) == (CLAIM, VERDICT):
-                rows += [[*row[:2], *_last_figure(table.columns, row), row[-1], table.measured_on]
-                         for row in table.rows]  # fmt: skip
+                mark = places.setdefault(table.measured_on, len(places) + 1)
+                rows += [[*row[:2], *_last_figure(table.columns, row), row[-1], mark] for row in table.rows]
     marks = [f"{section.title}: {'passed' if section.passed else 'failed'}." for section in sections
              if section.passed is not None]  # fmt: skip
     if not rows and not marks:
         return None
-    columns = [CLAIM, "compared", "difference of", "difference", "verdict", "measured on"]
+    columns = [CLAIM, "compared", "difference of", "difference", "verdict", "on"]
+    where = "; ".join(f"({mark}) {place}" for place, mark in places.items())
     note = "The difference is the last one of the table that judges the claim, with its 95 % interval."
-    table = Table("claims", "Claims", columns, rows, "see the last column", note)
+    table = Table("claims", "Claims", columns, rows, where, note)
     text = _words([str(row[-2]) for row in rows], few or {}) if rows else []
     return Section("What these data support", [*text, *marks], [table] if rows else [])
 

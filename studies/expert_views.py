@@ -15,7 +15,7 @@ from datasets.simulated_truth import ground_truth
 from eval.ablation import ablate_experts
 from eval.expert_contribution import ablation_map, contribution_shares, contributions
 from eval.expert_specialisation import token_cover, token_information, token_statistics, usage_by_cover
-from eval.intervals import Interval, Resampled, resample
+from eval.intervals import ANY, SHARE, Interval, Limits, Resampled, resample
 from eval.panels import numbers_of
 from eval.projection import project
 from eval.ranked_metrics import Statistic
@@ -82,8 +82,8 @@ class Look(NamedTuple):
     def dataset(self) -> PatchDataset:
         return self.loader.dataset
 
-    def resampled(self, statistic: Statistic, ids: list[str]) -> Resampled:
-        return resample(statistic, self.blocks(ids), self.seed, self.draws)
+    def resampled(self, statistic: Statistic, ids: list[str], limits: Limits = ANY) -> Resampled:
+        return resample(statistic, self.blocks(ids), self.seed, self.draws, limits=limits)
 
 
 # --------------------------------------------------------------------------- routing
@@ -143,7 +143,7 @@ def _usage_intervals(look: Look, record: RoutingRecord) -> list[list[Interval]]:
     for block in record.blocks:
         counts = choices_by_image(block.expert_idx, block.experts)
         shares = [_ratio(counts[:, expert], counts.sum(axis=1)) for expert in range(block.experts)]
-        found.append([look.resampled(share, record.ids).interval().within(0.0, 1.0) for share in shares])
+        found.append([look.resampled(share, record.ids, SHARE).interval() for share in shares])
     return found
 
 

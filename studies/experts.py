@@ -8,6 +8,7 @@ import numpy as np
 
 from embed.embedder import POOLS
 from eval.expert_contribution import embeddings_without_experts
+from eval.intervals import SHARE
 from eval.protocols import Vectors, strong_probe
 from eval.ranked_metrics import Statistic, decisions_of, micro_map, share_right
 from studies.bench import Bench
@@ -150,9 +151,9 @@ def probe_without(look: Look, train: Vectors, val: Vectors | None, classes: Sequ
     stacked = Vectors(several.reshape(-1, several.shape[-1]), labels, list(found.ids) * copies)
     scores = strong_probe(train, val, stacked, classes, seed=look.seed)
     parts = scores.scores.reshape(copies, len(found.ids), -1)
-    whole, *without = (look.resampled(_headline(found.labels, part), found.ids) for part in parts)
+    whole, *without = (look.resampled(_headline(found.labels, part), found.ids, SHARE) for part in parts)
     drops = [whole.minus(one).interval() for one in without]
-    return {"whole": whole.interval().within(0.0, 1.0), "drops": drops, "C": scores.details["C"]}
+    return {"whole": whole.interval(), "drops": drops, "C": scores.details["C"]}
 
 
 def draw_overview(look: Look, results: dict[str, Any], folder: Path) -> None:

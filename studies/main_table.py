@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.intervals import resample
+from eval.intervals import SHARE, resample
 from eval.neighbours import describe_blocks
 from eval.protocols import PROTOCOL_TITLES
 from eval.ranked_metrics import macro_map
@@ -238,7 +238,7 @@ def _class_intervals(bench: Bench, scored: Scored) -> list[Value | None]:
                 found.append(None)
                 continue
             statistic = macro_map(truth, scored.scores, np.arange(count) == label)
-            found.append(list(resample(statistic, scored.blocks, **settings).interval().within(0.0, 1.0)))
+            found.append(list(resample(statistic, scored.blocks, **settings, limits=SHARE).interval()))
         return found
 
     place = f"class_intervals/{scored.source}/{scored.name}/{scored.protocol}"

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from datasets.loader import BatchLoader
 from eval.baselines import BASELINES
 from eval.evaluate_mae import evaluation_masking
-from eval.intervals import Resampled
+from eval.intervals import POSITIVE, Resampled
 from eval.ranked_metrics import Statistic
 from models.losses import PatchErrors, patch_errors
 from models.moe_mae import MOEMAE
@@ -91,7 +91,7 @@ def losses_over_folds(
         return {key: one.loss() for key, one in errors.items()}, blocks
 
     inputs = {"weights": [run.digest for run in runs], "patches": prints, **(more or {})}
-    return resampled_stage(bench, name, inputs, find)
+    return resampled_stage(bench, name, inputs, find, limits=POSITIVE)
 
 
 def _joined(parts: Sequence[ImageErrors]) -> ImageErrors:

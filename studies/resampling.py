@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.intervals import Resampled, resample
+from eval.intervals import ANY, Limits, Resampled, resample
 from eval.ranked_metrics import Statistic
 from studies.bench import Bench
 from utils.files import write_npz
@@ -18,6 +18,7 @@ def resampled_stage(
     inputs: Mapping[str, Any],
     find: Callable[[], tuple[Mapping[str, Statistic], np.ndarray]],
     progress: str | None = None,
+    limits: Mapping[str, Limits] | Limits = ANY,
 ) -> dict[str, Resampled]:
     """Statistics on the test set and on its resampled versions, by the config's seed and number of draws.
 
@@ -27,6 +28,7 @@ def resampled_stage(
         inputs: what the statistics and blocks depend on.
         find: gives the statistics and the blocks (N,); called only where the work is not done yet.
         progress: what to call the work in a bar on a terminal.
+        limits: what the figures can be: all of them, or each by its key.
     """
     settings = {"seed": bench.config.seed, "draws": bench.config.bootstrap.draws}
 
@@ -39,7 +41,13 @@ def resampled_stage(
     stage = bench.workbench.stage(name, {**inputs, **settings}, work, quiet=True)
     with np.load(stage.folder / "draws.npz") as draws:
         return {
-            key: Resampled(np.nan if value is None else value, draws[key], blocks, which)
+            key: Resampled(
+                np.nan if value is None else value,
+                draws[key],
+                blocks,
+                which,
+                limits[key] if isinstance(limits, Mapping) else limits,
+            )
             for key, (value, blocks, which) in stage.result.items()
         }
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from datasets.loader import BatchLoader, shuffled
 from datasets.patches import Batch
 from eval.evaluate_mae import evaluation_masking
-from eval.intervals import Interval, resample
+from eval.intervals import POSITIVE, Interval, resample
 from eval.panels import save_masked_panels
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
@@ -165,7 +165,7 @@ def _row(errors: dict[str, ImageErrors], blocks: np.ndarray, bench: Bench) -> di
     settings = {"seed": bench.config.seed, "draws": bench.config.bootstrap.draws}
     mine, theirs = errors[MODEL].loss(), errors[BASELINE].loss()
     statistics = {"loss": mine, "baseline": theirs, "share": lambda weights: mine(weights) / theirs(weights)}
-    return {name: resample(one, blocks, **settings).interval() for name, one in statistics.items()}
+    return {name: resample(one, blocks, **settings, limits=POSITIVE).interval() for name, one in statistics.items()}
 
 
 def _masked_loss(model: MOEMAE, loader: BatchLoader, seed: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models import fitting
-from eval.intervals import Interval, Resampled, of_runs
+from eval.intervals import SHARE, Interval, Resampled, of_runs
 from eval.protocols import PROTOCOLS, score_probabilities
 from eval.ranked_metrics import statistics_of
 from studies.bench import Bench
@@ -126,6 +126,7 @@ def resampled(bench: Bench, scored: Scored) -> dict[str, Resampled]:
         {"scores": scored.digest, "blocks": cut},
         lambda: (statistics_of(scored.metrics, scored.labels, scored.scores), scored.blocks),
         progress=f"intervals of {scored.name}",
+        limits=SHARE,
     )
 
 
@@ -137,8 +138,7 @@ def interval(bench: Bench, scored: Scored | Sequence[Scored], metric: str) -> Va
         scored: one result, or one for each pretraining seed: then the mean, with the doubt about other seeds in it.
         metric: a key of `METRIC_TITLES`.
     """
-    found = of_runs([resampled(bench, one)[metric] for one in _several(scored)])
-    return in_percent(found.within(0.0, 1.0))
+    return in_percent(of_runs([resampled(bench, one)[metric] for one in _several(scored)]))
 
 
 def difference(

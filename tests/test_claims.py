@@ -27,11 +27,12 @@ def test_all_claims_are_gathered_with_what_they_rest_on() -> None:
     section = claims_section([Section("S", tables=[judged, other]), Section("T", tables=[several])], {"9 patches": 4})
     (table,) = section.tables
     assert [list(row) for row in table.rows] == [
-        ["a", "x minus y", "micro mAP, points", UP, "supported; of this run alone", "9 patches"],
-        ["b", "x minus z", "micro mAP, points", OPEN_VALUE, "not told apart: the interval holds 0", "9 patches"],
-        ["c", "", "micro mAP, points", DOWN, "contradicted", "9 patches"],
-        ["d", "v minus w", "kNN", UP, "supported", "8 patches"],
+        ["a", "x minus y", "micro mAP, points", UP, "supported; of this run alone", 1],
+        ["b", "x minus z", "micro mAP, points", OPEN_VALUE, "not told apart: the interval holds 0", 1],
+        ["c", "", "micro mAP, points", DOWN, "contradicted", 1],
+        ["d", "v minus w", "kNN", UP, "supported", 2],
     ]
+    assert table.measured_on == "(1) 9 patches; (2) 8 patches"
     text = " ".join(section.text)
     assert "2 of 4 claims are supported by these data, 1 contradicted, the other 1 neither" in text
     assert "one in twenty" in text and "4 claims are judged at once" in text

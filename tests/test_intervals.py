@@ -7,6 +7,7 @@ from sklearn import metrics as sk
 from benchmarks.interval_coverage import Simulation, comparisons, coverage
 from classification_models.scores import score_multiclass, score_multilabel
 from eval.intervals import (
+    SHARE,
     Resampled,
     block_bootstrap,
     over_seeds,
@@ -152,8 +153,10 @@ def test_an_interval_is_mirrored_at_the_figure() -> None:
     assert over_seeds([found, found]) == pytest.approx(
         (0.75, 0.7 - 1.96 * draws.std(), 0.7 + 1.96 * draws.std()), abs=1e-3
     )
-    assert found._replace(value=0.98).interval().within(0.0, 1.0) == pytest.approx((0.98, 1.0, 1.0))
-    assert found._replace(blocks=1).interval().within(0.0, 1.0) == (0.75, None, None)
+    beyond = found._replace(value=0.98, limits=SHARE)
+    assert beyond.interval() == over_seeds([beyond, beyond]) == (0.98, 1.0, 1.0)
+    assert beyond.minus(beyond._replace(value=0.5)).interval() == pytest.approx((0.48, 0.96, 0.96)), "not a share"
+    assert beyond._replace(blocks=1).interval() == (0.98, None, None)
 
 
 def test_rare_labels_need_the_mirrored_interval() -> None:
