@@ -143,9 +143,10 @@ def learned_claims(studied: Sequence[Studied], where: str) -> Table:
             claims += [Claim(claim, compared, [value], 1) for claim, value in zip(LEARNED_CLAIMS, values, strict=True)]
     note = (
         "NMI of a patch token's best expert with the land cover under it, above that with other images' cover or, "
-        "within images, with the image's own cover turned; mean over the blocks. No interval: what covers the ground "
-        "under a token is not known for these patches."
+        "within images, with the image's own cover turned; mean over the blocks."
     )
+    if any(value is None for claim in claims for value in claim.values):
+        note += " Empty: what covers the ground under a token is not known for these patches."
     measure = "NMI with land cover above its control"
     return claims_table("expert_claims", "Do experts specialise?", [measure], claims, where, note)
 
