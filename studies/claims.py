@@ -61,16 +61,18 @@ def claims_section(sections: Sequence[Section], few: Mapping[str, int] | None = 
         for table in section.tables:
             if (table.columns[0], table.columns[-1]) == (CLAIM, VERDICT):
                 mark = places.setdefault(table.measured_on, len(places) + 1)
-                rows += [[*row[:2], *_last_figure(table.columns, row), row[-1], mark] for row in table.rows]
+                for row in table.rows:
+                    measure, value = _last_figure(table.columns, row)
+                    rows.append([row[0], row[-1], value, row[1], measure, mark])
     marks = [f"{section.title}: {'passed' if section.passed else 'failed'}." for section in sections
              if section.passed is not None]  # fmt: skip
     if not rows and not marks:
         return None
-    columns = [CLAIM, "compared", "difference of", "difference", "verdict", "on"]
+    columns = [CLAIM, VERDICT, "difference", "compared", "difference of", "on"]
     where = "; ".join(f"({mark}) {place}" for place, mark in places.items())
     note = "The difference is the last one of the table that judges the claim, with its 95 % interval."
     table = Table("claims", "Claims", columns, rows, where, note)
-    text = _words([str(row[-2]) for row in rows], few or {}) if rows else []
+    text = _words([str(row[1]) for row in rows], few or {}) if rows else []
     return Section("What these data support", [*text, *marks], [table] if rows else [])
 
 

@@ -27,10 +27,10 @@ def test_all_claims_are_gathered_with_what_they_rest_on() -> None:
     section = claims_section([Section("S", tables=[judged, other]), Section("T", tables=[several])], {"9 patches": 4})
     (table,) = section.tables
     assert [list(row) for row in table.rows] == [
-        ["a", "x minus y", "micro mAP, points", UP, "supported; of this run alone", 1],
-        ["b", "x minus z", "micro mAP, points", OPEN_VALUE, "not told apart: the interval holds 0", 1],
-        ["c", "", "micro mAP, points", DOWN, "contradicted", 1],
-        ["d", "v minus w", "kNN", UP, "supported", 2],
+        ["a", "supported; of this run alone", UP, "x minus y", "micro mAP, points", 1],
+        ["b", "not told apart: the interval holds 0", OPEN_VALUE, "x minus z", "micro mAP, points", 1],
+        ["c", "contradicted", DOWN, "", "micro mAP, points", 1],
+        ["d", "supported", UP, "v minus w", "kNN", 2],
     ]
     assert table.measured_on == "(1) 9 patches; (2) 8 patches"
     text = " ".join(section.text)
