@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
-from eval.protocols import Scores, Vectors, strong_probe
+from eval.protocols import Scores, Vectors, judge
 from transformation.image_statistics import image_statistics
 
 
@@ -63,7 +63,7 @@ def feature_baselines(loader: BatchLoader) -> Features:
 def probe_features(
     train: Features, val: Features | None, test: Features, names: Sequence[str], seed: int = 0
 ) -> dict[str, Scores]:
-    """Judge every description by the same probe, `eval.protocols.strong_probe`.
+    """Judge every description by the same probe, `eval.protocols.strong_probe` (see `judge`).
 
     Args:
         train, val, test: the same descriptions of three splits; `val` may be None.
@@ -71,8 +71,8 @@ def probe_features(
         seed: of the folds in which C is chosen where there is no `val`.
     """
     return {
-        name: strong_probe(
-            train.vectors(name), None if val is None else val.vectors(name), test.vectors(name), names, seed=seed
+        name: judge(
+            "strong_probe", *(split.vectors(name) if split else None for split in (train, val, test)), names, seed=seed
         )
         for name in train.x
     }

@@ -128,16 +128,17 @@ def _row(bench: Bench, source: Source, title: str, described: Sequence[tuple]) -
 def _protocol_table(bench: Bench, source: Source, rows: Sequence[Row], protocol: str) -> Table:
     metrics = shown_metrics(source)
     fits = [_fitted(row.results[protocol]) for row in rows]
+    fitted = any(fit and fit.startswith("C ") for fit in fits)
     cells: list[list[Cell]] = []
     for row, fit in zip(rows, fits, strict=True):
         several = row.results[protocol]
         values = [interval(bench, several, metric) if several else None for metric in metrics]
-        cells.append([row.title, row.numbers, *values, *([fit] if any(fits) else [])])
+        cells.append([row.title, row.numbers, *values, *([fit] if fitted else [])])
     columns = [
         "description",
         "numbers",
         *(METRIC_TITLES[metric] for metric in metrics),
-        *(["fit"] if any(fits) else []),
+        *(["fit"] if fitted else []),
     ]
     title = f"{source.name}: {PROTOCOL_TITLES[protocol]}"
     note = (
@@ -150,11 +151,14 @@ def _protocol_table(bench: Bench, source: Source, rows: Sequence[Row], protocol:
 def _fitted(several: Sequence[Scored]) -> str | None:
     """In a few words, how the classifiers were fitted: C and whether they converged."""
     details = [one for scored in several for one in scored.details]
+    if details and "class_shares" in details[0]:
+        return "nothing: shares of the classes"
     if not details or "C" not in details[0]:
         return None
     chosen = sorted({one["C"] for one in details})
     unfinished = sum(one["not_converged"] for one in details)
-    state = f"{unfinished} labels not converged" if unfinished else "converged"
+    fits = sum(one["classifiers"] for one in details)
+    state = f"{unfinished} of {fits} fits not converged" if unfinished else "converged"
     return f"C {', '.join(f'{value:g}' for value in chosen)}; {state}"
 
 

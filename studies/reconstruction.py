@@ -82,7 +82,7 @@ def _claims(bench: Bench, losses: dict[str, list[dict[str, Resampled]]], measure
         for encoder in trained(bench)
         for name in COMPARED
     ]
-    note = "A model that does not beat the visible mean has learned nothing of use."
+    note = "Of a model that is worse than the visible mean there is no use."
     measure = "masked loss"
     return claims_table("reconstruction_claims", "Is that any good?", [measure], claims, measured_on, note)
 

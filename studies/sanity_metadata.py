@@ -54,10 +54,11 @@ def metadata_section(bench: Bench) -> Section:
     table = Table("sanity_metadata", "With and without metadata", columns, rows, source.measured_on(), note)
     mark = drops[MAIN, judged]["shuffled"]
     passed = side(mark) == ABOVE
+    ends = "" if mark.low is None else f" ({mark.low:+.2f} to {mark.high:+.2f})"
     text = [
         f"Mark: the {title} of a probe on the main encoder's {POOL_TITLES[judged]} is higher with a patch's own "
         "metadata than with another patch's, the whole 95 % interval of the difference above 0.",
-        f"The difference is {mark.value:+.2f} points: {'passed' if passed else 'NOT passed'}.",
+        f"The difference is {mark.value:+.2f} points{ends}: {'passed' if passed else 'NOT passed'}.",
         *(_reconstruction(tried[name], rises[name]) for name in tried),
         *first_seed(bench),
     ]

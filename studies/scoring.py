@@ -11,7 +11,7 @@ import numpy as np
 
 from classification_models import fitting
 from eval.intervals import SHARE, Interval, Resampled, of_runs
-from eval.protocols import PROTOCOLS, score_probabilities
+from eval.protocols import judge, score_probabilities
 from eval.ranked_metrics import statistics_of
 from studies.bench import Bench
 from studies.data import Source
@@ -106,7 +106,7 @@ def _score_fold(
     def work(folder: Path) -> dict[str, Any]:
         train, val, test = (splits[key].vectors if key in splits else None for key in ("train", "val", "test"))
         with _without_warnings():  # whether a fit converged stands in the table
-            found = PROTOCOLS[protocol](train, val, test, source.classes, seed=bench.config.seed)
+            found = judge(protocol, train, val, test, source.classes, seed=bench.config.seed)
         arrays = {"scores": found.scores, "labels": found.labels, "train_labels": train.y, "ids": np.array(test.ids)}
         write_npz(folder / "scores.npz", arrays)
         return {"metrics": found.metrics, "details": found.details}

@@ -62,7 +62,7 @@ def expert_number_section(bench: Bench) -> Section:
         arm.name: compare(bench, (reference, results[reference]), (arm.title, results[arm.title])) for arm in arms[1:]
     }
     claims = {
-        f"several experts are worth more than a dense encoder of equal {kind} parameters": compared[f"dense_{kind}"]
+        f"{reference} are worth more than a dense encoder of equal {kind} parameters": compared[f"dense_{kind}"]
         for kind in KINDS
         if f"dense_{kind}" in compared
     }

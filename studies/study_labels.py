@@ -37,6 +37,7 @@ def labels_section(bench: Bench) -> Section:
     metric = headline(source)
     title = METRIC_TITLES[metric]
     rows, said, claims = [], [], {}
+    in_folds = f", in {len(source.folds)} folds together" if len(source.folds) > 1 else ""
     for place, share in enumerate(shares):
         train, val = (_labelled(source, split, share) for split in ("train", "val"))
         cells = [_cell(bench, results[name][place], metric) for name in results]
@@ -51,13 +52,13 @@ def labels_section(bench: Bench) -> Section:
         ]
         said += found
         if share in FEW or not claims:
-            claims |= {f"labels are used efficiently: {100 * share:g} % of them, beside {one.second}": one
-                       for one in found}  # fmt: skip
+            of = f"{100 * share:g} % of them ({train} patches{in_folds})"
+            claims |= {f"labels are used efficiently: {of}, beside {one.second}": one for one in found}
     columns = ["labels", "to fit on", "to choose C on", *results, *(f"{ours} minus {name}" for name in others)]
     note = (
         f"{title} in per cent, differences in percentage points, 95 % intervals. Patches are drawn anew for every "
-        "pretraining seed, fewer from among more; those to choose C on are cut by the same share. Empty: too few "
-        "patches to fit on."
+        "pretraining seed, fewer from among more; those to choose C on are cut by the same share, "
+        f"but {FEWEST} at least: the columns say how many there are{in_folds}. Empty: too few patches to fit on."
     )
     table = Table("study_labels", "Label efficiency", columns, rows, source.measured_on(), note)
     judged = [claims_of(bench, "labels", claims)] if claims else []

@@ -77,10 +77,11 @@ def recipe_words(bench: Bench) -> list[str]:
     losses = masked_losses(bench, arm)
     gap = figure_of(minus([run[MODEL] for run in losses], [run["visible_mean"] for run in losses]))
     if side(gap) != BELOW:
+        beside = "fill in patches worse than" if side(gap) == ABOVE else "do not measurably fill in patches better than"
+        loss, mean = figure_of([run[MODEL] for run in losses]), losses[0]["visible_mean"]
         said.append(
-            "These runs have not measurably learned to fill in patches better than by each image's visible mean "
-            f"(masked loss {figure_of([run[MODEL] for run in losses]).value:.1f} against "
-            f"{losses[0]['visible_mean'].value:.1f}): what is compared here are encoders early in their training."
+            f"These runs {beside} each image's visible mean (masked loss {loss.value:.1f} against {mean.value:.1f}): "
+            "what is compared here are encoders early in their training."
         )
     return said
 

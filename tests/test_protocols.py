@@ -13,7 +13,7 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
 from eval import knn, protocols
 from eval.pca_baseline import fit_pca, pca_vectors
-from eval.protocols import C_GRID, PROTOCOLS, Vectors, knn5, landsat_bench_probe, strong_probe
+from eval.protocols import C_GRID, PROTOCOLS, Vectors, judge, knn5, landsat_bench_probe, strong_probe
 from studies.published import MEAN_OF_TOKENS, PAPER_SCHEDULE, PUBLISHED
 
 NAMES = list("abcd")
@@ -200,3 +200,13 @@ def test_published_numbers_are_plausible_and_complete() -> None:
     assert best == {"eurosat": 91.9, "bigearthnet": 77.5}
     assert MEAN_OF_TOKENS["bigearthnet_ls"]["map_micro"] == 73.10
     assert PAPER_SCHEDULE.steps == 2107 * 500
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_a_description_that_says_nothing_scores_the_shares_of_the_classes(splits, name) -> None:
+    train, val, test = (split._replace(x=np.zeros((len(split.x), 1), np.float32)) for split in splits)
+    found = judge(name, train, val, test, NAMES)
+    shares = train.y.mean(axis=0) if train.y.ndim == 2 else np.bincount(train.y) / len(train.y)
+    np.testing.assert_allclose(found.scores, np.tile(shares, (len(test.x), 1)))
+    informed = judge(name, *splits, NAMES)
+    np.testing.assert_array_equal(informed.scores, PROTOCOLS[name](*splits, NAMES).scores)
