@@ -167,7 +167,7 @@ def sentences(one: Studied, metric: str) -> list[str]:
     said = [f"{one.heading}: {dead} in {len(found['blocks'])} blocks on these images."]
     if not is_trained(one):
         return said
-    said.append(f"{one.heading}: {_follows_labels(found)}")
+    said.append(f"{one.heading}: {_follows_labels(found, one.twin.stages['routing'].result)}")
     if "cover" in found:
         said.append(f"{one.heading}: {specialises(found, _learned(one))}")
     rises = [Interval(*rise) for rise in one.stages["ablation"].result["rises"]]
@@ -184,12 +184,13 @@ def sentences(one: Studied, metric: str) -> list[str]:
     return said
 
 
-def _follows_labels(found: dict[str, Any]) -> str:
+def _follows_labels(found: dict[str, Any], untrained: dict[str, Any]) -> str:
     """Whether the experts of patch tokens tell the labels of their image, against labels dealt anew."""
     nmi, control = float(np.mean(found["label_nmi"])), np.mean(found["label_control"], axis=0)  # mean over blocks
+    beside = f"(NMI {nmi:.3f}; of the untrained encoder {np.mean(untrained['label_nmi']):.3f})"
     if nmi > control.max():
-        return f"experts follow the labels of images beyond all {len(control)} draws of the control."
-    return "NOT supported by these data: that experts follow the labels of images beyond the control."
+        return f"experts follow the labels of images beyond all {len(control)} draws of the control {beside}."
+    return f"NOT supported by these data: that experts follow the labels of images beyond the control {beside}."
 
 
 def specialises(found: dict[str, Any], learned: Sequence[Interval]) -> str:
