@@ -39,7 +39,7 @@ studies: $(VENV)/.installed
 	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'pretraining_seeds=[0,1,2,3,4]'
 
 test: $(VENV)/.installed-dev
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

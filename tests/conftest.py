@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny simulated dataset, a tiny config, and the reference data where they are at hand."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
 def _one_thread() -> None:
     """Small tensors gain nothing from more threads, and tests on shared machines lose."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Workers of a parallel run ignore SIGINT, and the processes that tests start and interrupt would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
