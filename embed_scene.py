@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from scenes.embed import SCENE_POOLS
-from scenes.embedding_file import DTYPES
-from scenes.product import SceneOptions, find_scene
+from scenes.input.product import SceneOptions, find_scene
+from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun, SceneSettings
 from utils.data_config import DATASETS
 from utils.errors import ConfigError, run_script

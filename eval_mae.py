@@ -12,6 +12,7 @@ from utils.config import config_parser
 from utils.devices import select_device
 from utils.errors import run_script
 from utils.files import check_writable, write_json
+from utils.reporting import reporter
 
 PANELS = 8
 """Patches in a picture, where the config only says that there should be one."""
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         written.append(save_masked_panels(model, dataset, count, config.eval.seed, folder))
     if count := _panels(config.eval.save_reconstructions_full):
         written.append(save_full_panels(model, dataset, count, folder))
-    print("\n".join(["written:", *(f"  {item}" for item in written)]))
+    reporter.info("\n".join(["written:", *(f"  {item}" for item in written)]))
     return 0
 
 
@@ -52,19 +53,19 @@ def _panels(asked: bool | int) -> int:
 
 def _print_summary(metrics: dict[str, Any], kind: str) -> None:
     skipped = f", {metrics['skipped_fill']} all-fill patches left out" if metrics["skipped_fill"] else ""
-    print(f"{metrics['patches']} {kind}{skipped}")
-    print(
+    reporter.info(f"{metrics['patches']} {kind}{skipped}")
+    reporter.info(
         f"  masked {metrics['masked_loss']:.3f}  visible {metrics['visible_loss']:.3f}  "
         f"balance {metrics['balance_loss']:.4f}  total {metrics['total_loss']:.3f}  full {metrics['full_loss']:.4f}"
     )
-    print("  on the same masks        masked loss   PSNR of red, NIR (dB)")
+    reporter.info("  on the same masks        masked loss   PSNR of red, NIR (dB)")
     rows = {"this model": metrics, **metrics["baselines"]}
     for name, row in rows.items():
         red, nir = (row["psnr"][band] for band in ("SR_B4", "SR_B5"))
         shown = "  ".join("   -" if value is None else f"{value:4.1f}" for value in (red, nir))
-        print(f"  {name:24s} {row['masked_loss']:11.3f}   {shown}")
+        reporter.info(f"  {name:24s} {row['masked_loss']:11.3f}   {shown}")
     if metrics["masked_loss"] >= metrics["baselines"]["visible_mean"]["masked_loss"]:
-        print("  the model is no better than each image's visible mean: it has not learned where patches are")
+        reporter.info("  the model is no better than each image's visible mean: it has not learned where patches are")
 
 
 if __name__ == "__main__":

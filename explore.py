@@ -16,6 +16,7 @@ from explorer.pictures import make_pictures
 from explorer.points import FEWEST, Points, read_points
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable
+from utils.reporting import reporter
 
 MOST = {"pca": 20_000, "tsne": 8_000}
 """Patches on a page, unless asked otherwise."""
@@ -57,27 +58,29 @@ def main(arguments: list[str] | None = None) -> int:
     check_writable(options.out.parent)
     points = read_points(options.embeddings, options.most, options.seed)
     if len(points.x) < points.total:
-        print(f"{len(points.x):,} of {points.total:,} patches drawn; --most shows more")
+        reporter.info(f"{len(points.x):,} of {points.total:,} patches drawn; --most shows more")
     if points.averaged:
-        print("all tokens of a patch in the file: averaged")
+        reporter.info("all tokens of a patch in the file: averaged")
     wants_pictures = _wants_pictures(points, options.dataset_path)
     if options.projection == "tsne":
-        print(f"t-SNE of {len(points.x):,} patches: about {TSNE_SECONDS * len(points.x) / 60:.1f} minutes on one core")
+        reporter.info(
+            f"t-SNE of {len(points.x):,} patches: about {TSNE_SECONDS * len(points.x) / 60:.1f} minutes on one core"
+        )
     pictures = make_pictures(points, options.dataset_path) if wants_pictures else None
     path = write_page(options.out, points, pictures, options.projection, options.seed)
     kind = "simulated patches" if points.simulated else "patches"
-    print(f"{path}: {len(points.x):,} {kind}, {path.stat().st_size / 1e6:.1f} MB")
+    reporter.info(f"{path}: {len(points.x):,} {kind}, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def _wants_pictures(points: Points, dataset_path: str | None) -> bool:
     """Whether pictures can be made; says why not, where they are asked for."""
     if dataset_path is None:
-        print("no --dataset_path: the page has no pictures and no places")
+        reporter.info("no --dataset_path: the page has no pictures and no places")
     elif points.ids is None:
-        print("no pictures: the file holds no ids, so nothing says which row is which patch")
+        reporter.info("no pictures: the file holds no ids, so nothing says which row is which patch")
     elif points.dataset is None:
-        print("no pictures: they are made of BigEarthNet-Landsat and EuroSAT-Landsat only")
+        reporter.info("no pictures: they are made of BigEarthNet-Landsat and EuroSAT-Landsat only")
     else:
         return True
     return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from embed.embedder import POOLS
-from models.interface import DEFAULT_POOL, DEFAULT_STATISTICS
+from models.api import DEFAULT_POOL, DEFAULT_STATISTICS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
 from utils.data_config import DATASETS

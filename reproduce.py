@@ -10,24 +10,25 @@ import time
 from pathlib import Path
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config
-from eval.protocols import PROTOCOLS
-from studies.bench import Bench
-from studies.beside_published import published_section, setting_section
-from studies.claims import claims_section, few_blocks
-from studies.data import read_data
-from studies.main_table import main_rows, main_section, summary
-from studies.reconstruction import reconstruction_section
+from eval.probing.protocols import PROTOCOLS
+from studies.comparison.claims import claims_section, few_blocks
+from studies.comparison.literature import published_section, setting_section
+from studies.comparison.main_table import main_rows, main_section, summary
+from studies.comparison.reconstruction import reconstruction_section
+from studies.engine.context import Bench
+from studies.engine.data import read_data
+from studies.engine.runs import Runs
+from studies.engine.stages import Workbench
 from studies.registry import STUDIES
 from studies.report import Report, write_report
-from studies.runs import Runs
-from studies.sections import Section
-from studies.workbench import Workbench
+from studies.report_parts.sections import Section
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
 from utils.files import check_writable
 from utils.locks import held_alone
 from utils.provenance import provenance
+from utils.reporting import reporter
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,9 +45,9 @@ def main(argv: list[str] | None = None) -> int:
             with held_alone(folder, "at work in it; wait for it, or choose out_dir"):
                 report = _reproduce(config, folder, signals, started)
     except StopRequested as request:
-        print("stopped by a signal; the same command goes on from here")
+        reporter.info("stopped by a signal; the same command goes on from here")
         return StopSignals.exit_code(request.number)
-    print(f"report: {report}")
+    reporter.info(f"report: {report}")
     return 0
 
 
@@ -54,11 +55,11 @@ def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, s
     workbench = Workbench(folder)
     data = read_data(config, workbench)
     bench = Bench(workbench, config, data, Runs(workbench, config, data, signals))
-    print(f"== {config.title}: {data.main.measured_on()}")
+    reporter.info(f"== {config.title}: {data.main.measured_on()}")
     sections = [setting_section(bench), reconstruction_section(bench)]
     rows_of = {source.key: main_rows(bench, source) for source in data.probed}
     sections += [main_section(bench, source, rows_of[source.key]) for source in data.probed]
-    print(summary(bench, data.main, rows_of[data.main.key]))
+    reporter.info(summary(bench, data.main, rows_of[data.main.key]))
     sections.append(published_section(bench, rows_of))
     sections += _study_sections(bench)
     claims = claims_section(sections, few_blocks(bench))
@@ -79,7 +80,7 @@ def _study_sections(bench: Bench) -> list[Section]:
     chosen = list(STUDIES) if bench.config.studies == "all" else bench.config.studies
     found = []
     for name in chosen:
-        print(f"== study: {name}")
+        reporter.info(f"== study: {name}")
         found.append(STUDIES[name](bench))
     return found
 

@@ -30,6 +30,7 @@ from classification_models.solvers import PRECONDITIONED, SOLVERS
 from utils.analysis_utils import plot_class_scores
 from utils.errors import ConfigError, DataError, run_script
 from utils.files import check_writable
+from utils.reporting import reporter
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def load_splits(arguments: argparse.Namespace) -> dict[str, Split]:
             check_same_source(splits["train"].source, source)
         elif multilabel is None and source.y.ndim == 2:
             kind = "multilabel" if labels.multilabel else "one-hot multiclass, one label in every row"
-            print(f"{source.path.name}: y {source.y.shape} taken as {kind}")
+            reporter.info(f"{source.path.name}: y {source.y.shape} taken as {kind}")
         multilabel = labels.multilabel
         x = select_features(source, arguments.pool, arguments.feature_slice)
         splits[name] = Split(source, x, labels.y, labels.multilabel)
@@ -253,12 +254,12 @@ def main(argv: list[str] | None = None) -> int:
         figure = plot_class_scores(metrics[shown]["per_class"], title) if shown else None
         record = make_record(arguments, files, splits, probe, names, constant, metrics)
         written = write_run(files, probe, record, figure)
-    print(describe_fit(train, probe))
+    reporter.info(describe_fit(train, probe))
     if shown:
-        print(f"\n{summary_table(metrics)}\n\n{class_table(metrics[shown])}\n")
-    print(f"files        {written[0].parent}")
+        reporter.info(f"\n{summary_table(metrics)}\n\n{class_table(metrics[shown])}\n")
+    reporter.info(f"files        {written[0].parent}")
     for path in written:
-        print(f"             {path.name}")
+        reporter.info(f"             {path.name}")
     return 0
 
 

@@ -18,15 +18,16 @@ from unittest.mock import patch
 
 import torch
 
-import models.alignment
 import models.attention
-import models.products
+import models.kernels.linear
+import models.kernels.padding
 from benchmarks.machine import describe
 from benchmarks.rows_load import make_pack
 from benchmarks.setting import SAMPLE
 from pretrain_mae import main as pretrain
 from utils.errors import UserError, run_script
 from utils.files import write_json
+from utils.reporting import reporter
 
 CONFIG = "configs/sample_pretrain.yaml"
 METRICS = "training_metrics_XXS.csv"
@@ -55,14 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
             for way, found in losses.items():
                 target = Path(folder) / f"{way}, seed {seed}"
                 found.append(losses_of_run(target, seed, way, pack, options.overrides))
-                print(f"seed {seed}, fast paths {way}: {found[-1]}", flush=True)
+                reporter.info(f"seed {seed}, fast paths {way}: {found[-1]}")
     for way, found in losses.items():
         for name, values in zip(RunLosses._fields, zip(*found, strict=True), strict=True):
             spread = stdev(values) if len(values) > 1 else 0.0
-            print(f"fast paths {way}: {name} {mean(values):.3f}, standard deviation over seeds {spread:.3f}")
+            reporter.info(f"fast paths {way}: {name} {mean(values):.3f}, standard deviation over seeds {spread:.3f}")
     plain_values = {way: [run._asdict() for run in found] for way, found in losses.items()}
     record = {"config": CONFIG, "overrides": options.overrides, "losses": plain_values, **describe(CPU)}
-    print(f"written: {write_json(options.out, record)}")
+    reporter.info(f"written: {write_json(options.out, record)}")
     return 0
 
 
@@ -101,14 +102,14 @@ def losses_of_run(folder: Path, seed: int, way: str, pack: Path, overrides: list
 @contextmanager
 def plain() -> Iterator[None]:
     """Within it, products are PyTorch's own, attention is its fused kernel, and nothing is padded."""
-    with patch.object(models.products, "ONEDNN", False), patch.object(models.attention, "SHORT_SEQUENCE", 0):
+    with patch.object(models.kernels.linear, "ONEDNN", False), patch.object(models.attention, "SHORT_SEQUENCE", 0):
         yield
 
 
 @contextmanager
 def aligned() -> Iterator[None]:
     """Within it, widths are padded as for a GPU."""
-    with patch.dict(models.alignment.ALIGNMENT, {"cpu": models.alignment.ALIGNMENT["cuda"]}):
+    with patch.dict(models.kernels.padding.ALIGNMENT, {"cpu": models.kernels.padding.ALIGNMENT["cuda"]}):
         yield
 
 

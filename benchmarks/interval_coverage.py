@@ -21,10 +21,11 @@ from scipy.special import expit
 from scipy.stats import norm
 from tqdm import tqdm
 
-from eval.intervals import DRAWS, LEVEL, Interval, Resampled, over_seeds, resample
-from eval.ranked_metrics import Statistic, macro_f1, macro_map, micro_f1, micro_map
+from eval.statistics.bootstrap import DRAWS, LEVEL, Interval, Resampled, over_seeds, resample
+from eval.statistics.weighted_metrics import Statistic, macro_f1, macro_map, micro_f1, micro_map
 from utils.errors import run_script
 from utils.files import write_text
+from utils.reporting import reporter
 
 PREVALENCE = np.geomspace(0.4, 0.01, 19)
 """Share of the patches that have each label."""
@@ -266,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     differences = ((blocks, comparisons(compared, lead, blocks, given.samples, fewer)) for blocks in COMPARED_SIZES)
     lines = []
     for line in chain(table(rows, given.samples, given.draws), comparison_table(differences, fewer)):
-        print(line, flush=True)
+        reporter.info(line)
         lines.append(line)
     if given.out:
         write_text(given.out, "\n".join(lines) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.pack_format import (
+from datasets.pack.format import (
     FORMAT,
     HEADER,
     LABEL_NAMES,
@@ -20,11 +20,11 @@ from datasets.pack_format import (
     TableRow,
     file_record,
 )
-from datasets.pack_journal import ids_digest
-from datasets.pack_source import table_lines
+from datasets.pack.journal import ids_digest
+from datasets.pack.source import table_lines
 from datasets.packed import make_recipe
-from datasets.simulated_patches import SimulatedPatches, simulate
-from datasets.simulated_writer import FIRST_DAY
+from datasets.simulator.patch_writer import FIRST_DAY
+from datasets.simulator.patches import SimulatedPatches, simulate
 from transformation.transformer import center_crop
 from utils.data_config import BANDS, IMAGE_SIZE, BigEarthNetInfo
 from utils.errors import UserError

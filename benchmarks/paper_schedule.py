@@ -23,12 +23,13 @@ from benchmarks.goals import goal
 from benchmarks.large_pack import SPLIT, make_large_pack
 from benchmarks.machine import describe
 from benchmarks.report import write_results
-from datasets.pack_format import is_pack, open_header
+from datasets.pack.format import is_pack, open_header
 from utils.analysis_utils import plot_loss_curve, save_figure
 from utils.data_config import BigEarthNetInfo
 from utils.devices import select_device
 from utils.errors import ConfigError, UserError, run_script
 from utils.files import check_writable
+from utils.reporting import reporter
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = BigEarthNetInfo.SPLIT_SIZES["train"]
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not is_pack(pack):
             started = time.perf_counter()
             make_large_pack(pack, options.patches, seed=0)
-            print(f"{pack}: {options.patches:,} simulated patches in {time.perf_counter() - started:.0f} s", flush=True)
+            reporter.info(f"{pack}: {options.patches:,} simulated patches in {time.perf_counter() - started:.0f} s")
         patches = open_header(pack).count
         folder = Path(scratch) / "run"
         command = _command(Path(scratch) / "run.yaml", pack, folder, device, options)
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.copyfile(folder / METRICS, stem.with_suffix(".csv"))
             save_figure(plot_loss_curve(folder / METRICS, "simulated patches"), stem.with_suffix(".png"))
     text = describe_run(record)
-    print(text)
+    reporter.info(text)
     write_results(stem, text, {**record, "machine": describe(device), "set": options.overrides})
     return 0
 

@@ -15,8 +15,8 @@ from benchmarks.report import Row, timed_row
 from benchmarks.setting import SAMPLE, SAMPLE_SPLIT, Setting
 from benchmarks.timing import Timing, alternate
 from datasets.loader import BatchLoader, build_dataset, shuffled
-from datasets.pack_source import PackSource
-from datasets.pack_writer import write_pack
+from datasets.pack.source import PackSource
+from datasets.pack.writer import write_pack
 from datasets.packed import make_recipe
 from datasets.patches import Batch, PatchDataset, read_split
 from utils.data_config import IMAGE_SIZE, BigEarthNetInfo

@@ -26,6 +26,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import Waiting
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable
+from utils.reporting import reporter
 
 WORKS: dict[str, Callable[[Setting], list[Row]]] = {
     "train": train_rows,
@@ -65,9 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     rows: list[Row] = []
     for name in works:
-        print(f"measuring: {name}", file=sys.stderr, flush=True)
+        reporter.info(f"measuring: {name}")
         measured = WORKS[name](setting)
-        print("\n".join(f"  {row.sentence}" for row in measured), file=sys.stderr, flush=True)
+        reporter.info("\n".join(f"  {row.sentence}" for row in measured))
         rows += measured
     profiles = profile_steps(setting) if options.profile else {}
     limits = setting.limits.best(measure_limits(device, options.quick))
@@ -87,9 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
         "rows": [row.as_dict(limits) for row in rows],
         "profiles": {name: [part._asdict() for part in parts] for name, parts in profiles.items()},
     }
-    print(text)
+    reporter.info(text)
     written = write_results(folder / _stem(setting, works, options.only is not None), text, record)
-    print("\nwritten to " + " and ".join(map(str, written)), file=sys.stderr)
+    reporter.info("\nwritten to " + " and ".join(map(str, written)))
     return 0
 
 

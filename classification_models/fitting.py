@@ -19,12 +19,13 @@ from classification_models.linear_head import (
     one_vs_rest,
     regression_from_numbers,
 )
+from classification_models.logistic_loss import LogisticObjective
 from classification_models.memory import available_memory, gibibytes, require_memory
-from classification_models.objective import LogisticObjective
 from classification_models.preconditioned_lbfgs import PreconditionedLbfgs
 from classification_models.preconditioner import block_edges
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, choose_solver, memory_needs
 from utils.devices import select_device
+from utils.reporting import reporter
 
 logger = logging.getLogger(__name__)
 
@@ -116,12 +117,16 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
     resident = gpu and needed + stored <= RESIDENT_SHARE * available
     needed += stored if resident else 0
     if announce and needed >= WORTH_SAYING:
-        print(f"memory       {gibibytes(needed)} needed of {gibibytes(available)} on {where}, by {chosen}")
+        reporter.info(f"memory       {gibibytes(needed)} needed of {gibibytes(available)} on {where}, by {chosen}")
         if not gpu and isinstance(x, np.memmap) and needed + x.nbytes > available:
-            print(f"             and {gibibytes(x.nbytes)} of features, which every iteration will read from the disk")
+            reporter.info(
+                f"             and {gibibytes(x.nbytes)} of features, which every iteration will read from the disk"
+            )
         blocks = len(block_edges(size.width))
         if chosen == PRECONDITIONED and blocks > 1:
-            print(f"             {size.width} features in {blocks} blocks, each preconditioned alone: more iterations")
+            reporter.info(
+                f"             {size.width} features in {blocks} blocks, each preconditioned alone: more iterations"
+            )
     return FitPlan(chosen, where, threads, needed, resident, cure)
 
 

@@ -25,8 +25,8 @@ from classification_models.fitting import (
     training_matrix,
 )
 from classification_models.linear_head import LinearHead, linear_head, probabilities, scaler_from_numbers
+from classification_models.logistic_loss import LogisticObjective
 from classification_models.memory import explain_lack_of_memory
-from classification_models.objective import LogisticObjective
 from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
 from utils.errors import CheckpointError, ConfigError, DataError, UserError

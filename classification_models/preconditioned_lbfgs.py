@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classification_models.objective import Evaluation, LogisticObjective
+from classification_models.logistic_loss import Evaluation, LogisticObjective
 from classification_models.preconditioner import GramPreconditioner
 from utils.errors import DataError
 

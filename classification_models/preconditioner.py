@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classification_models.objective import LogisticObjective
+from classification_models.logistic_loss import LogisticObjective
 from utils.threads import torch_threads
 
 GRAM_MAX_WIDTH = 20_000

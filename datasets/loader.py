@@ -9,7 +9,7 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.eurosat import EuroSATDatasetLS
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
-from datasets.pack_format import is_pack
+from datasets.pack.format import is_pack
 from datasets.packed import PackedDataset
 from datasets.patches import Batch, PatchDataset
 from datasets.readers import RawPatches, reader

@@ -23,7 +23,7 @@ import torch
 
 from datasets.bigearthnet import multi_hot
 from datasets.eurosat import eurosat_statistics
-from datasets.pack_format import (
+from datasets.pack.format import (
     NO_LABEL_FILE,
     PIXELS,
     TABLE,
@@ -35,12 +35,13 @@ from datasets.pack_format import (
     read_table,
     verify_checksums,
 )
-from datasets.pack_source import PackSource, split_names
-from datasets.pack_writer import write_pack
+from datasets.pack.source import PackSource, split_names
+from datasets.pack.writer import write_pack
 from datasets.patches import MEMORY_LIMIT, PatchDataset, RawBatch, find_split
 from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import PatchTime, encode_metadata, list_some
 from utils.errors import ConfigError, DataError, run_script
+from utils.reporting import reporter
 
 DEFAULT_CROP = {BigEarthNetInfo.NAME: "center", EuroSATInfo.NAME: "resize"}
 
@@ -248,16 +249,18 @@ def _pack(options: argparse.Namespace) -> None:
     try:
         header, files = write_pack(source, options.out, options.skip_bad, options.num_workers)
     except KeyboardInterrupt:
-        print(f"{options.out}: unfinished; run the same command again to go on", file=sys.stderr)
+        reporter.warning(f"{options.out}: unfinished; run the same command again to go on")
         raise
     kind = "simulated patches" if header.simulated else "patches"
     left_out = f", {len(header.source.left_out)} left out" if header.source.left_out else ""
     what = f"{options.out}: {header.count} {kind} of {recipe.dataset}{left_out}"
     if not files:
-        print(f"{what}; finished and current, nothing to do")
+        reporter.info(f"{what}; finished and current, nothing to do")
         return
     seconds = time.perf_counter() - started
-    print(f"{what}, {header.files[PIXELS].bytes / 1e6:.1f} MB, in {seconds:.1f} s ({files / seconds:.0f} files/s)")
+    reporter.info(
+        f"{what}, {header.files[PIXELS].bytes / 1e6:.1f} MB, in {seconds:.1f} s ({files / seconds:.0f} files/s)"
+    )
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -272,7 +275,7 @@ def _check(options: argparse.Namespace) -> None:
                 f"were packed ({list_some(stale)}); pack again"
             )
         said += f"; made from what {source.root} holds now"
-    print(said)
+    reporter.info(said)
 
 
 if __name__ == "__main__":

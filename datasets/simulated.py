@@ -9,8 +9,8 @@ downloads, on data with the same files, the same difficulties and about the same
 
 What they are made of, each part with its constants in `simulated_constants.py`:
 
-- scenes with a place, a date and their own mix of land cover (`simulated_scenes.py`, `simulated_places.json`);
-- land cover laid out in coherent fields, with class spectra calibrated on 120 real patches (`simulated_spectra.json`;
+- scenes with a place, a date and their own mix of land cover (`simulator/overpasses.py`, `simulator/places.json`);
+- land cover laid out in coherent fields, with class spectra calibrated on 120 real patches (`simulator/spectra.json`;
   classes seen in fewer than 10 of them have assumed spectra, marked so);
 - season by week and latitude, light by hour, week and latitude, soil and moisture, texture by class, haze, snow, cloud
   and sensor noise (`simulated_landscape.py`);
@@ -33,7 +33,7 @@ a good encoder has. The second sees the map that the labels follow. Filling in m
 patches too (`eval_mae.py`; squared error summed over the 112 values of a 4 x 4 patch, mask 0.75, 2,000 patches of seed
 0): dataset mean 101, each image's visible mean 28, interpolation 17; on 119 real patches 137, 33 and 23.
 
-`--calibrate DIR` recomputes `simulated_spectra.json` from real patches in DIR/images and DIR/labels.
+`--calibrate DIR` recomputes `simulator/spectra.json` from real patches in DIR/images and DIR/labels.
 """
 
 import argparse
@@ -42,14 +42,15 @@ from pathlib import Path
 
 import torch
 
-from datasets.simulated_baselines import baseline_inputs, baseline_table
-from datasets.simulated_calibration import calibrate
-from datasets.simulated_patches import SimulatedPatches, simulate, simulate_chunks
-from datasets.simulated_scene import SimulatedScene
-from datasets.simulated_scene_writer import write_scene
-from datasets.simulated_writer import MARK, SPLITS, check_target, write_bigearthnet, write_eurosat
+from datasets.simulator.baselines import baseline_inputs, baseline_table
+from datasets.simulator.calibration import calibrate
+from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bigearthnet, write_eurosat
+from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
+from datasets.simulator.scene import SimulatedScene
+from datasets.simulator.scene_writer import write_scene
 from utils.data_config import BigEarthNetInfo, EuroSATInfo
 from utils.errors import ConfigError, run_script
+from utils.reporting import reporter
 
 __all__ = ["SimulatedPatches", "main", "simulate", "simulate_chunks", "split_counts"]
 
@@ -65,11 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.calibrate:
         for name, count in calibrate(options.calibrate).items():
-            print(f"{count:4d} real patches  {name}")
+            reporter.info(f"{count:4d} real patches  {name}")
     elif options.baselines:
         chunks = simulate_chunks(2 * BASELINE_PATCHES, options.seed, _device(options.device))
         for name, score in baseline_table(*baseline_inputs(chunks).split(BASELINE_PATCHES)).items():
-            print(f"{name:35s} {score:5.1f}")
+            reporter.info(f"{name:35s} {score:5.1f}")
     elif options.kind == "scene":
         _write_scene(options)
     else:
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--baselines", action="store_true", help="print the table of baselines and write nothing")
     other.add_argument("--calibrate", type=Path, metavar="DIR",
-                       help="recompute simulated_spectra.json from the real patches in DIR")  # fmt: skip
+                       help="recompute simulator/spectra.json from the real patches in DIR")  # fmt: skip
     return parser
 
 
@@ -112,7 +113,7 @@ def _write(options: argparse.Namespace) -> None:
     write = write_bigearthnet if options.kind == "bigearthnet" else write_eurosat
     start = time.perf_counter()
     write(options.out, chunks, counts, _readme(options, counts))
-    print(f"wrote {options.patches} simulated patches ({' / '.join(map(str, counts))}) to {options.out} "
+    reporter.info(f"wrote {options.patches} simulated patches ({' / '.join(map(str, counts))}) to {options.out} "
           f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
     return 0
 
@@ -129,7 +130,7 @@ def _write_scene(options: argparse.Namespace) -> None:
         raise ConfigError(f"--size {options.size}: give at least {SMALLEST_SCENE} pixels")
     start = time.perf_counter()
     product = write_scene(options.out, SimulatedScene(options.size, options.seed, _device(options.device)))
-    print(f"wrote the simulated scene {product} to {options.out} in {time.perf_counter() - start:.1f} s")
+    reporter.info(f"wrote the simulated scene {product} to {options.out} in {time.perf_counter() - start:.1f} s")
 
 
 def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[int, int, int]:

@@ -15,9 +15,10 @@ import rasterio
 
 from datasets.simulated import main as simulate
 from embed_scene import main as embed_scene
-from scenes.labelled import UNKNOWN
+from scenes.products.labelled import UNKNOWN
 from train_logistic_regression import main as fit_probe
 from utils.errors import run_script
+from utils.reporting import reporter
 
 WEIGHTS = "weights/moe_mae_simulated/pretrained_XXS_best.pth"
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     probe = max(given.out.glob("upper_*.npz"), key=lambda path: path.stat().st_mtime)
     for name, truth in {"all cells": scene / "truth.tif", "cells of the lower half": parts["lower"]}.items():
         found = scores(scene, maps, given.stride, truth, probe)
-        print(
+        reporter.info(
             f"{name}: {found['accuracy']:.1%} of {found['cells']:,} as in the truth; the most frequent class alone "
             f"would be right in {found['most_frequent_class']:.1%}"
         )

@@ -28,6 +28,7 @@ from utils.devices import mixed_precision, process_device
 from utils.errors import DataError, UserError, run_script
 from utils.files import atomic_path, check_writable, sha256, write_json, write_npz
 from utils.processes import ALONE, Processes, joined_processes
+from utils.reporting import reporter
 
 REQUIRED = ("model.checkpoint_path", "data.dataset_path", "data.splits")
 """Keys without which there is nothing to embed."""
@@ -149,7 +150,7 @@ def _embed_splits(config: Config, processes: Processes) -> None:
         if processes.main:
             origin = _origin(config, model, dataset, device)
             write_json(path.with_suffix(".json"), {"split": split, **written, **origin})
-            print(_summary(path, written, dataset.kind))
+            reporter.info(_summary(path, written, dataset.kind))
 
 
 def embedding_files(config_yaml: str, overrides: list[str]) -> dict[str, Path]:

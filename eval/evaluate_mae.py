@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch
-from eval.baselines import BASELINES
+from eval.reconstruction_baselines import BASELINES
 from models.losses import LossWeights, PatchErrors, patch_errors, total_balance
 from models.masking import Masking, keep_all, patchify, random_masking
 from models.moe_mae import MOEMAE

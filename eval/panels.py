@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datasets.patches import Batch, PatchDataset
-from eval.baselines import inverse_distance
 from eval.evaluate_mae import evaluation_masking
+from eval.reconstruction_baselines import inverse_distance
 from models.masking import keep_all, patchify, unpatchify
 from models.moe_mae import MOEMAE
 from utils.analysis_utils import plot_reconstructions, save_figure

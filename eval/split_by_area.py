@@ -14,13 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
-from datasets.pack_format import is_pack, open_header
+from datasets.pack.format import is_pack, open_header
 from datasets.packed import PackedDataset
 from datasets.patches import PatchDataset
-from eval.neighbours import CELL, places_of, split_by_area, touching
+from eval.statistics.spatial_blocks import CELL, places_of, split_by_area, touching
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable, write_text
+from utils.reporting import reporter
 
 SPLITS = ("train", "val", "test")
 
@@ -41,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     ids, places = list(place_of), np.array(list(place_of.values()))
     shares = dict(zip(SPLITS, options.shares or [len(part) for part in parts.values()], strict=True))
     splits = split_by_area(ids, shares, options.seed, places, options.cell)
-    print(f"{len(ids):,} patches in squares of {options.cell * 1.2:g} km; seed {options.seed}")
+    reporter.info(f"{len(ids):,} patches in squares of {options.cell * 1.2:g} km; seed {options.seed}")
     if options.gap:
         splits = _with_gap(splits, ids, places)
     _write(out, splits)
     for split, kept in splits.items():
         beside = _beside(split, splits, ids, places)
-        print(f"{out / _name(split)}: {len(kept):,} patches, {beside:,} of them beside a test patch")
+        reporter.info(f"{out / _name(split)}: {len(kept):,} patches, {beside:,} of them beside a test patch")
     return 0
 
 
@@ -91,7 +92,7 @@ def _with_gap(splits: dict[str, list[str]], ids: list[str], places: np.ndarray) 
         beside = touching(ids, places, _among(ids, set(splits[split])), _among(ids, taken))
         left_out = {name for name, close in zip(ids, beside, strict=True) if close}
         splits = {**splits, split: [name for name in splits[split] if name not in left_out]}
-        print(f"{len(left_out):,} patches of {split} left out: beside one of {' or '.join(others)}")
+        reporter.info(f"{len(left_out):,} patches of {split} left out: beside one of {' or '.join(others)}")
         if not splits[split]:
             raise ConfigError(f"--gap leaves no patch in {split}: use a larger --cell")
     return splits

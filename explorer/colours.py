@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from scenes.land_cover import class_colours
+from scenes.products.land_cover import class_colours
 
 LIGHTNESS = (0.64, 0.54, 0.75)
 """In turns around the circle of hues, so that neighbours differ in it too."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval.projection import Projection
+from eval.probing.projection import Projection
 from explorer.colours import colours
 from explorer.pictures import TILES_A_ROW, Pictures
 from explorer.points import NEIGHBOURS, Points, neighbours, projections

@@ -14,7 +14,7 @@ from classification_models.embeddings import (
     resolve_labels,
     select_features,
 )
-from eval.projection import Projection, nearest_neighbours, project
+from eval.probing.projection import Projection, nearest_neighbours, project
 from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import parse_patch_id
 from utils.errors import DataError

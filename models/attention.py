@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.alignment import aligned, pad_columns, pad_rows
-from models.products import linear
+from models.kernels.linear import linear
+from models.kernels.padding import aligned, pad_columns, pad_rows
 
 SHORT_SEQUENCE = 48
 """On a CPU, keys up to which two batched products beat the fused kernel, whose blocks would be mostly empty."""

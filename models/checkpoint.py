@@ -24,6 +24,7 @@ from models.config import NUM_PREFIX, SIZES, ModelConfig
 from models.moe_mae import MOEMAE, count_parameters
 from utils.errors import CheckpointError, run_script
 from utils.files import atomic_path, sha256
+from utils.reporting import reporter
 
 FORMAT_VERSION = 1
 EXTRA_KEY = "moe_mae"
@@ -271,10 +272,12 @@ def load_model(
             f"{path}: holds another model than the config asks for ({'; '.join(differ)}); correct or leave out the key"
         )
     if published_behaviour is not None and published_behaviour != checkpoint.config.published_behaviour:
-        print(f"{path}: was trained with published_behaviour: {not published_behaviour}; the config overrides it")
+        reporter.info(
+            f"{path}: was trained with published_behaviour: {not published_behaviour}; the config overrides it"
+        )
         free["published_behaviour"] = published_behaviour
     elif checkpoint.published:
-        print(f"{path}: a published checkpoint; using published_behaviour: true")
+        reporter.info(f"{path}: a published checkpoint; using published_behaviour: true")
     return checkpoint._replace(config=checkpoint.config.replace(**free)).build(device)
 
 
@@ -285,11 +288,13 @@ def main(argv: list[str] | None = None) -> int:
     path = parser.parse_args(argv).path
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
-    print(f"{path}: {'a published file' if checkpoint.published else 'a file of this project'}, every entry in place")
-    print(f"  size        {config.size}, {count_parameters(checkpoint.build()):,} parameters")
-    print(f"  input       {config.in_channels} bands of {config.img_size} x {config.img_size} pixels")
-    print(f"  published_behaviour: {str(config.published_behaviour).lower()}")
-    print(f"  sha256      {sha256(path)}")
+    reporter.info(
+        f"{path}: {'a published file' if checkpoint.published else 'a file of this project'}, every entry in place"
+    )
+    reporter.info(f"  size        {config.size}, {count_parameters(checkpoint.build()):,} parameters")
+    reporter.info(f"  input       {config.in_channels} bands of {config.img_size} x {config.img_size} pixels")
+    reporter.info(f"  published_behaviour: {str(config.published_behaviour).lower()}")
+    reporter.info(f"  sha256      {sha256(path)}")
     return 0
 
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.draws import Draws
 from models.masking import Masking, patchify
 from models.moe import balance_loss, balance_of, expert_importance, expert_load
 from models.moe_mae import MOEMAE, Encoded
+from models.noise import Draws
 
 SMALLEST_WEIGHT = 1e-6
 """In place of a weight of 0, so that a mean over nothing is 0."""

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.alignment import aligned_experts, pad_columns, pad_rows
-from models.draws import LayerDraws
-from models.products import linear
+from models.kernels.linear import linear
+from models.kernels.padding import aligned_experts, pad_columns, pad_rows
+from models.noise import LayerDraws
 
 NO_DRAWS = LayerDraws()
 """Neither routing noise nor dropout."""

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.api import Interface
 from models.attention import GroupedQueryAttention
 from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
-from models.draws import Draws, LayerBuffers, LayerDraws
-from models.interface import Interface
+from models.kernels.linear import linear
 from models.masking import Masking, patchify
 from models.moe import NO_DRAWS, MoELayer, Routing
-from models.products import linear
+from models.noise import Draws, LayerBuffers, LayerDraws
 from utils.randomness import derive_seed
 
 

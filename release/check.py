@@ -9,7 +9,7 @@ from embed.inference import embed_patches
 from embed.patch_input import read_input
 from embed.stored_numbers import StoredPatches
 from embed.when_where import encode_when_where
-from models.interface import DEFAULT_BATCH, DEFAULT_CROP
+from models.api import DEFAULT_BATCH, DEFAULT_CROP
 from models.moe_mae import MOEMAE
 from release.formats import Run
 from transformation.transformer import ZScoreNormalize

@@ -19,6 +19,7 @@ from release.record import collect_record
 from utils.data_config import BANDS, DATASETS
 from utils.errors import CheckpointError, ConfigError
 from utils.files import sha256
+from utils.reporting import reporter
 
 CARD = "README.md"
 
@@ -49,7 +50,7 @@ def export(settings: ExportSettings) -> None:
     checkpoint = read_checkpoint(settings.checkpoint)
     model = checkpoint.build()
     if checkpoint.published:
-        print(f"{settings.checkpoint}: a published checkpoint; exported with published_behaviour: true")
+        reporter.info(f"{settings.checkpoint}: a published checkpoint; exported with published_behaviour: true")
     if model.config.in_channels != len(BANDS):
         raise ConfigError(f"{settings.checkpoint}: takes {model.config.in_channels} bands; only {len(BANDS)} are known")
     record = collect_record(checkpoint, list(settings.scores))
@@ -61,15 +62,15 @@ def export(settings: ExportSettings) -> None:
         facts = (count_parameters(model), settings.pool, settings.statistics, width, programs, settings.license)
         write_card(folder / CARD, Release(model.config, record, *facts))
         require_no_pickle(folder)
-    print(f"written: {settings.out}")
+    reporter.info(f"written: {settings.out}")
     for path in sorted(settings.out.iterdir()):
-        print(f"  {path.name:24s} {path.stat().st_size:11,} bytes")
+        reporter.info(f"  {path.name:24s} {path.stat().st_size:11,} bytes")
 
 
 def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tuple[Program, ...]:
     if not settings.programs:
         return ()
-    print("tracing the model (half a minute)")
+    reporter.info("tracing the model (half a minute)")
     traced = trace(model, settings.pool, settings.statistics)
     patches = check_patches(model, settings.pool, settings.statistics)
     written = []
@@ -78,7 +79,7 @@ def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tu
         path = folder / f"embed_{settings.pool}{form.ending}"
         form.write(traced, path)
         difference = largest_difference(form.load(path), patches)
-        print(f"{path.name}: differs from PyTorch by at most {difference:.1e} (allowed {TOLERANCE:g})")
+        reporter.info(f"{path.name}: differs from PyTorch by at most {difference:.1e} (allowed {TOLERANCE:g})")
         written.append(Program(path.name, difference))
     return tuple(written)
 

@@ -15,12 +15,13 @@ import torch
 from embed.inference import embed_patches
 from embed.patch_input import read_input
 from embed.stored_numbers import StoredPatches
-from models.interface import DEFAULT_CROP
+from models.api import DEFAULT_CROP
 from models.moe_mae import MOEMAE
 from models.weights_folder import read_about
 from release.check import check_patches
 from release.formats import FORMATS, Run
 from utils.errors import CheckpointError, ConfigError, run_script
+from utils.reporting import reporter
 
 BATCHES = (1, 64)
 TURNS = 9
@@ -84,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError("--turns and --threads are at least 1")
     torch.set_num_threads(arguments.threads)
     medians = measure(arguments.folder, turns=arguments.turns)
-    print(f"{'milliseconds a call':20s}" + "".join(f"{f'{batch} patches':>12s}" for batch in BATCHES))
+    reporter.info(f"{'milliseconds a call':20s}" + "".join(f"{f'{batch} patches':>12s}" for batch in BATCHES))
     for name, seconds in medians.items():
-        print(f"{name:20s}" + "".join(f"{1000 * value:12.1f}" for value in seconds))
+        reporter.info(f"{name:20s}" + "".join(f"{1000 * value:12.1f}" for value in seconds))
     return 0
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from embed.embedder import pool_tokens
-from models import alignment, products
+from models.kernels import linear, padding
 from models.moe import NO_DRAWS
 from models.moe_mae import MOEMAE
 from utils.data_config import DATASETS
@@ -101,12 +101,12 @@ def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
 @contextmanager
 def _plain_operators() -> Iterator[None]:
     """Matrix products by PyTorch's own operator, of true widths: what suits this processor may not suit another."""
-    before = products.ONEDNN, alignment.COMPILED_CPU_ALIGNMENT
-    products.ONEDNN, alignment.COMPILED_CPU_ALIGNMENT = False, 1
+    before = linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT
+    linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT = False, 1
     try:
         yield
     finally:
-        products.ONEDNN, alignment.COMPILED_CPU_ALIGNMENT = before
+        linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT = before
 
 
 def foreign_operators(exported: ExportedProgram) -> list[str]:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from embed.embedder import Embedder
 from models.config import CLS_INDEX, NUM_PREFIX
-from scenes.metadata import SceneTime
-from scenes.reader import SceneReader
+from scenes.input.metadata import SceneTime
+from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize

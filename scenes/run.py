@@ -11,9 +11,12 @@ import torch
 
 from embed.embedder import Embedder
 from models.checkpoint import load_model
-from scenes.checks import check_numbers
 from scenes.embed import SceneEmbedder, WindowMetadata
-from scenes.embedding_file import (
+from scenes.input.checks import check_numbers
+from scenes.input.identity import settings_fingerprint
+from scenes.input.product import Scene
+from scenes.input.reader import SceneReader
+from scenes.products.embedding_file import (
     FINGERPRINT_TAG,
     EmbeddingMap,
     map_statistics,
@@ -21,17 +24,14 @@ from scenes.embedding_file import (
     stored_fingerprint,
     write_embeddings,
 )
-from scenes.identity import settings_fingerprint
-from scenes.labelled import open_truth, write_labelled_cells
-from scenes.land_cover import load_probe, plot_land_cover, write_land_cover
-from scenes.parquet import require_pyarrow, write_cells
-from scenes.product import Scene
-from scenes.quick_look import plot_quick_look
-from scenes.reader import SceneReader
-from scenes.reconstruct import SceneReconstructor, write_reconstruction
+from scenes.products.labelled import open_truth, write_labelled_cells
+from scenes.products.land_cover import load_probe, plot_land_cover, write_land_cover
+from scenes.products.parquet import require_pyarrow, write_cells
+from scenes.products.quick_look import plot_quick_look
+from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
+from scenes.products.score import check_classes, score_land_cover
+from scenes.products.similarity import cell_at, write_similarity
 from scenes.row_store import RowStore
-from scenes.score import check_classes, score_land_cover
-from scenes.similarity import cell_at, write_similarity
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.analysis_utils import save_figure
@@ -41,6 +41,7 @@ from utils.devices import mixed_precision, select_device
 from utils.errors import CheckpointError, ConfigError
 from utils.files import check_writable, sha256, write_json
 from utils.provenance import provenance
+from utils.reporting import reporter
 
 SCRATCH = ".unfinished"
 """Folder inside --out for rows and files that are not finished; gone when all is done."""
@@ -122,7 +123,7 @@ class SceneRun:
                 path, embeddings, self.frame, self.truth, statistics.count, self._origin()
             )
             files += [path, path.with_suffix(".json")]
-            print(f"labelled     {count:,} visible cells with a class of {self.truth.path}")
+            reporter.info(f"labelled     {count:,} visible cells with a class of {self.truth.path}")
         if self.probe:
             record |= self._map_land_cover(embeddings, files)
         if settings.similar_to:
@@ -135,18 +136,18 @@ class SceneRun:
         record |= {"files": [path.name for path in files], "provenance": provenance(self.device)}
         files.append(write_json(self.folder / "scene.json", record))
         shutil.rmtree(self.scratch, ignore_errors=True)
-        print(f"files        {self.folder}\n" + "\n".join(f"             {path.name}" for path in files))
-        print(f"memory       {peak / 2**30:.2f} GiB at most, {record['seconds']:.0f} s in all")
+        reporter.info(f"files        {self.folder}\n" + "\n".join(f"             {path.name}" for path in files))
+        reporter.info(f"memory       {peak / 2**30:.2f} GiB at most, {record['seconds']:.0f} s in all")
         return record
 
     def _say_scene(self) -> None:
         scene, grid = self.scene, self.scene.grid
         kind = "simulated scene" if scene.simulated else "scene"
-        print(f"{kind:12s} {scene.name}: {grid.height:,} x {grid.width:,} pixels, {scene.time}")
+        reporter.info(f"{kind:12s} {scene.name}: {grid.height:,} x {grid.width:,} pixels, {scene.time}")
         for note in scene.notes:
-            print(f"note         {note}")
+            reporter.info(f"note         {note}")
         if self.model.config.published_behaviour and scene.time.day is not None:
-            print(
+            reporter.info(
                 "note         published weights: the hour is the first digit of the time, as they were trained, and in "
                 "training week and hour were those of a Sentinel-2 image, not of the Landsat scene"
             )
@@ -160,7 +161,9 @@ class SceneRun:
                 "one named in the JSON beside it"
             )
         if probe and probe.pool is None:
-            print(f"note         nothing beside {probe.path.name} says how its embeddings were pooled: --pool decides")
+            reporter.info(
+                f"note         nothing beside {probe.path.name} says how its embeddings were pooled: --pool decides"
+            )
         elif probe and settings.pool not in (None, probe.pool):
             raise ConfigError(f"--pool {settings.pool}: {probe.path} was fitted on pool {probe.pool}; leave --pool out")
         self.pool = settings.pool or (probe.pool if probe else None) or "patch_mean"
@@ -168,7 +171,7 @@ class SceneRun:
         self.told = settings.metadata == "auto"
         if probe and probe.dataset == EuroSATInfo.NAME and self.told:
             self.told = False
-            print(
+            reporter.info(
                 "note         a EuroSAT probe: time and place are given to the model as missing, as they were for it, "
                 "and its patches were magnified from 22 to 40 pixels, so it sees this scene at another scale"
             )
@@ -230,7 +233,7 @@ class SceneRun:
     def _embed(self, reader: SceneReader, path: Path) -> dict[str, Any]:
         """Compute and write the embeddings unless they are there."""
         if stored_fingerprint(path) == self.fingerprint:
-            print(f"embeddings   {path}: there already, made alike")
+            reporter.info(f"embeddings   {path}: there already, made alike")
             return {}
         settings, frame = self.settings, self.frame
         embedder = Embedder(
@@ -238,7 +241,11 @@ class SceneRun:
             "all",
             autocast=mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False),
             compilation=Compilation.chosen(
-                settings.compile, self.device, frame.window_count // settings.batch_size, COMPILE_MIN_BATCHES, print
+                settings.compile,
+                self.device,
+                frame.window_count // settings.batch_size,
+                COMPILE_MIN_BATCHES,
+                reporter.info,
             ),
             batch_size=settings.batch_size,
         )
@@ -248,13 +255,13 @@ class SceneRun:
         started = time.perf_counter()
         with RowStore(self.scratch, "cells", scene_embedder.record_shape, "float16", self.fingerprint) as store:
             if store.done:
-                print(f"embeddings   going on after {store.done} of {frame.blocks_down} rows of windows")
+                reporter.info(f"embeddings   going on after {store.done} of {frame.blocks_down} rows of windows")
             scene_embedder.run(store)
             seconds = time.perf_counter() - started
             write_embeddings(path, store, frame, self.scene.crs, settings.dtype, self._tags(), self.scratch)
         rate = scene_embedder.windows / max(seconds, 1e-9)
         rows, columns = frame.output_shape
-        print(f"embeddings   {scene_embedder.windows:,} windows in {seconds:.0f} s ({rate:.0f} a second), "
+        reporter.info(f"embeddings   {scene_embedder.windows:,} windows in {seconds:.0f} s ({rate:.0f} a second), "
               f"{rows} x {columns} cells of {frame.cell * 30} m")  # fmt: skip
         return {"windows": scene_embedder.windows, "windows_per_second": round(rate, 1)}
 
@@ -282,7 +289,7 @@ class SceneRun:
         if self.truth:
             scores = score_land_cover(self.folder / "land_cover.tif", self.truth, self.frame, probe.classes)
             record["truth"] = scores
-            print(
+            reporter.info(
                 f"land cover   {scores['accuracy']:.1%} of {scores['cells']:,} cells right (most frequent class alone: "
                 f"{scores['most_frequent_class']:.1%}), F1 macro {scores['f1_macro']:.1%}"
             )

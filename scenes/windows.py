@@ -16,7 +16,7 @@ import rasterio
 import rasterio.warp
 from rasterio.crs import CRS
 
-from scenes.grids import SPACING, SceneGrid
+from scenes.input.grids import SPACING, SceneGrid
 from utils.errors import ConfigError, DataError
 
 

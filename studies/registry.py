@@ -2,21 +2,21 @@
 
 from collections.abc import Callable
 
-from studies.bench import Bench
-from studies.experts import experts_section
-from studies.sanity_metadata import metadata_section as sanity_metadata_section
-from studies.sanity_overfit import overfit_section
-from studies.sanity_routing import routing_section
-from studies.sections import Section
-from studies.study_balance import load_loss_section, loss_scale_section
-from studies.study_expert_number import expert_number_section
-from studies.study_labels import labels_section
-from studies.study_masking import masking_section
-from studies.study_metadata import metadata_section
-from studies.study_missing_metadata import missing_metadata_section
-from studies.study_noise import noise_section
-from studies.study_pooling import pooling_section
-from studies.study_transfer import transfer_section
+from studies.ablations.balance import load_loss_section, loss_scale_section
+from studies.ablations.expert_number import expert_number_section
+from studies.ablations.labels import labels_section
+from studies.ablations.masking import masking_section
+from studies.ablations.metadata import metadata_section
+from studies.ablations.missing_metadata import missing_metadata_section
+from studies.ablations.noise import noise_section
+from studies.ablations.pooling import pooling_section
+from studies.ablations.transfer import transfer_section
+from studies.engine.context import Bench
+from studies.experts.section import experts_section
+from studies.report_parts.sections import Section
+from studies.sanity.metadata import metadata_section as sanity_metadata_section
+from studies.sanity.overfit import overfit_section
+from studies.sanity.routing import routing_section
 
 STUDIES: dict[str, Callable[[Bench], Section]] = {}
 STUDIES["pooling"] = pooling_section

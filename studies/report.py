@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import yaml
 from PIL import Image
 
-from studies.sections import Cell, Figure, Section, Table, Value
-from studies.workbench import Stage
+from studies.engine.stages import Stage
+from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.errors import DataError
 from utils.files import atomic_path, make_folder, write_json, write_text
 

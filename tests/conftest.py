@@ -9,6 +9,8 @@ import pytest
 import torch
 from browser import Page, browsing, find_browser
 
+from utils.reporting import configure
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
 
@@ -17,6 +19,12 @@ SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
 def _one_thread() -> None:
     """Small tensors gain nothing from more threads, and tests on shared machines lose."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reported() -> None:
+    """Messages are shown as a script shows them."""
+    configure()
 
 
 @pytest.fixture(scope="session", autouse=True)

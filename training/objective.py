@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from models.draws import Draws
 from models.losses import counted_tokens, loss_sums
 from models.masking import random_masking
 from models.moe_mae import MOEMAE
+from models.noise import Draws
 from utils.compilation import EAGER, Compilation
 
 

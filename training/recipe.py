@@ -14,6 +14,7 @@ from models.moe_mae import MOEMAE, build_model
 from training.step import StepOptions
 from utils.devices import mixed_precision
 from utils.errors import CheckpointError
+from utils.reporting import reporter
 
 DEFAULT_METADATA_DROPOUT = 0.1
 """So that the missing-metadata pair has been seen in training; 0 with `published_behaviour`, where it was not."""
@@ -42,7 +43,7 @@ def first_model(config: Config) -> MOEMAE:
     if section.checkpoint_path is None:
         asked = {**section.numbers(), "published_behaviour": bool(published)}
         return build_model(ModelConfig.of_size(section.size or "S", **asked), seed=config.training.seed)
-    print(f"starting from the weights in {section.checkpoint_path}")
+    reporter.info(f"starting from the weights in {section.checkpoint_path}")
     return load_configured_model(config, torch.device("cpu"))
 
 

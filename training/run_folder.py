@@ -18,6 +18,7 @@ from models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from models.moe_mae import MOEMAE
 from utils.errors import CheckpointError, UserError, describe_os_error
 from utils.files import make_folder, sha256, sync, write_json
+from utils.reporting import reporter
 
 CSV_COLUMNS = ("epoch", "train_loss", "train_m_loss", "train_um_loss", "train_moe_loss", "avg_lr")
 """As published."""
@@ -75,9 +76,9 @@ class RunFolder:
         present = [path for path in (self.checkpoint, self.previous) if path.exists()]
         for path in present:
             if problem := verify(path):
-                print(f"{path}: {problem}; looking for another")
+                reporter.info(f"{path}: {problem}; looking for another")
                 continue
-            print(f"resuming from {path}")
+            reporter.info(f"resuming from {path}")
             return read_checkpoint(path), json.loads(record_path(path).read_text(encoding="utf-8"))
         if present:
             raise CheckpointError(f"{present[0]}: no checkpoint here verifies; start afresh without --resume")
@@ -99,7 +100,7 @@ class RunFolder:
             make_folder(target)
             for path in earlier:
                 path.replace(target / path.name)
-            print(f"an earlier run was in {self.folder}; moved to {target} (use --resume to continue one)")
+            reporter.info(f"an earlier run was in {self.folder}; moved to {target} (use --resume to continue one)")
 
     def remove_leftovers(self) -> None:
         """Delete temporary files that a killed process left behind."""

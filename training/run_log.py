@@ -6,6 +6,7 @@ from typing import Any
 from datasets.patches import PatchDataset
 from training.run_folder import CSV_COLUMNS, VALIDATION_COLUMNS, RunFolder
 from utils.analysis_utils import plot_loss_curve, save_figure
+from utils.reporting import reporter
 
 CURVE_EVERY_SECONDS = 30.0
 """How often the loss curve is redrawn during a run."""
@@ -39,10 +40,9 @@ class RunLog:
         entry = {**row, "simulated": self._dataset.simulated, "patches_per_second": round(throughput, 1)}
         self._folder.append_log({**entry, "time": utc_now()})
         validation = f"  val {row['val_loss']:8.3f}" if "val_loss" in row else ""
-        print(
+        reporter.info(
             f"epoch {row['epoch']:4d}  loss {row['train_loss']:8.3f}  masked {row['train_m_loss']:8.3f}{validation}"
             f"  lr {row['avg_lr']:.2e}  {throughput:7.0f} patches/s",
-            flush=True,
         )
 
     def draw_curve_if_due(self) -> None:

@@ -13,12 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.loader import Part
 from datasets.patches import Batch
-from models.draws import DrawBuffers, Draws
 from models.losses import Losses, LossWeights, losses_of
 from models.moe_mae import MOEMAE
+from models.noise import DrawBuffers, Draws
 from training.capture import CapturedStep
+from training.nan_guard import FiniteWatch, diverged
 from training.objective import Objective
-from training.watch import FiniteWatch, diverged
 from utils.compilation import EAGER, Compilation
 from utils.processes import ALONE, Processes
 from utils.randomness import generator

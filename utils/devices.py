@@ -7,6 +7,7 @@ import torch
 
 from utils.errors import ConfigError
 from utils.processes import Processes, local_rank
+from utils.reporting import reporter
 
 
 def select_device(name: str) -> torch.device:
@@ -32,7 +33,7 @@ def select_device(name: str) -> torch.device:
     if device.type not in present:
         raise ConfigError(f"model.device: {name!r} is not supported; use auto, cpu, cuda, cuda:N or mps")
     if not present[device.type]():
-        print(f"device {name} is not available on this machine; using the CPU")
+        reporter.info(f"device {name} is not available on this machine; using the CPU")
         return torch.device("cpu")
     return device
 

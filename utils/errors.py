@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from utils.reporting import configure, reporter
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, and the cure."""
@@ -60,20 +62,21 @@ def run_script(main: Callable[[], int | None], several: bool = False) -> None:
     `UserError` or an `OSError` (no space, read-only, missing) prints one line; an interrupt exits 130;
     anything else is a defect of this project and keeps its traceback.
     """
+    configure()
     try:
         if not several:
             _require_one_process()
         code = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        reporter.error(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        reporter.error("interrupted")
         code = 130
     except BrokenPipeError:
         code = 141
     except OSError as error:
-        print(f"error: {describe_os_error(error)}", file=sys.stderr)
+        reporter.error(f"error: {describe_os_error(error)}")
         code = 2
     sys.stdout.flush()
     sys.exit(code)

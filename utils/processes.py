@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import ConfigError, UserError
+from utils.reporting import reporter
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Processes(NamedTuple):
     def say(self, text: str) -> None:
         """Print a line, once."""
         if self.main:
-            print(text, flush=True)
+            reporter.info(text)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of everyone's `values`, the same bits everywhere; `values` stay as they are."""

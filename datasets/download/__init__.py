@@ -1,0 +1,1 @@
+"""Fetching a published dataset: from the hub to a checked folder."""

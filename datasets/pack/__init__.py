@@ -1,0 +1,1 @@
+"""A packed dataset: its format, how it is written and resumed."""

@@ -1,0 +1,1 @@
+"""Simulated Landsat patches and scenes: landscapes, spectra, sensors."""

@@ -1,0 +1,156 @@
+"""The encoder as a step of a scikit-learn pipeline: patches in, embeddings out."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from embed.inference import embed_patches, vector_width
+from embed.patch_input import PatchInput
+from embed.stored_numbers import StoredPatches
+from embed.when_where import when_where_columns
+from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_POOL, DEFAULT_STATISTICS
+from models.moe_mae import MOEMAE
+from utils.data_config import BANDS
+from utils.errors import CheckpointError, DataError
+
+METADATA_COLUMNS = 4
+"""Week, hour, latitude and longitude: the columns that may follow a flat patch; NaN is what is not known."""
+_ACCEPTED = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
+
+
+def patch_rows(pixels: np.ndarray, when: Any = None, lat: Any = None, lon: Any = None) -> np.ndarray:
+    """Patches with time and place as a plain table, for estimators that want one.
+
+    Args:
+        pixels: (N, C, S, S) stored numbers.
+        when, lat, lon: as for `MOEMAE.embed`.
+
+    Returns:
+        (N, C * S * S + 4) float32: every number of a uint16 is exact.
+
+    Raises:
+        DataError: for other shapes, times or places.
+    """
+    pixels = np.asarray(pixels)
+    if pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
+        raise DataError(f"pixels: have shape {pixels.shape}; give (patches, bands, side, side)")
+    columns = when_where_columns(len(pixels), when, lat, lon)
+    return np.concatenate([pixels.reshape(len(pixels), -1).astype(np.float32), columns.astype(np.float32)], axis=1)
+
+
+class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Patches of stored Landsat numbers to embeddings; `fit` only loads the encoder, which is not trained further.
+
+    X is (N, 7, H, W), or flat (N, 7 * S * S) for square patches; a flat row may end in four more columns, week, hour,
+    latitude and longitude, as `patch_rows` makes them. Copies and pickles hold the settings and the weights' hash, not
+    the weights, which are read again from `checkpoint` where they are needed.
+
+    Args:
+        checkpoint: what `MOEMAE.from_pretrained` takes: a file, a folder, or a model on the Hugging Face hub.
+        pool, crop, statistics, scale, bands, batch_size: as for `MOEMAE.embed`.
+        device: where the model runs.
+
+    Attributes:
+        n_features_in_: columns of X, or its bands where it is not flat.
+        weights_sha256_: of the encoder that `fit` loaded.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = "",
+        *,
+        pool: str = DEFAULT_POOL,
+        crop: str = DEFAULT_CROP,
+        statistics: str = DEFAULT_STATISTICS,
+        scale: tuple[float, float] | None = None,
+        bands: Sequence[str] | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        device: str = "cpu",
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.pool = pool
+        self.crop = crop
+        self.statistics = statistics
+        self.scale = scale
+        self.bands = bands
+        self.batch_size = batch_size
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None) -> "MoEMAETransformer":
+        """Load the encoder and look at the form of X; y is not used.
+
+        Raises:
+            ValueError: for an X of another form.
+            CheckpointError: as `MOEMAE.from_pretrained`.
+        """
+        self._split(validate_data(self, X, **_ACCEPTED))
+        self._model = MOEMAE.from_pretrained(self.checkpoint, device=self.device)
+        self.weights_sha256_ = _weights_hash(self._model)
+        self._n_features_out = vector_width(self._model.config, self.pool)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """(N, D) float32 embeddings.
+
+        Raises:
+            ValueError: for an X of another form than the fitted one.
+            DataError: for numbers, times or places that the model does not know.
+        """
+        check_is_fitted(self)
+        pixels, columns = self._split(validate_data(self, X, reset=False, **_ACCEPTED))
+        model = self._loaded()
+        given = PatchInput(pixels, None, None, lambda rows: rows)
+        patches = StoredPatches.of(given, model.config, self.bands, self.crop, self.scale)
+        return embed_patches(model, patches, columns, self.pool, self.statistics, self.batch_size)
+
+    def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """X as (N, C, H, W) pixels and (N, 4) week, hour, latitude, longitude."""
+        bands = len(self.bands or BANDS)
+        if X.ndim == 4:
+            return X, when_where_columns(len(X))
+        for told in (0, METADATA_COLUMNS) if X.ndim == 2 else ():
+            count = X.shape[1] - told
+            side = math.isqrt(max(0, count) // bands)
+            if side and bands * side**2 == count:
+                pixels = X[:, :count].reshape(len(X), bands, side, side)
+                return pixels, X[:, count:] if told else when_where_columns(len(X))
+        raise ValueError(
+            f"X has shape {X.shape}; give (patches, {bands}, height, width), or flat rows of {bands} * side * side "
+            f"numbers with or without {METADATA_COLUMNS} more (week, hour, lat, lon; see embed.sklearn_step.patch_rows)"
+        )
+
+    def _loaded(self) -> MOEMAE:
+        """The fitted encoder, read again in a copy that came without it."""
+        if not hasattr(self, "_model"):
+            model = MOEMAE.from_pretrained(self.checkpoint, device=self.device)
+            if _weights_hash(model) != self.weights_sha256_:
+                raise CheckpointError(f"{self.checkpoint}: holds other weights than when this was fitted; fit again")
+            self._model = model
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_model", None)
+        return state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _weights_hash(model: MOEMAE) -> str:
+    """Hex SHA-256 of the weights."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,265 @@
+"""What the experts do: statistics of the routing that ran, as `MOEMAE.encode` returns it, without routing noise.
+
+Dimensions: n images, S tokens an image, L blocks with experts, E experts of a block, k chosen experts a token,
+C classes. Blocks differ in E; matrices over blocks are as wide as the widest and NaN where a block has no such expert.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.loader import BatchLoader
+from eval.statistics.block_permutation import deal
+from models.config import META_FIELDS, NUM_PREFIX
+from models.moe_mae import MOEMAE
+from utils.errors import ConfigError, DataError
+
+TOKEN_KINDS = (*META_FIELDS, "CLS", "patches")
+"""Rows of `usage_by_token`: the five tokens before the patches one by one, then all patches."""
+
+
+class BlockRouting(NamedTuple):
+    """What one block's gate chose."""
+
+    block: int
+    """Index in the encoder."""
+    experts: int
+    expert_idx: np.ndarray
+    """(n, S, k) int16 chosen experts, best first."""
+    gates: np.ndarray
+    """(n, S, k) float32 their gates."""
+
+
+class RoutingRecord(NamedTuple):
+    """The routing of n images: 6 bytes for each image, token, block and chosen expert."""
+
+    blocks: tuple[BlockRouting, ...]
+    """One per block with more than one expert."""
+    labels: np.ndarray | None
+    """(n, C) bool; None where the dataset was read without labels."""
+    classes: tuple[str, ...]
+    ids: list[str]
+
+
+class RoutingEntropy(NamedTuple):
+    """Entropies as shares of their largest possible value, (L,) each."""
+
+    gates: np.ndarray
+    """Mean entropy of a token's gates over ln k: 1 mixes the chosen experts evenly, 0 uses only the best."""
+    usage: np.ndarray
+    """Entropy of `expert_usage` over ln E: 1 uses all experts of the block equally often."""
+
+
+class AssignmentMap(NamedTuple):
+    """Where on one image the experts are at work in one block."""
+
+    experts: np.ndarray
+    """(grid, grid) best expert of every patch token."""
+    gates: np.ndarray
+    """(grid, grid) its gate."""
+
+
+class LabelInformation(NamedTuple):
+    """How much the best expert of a patch token says about its image's label."""
+
+    nmi: np.ndarray
+    """(L, C) normalised mutual information with "the image has this class"."""
+    shuffled: np.ndarray
+    """(R, L, C) the same with the labels dealt to blocks of neighbouring images anew, R times."""
+
+
+@torch.no_grad()
+def record_routing(model: MOEMAE, loader: BatchLoader, order: Sequence[int] | None = None) -> RoutingRecord:
+    """Encode whole images and keep what every gate decided.
+
+    Args:
+        model: in evaluation mode.
+        loader: the images; labels are kept where its dataset has them.
+        order: which images of the dataset; None means all.
+
+    Raises:
+        ConfigError: when no block of the model has more than one expert.
+        DataError: when no image has a valid pixel.
+    """
+    config, dataset = model.config, loader.dataset
+    with_experts = [block for block, experts in enumerate(config.experts) if experts > 1]
+    if not with_experts:
+        raise ConfigError("the model has one expert in every block: there is no routing to look at")
+    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {block: [] for block in with_experts}
+    labels, ids = [], []
+    for batch in tqdm(loader.batches(order), desc="routing", leave=False, disable=None):
+        if not batch.ids:
+            continue
+        routing = model.encode(batch.images, batch.meta, noise=False).routing
+        for block in with_experts:
+            chosen = routing[block].expert_idx
+            gates = routing[block].gates.gather(1, chosen)
+            shape = (len(batch.ids), config.num_tokens, config.k)
+            pair = (chosen.to(torch.int16), gates.float())
+            parts[block].append(tuple(values.view(shape).cpu().numpy() for values in pair))
+        labels.append(None if batch.labels is None else batch.labels.cpu().numpy())
+        ids += batch.ids
+    if not ids:
+        raise DataError("none of these images has a single valid pixel: there is no routing to look at")
+    blocks = tuple(
+        BlockRouting(block, config.experts[block], *map(np.concatenate, zip(*parts[block], strict=True)))
+        for block in with_experts
+    )
+    hot = None if dataset.labels is None else _multi_hot(np.concatenate(labels), len(dataset.classes))
+    return RoutingRecord(blocks, hot, dataset.classes, ids)
+
+
+def choices_by_image(expert_idx: np.ndarray, experts: int) -> np.ndarray:
+    """How often the tokens of every image chose each expert: (n, tokens, k) to (n, E)."""
+    return np.stack([(expert_idx == expert).sum(axis=(1, 2)) for expert in range(experts)], axis=1)
+
+
+def best_by_image(record: RoutingRecord) -> list[np.ndarray]:
+    """Of every block how many of an image's patch tokens have each expert as their best, (n, E)."""
+    return [choices_by_image(block.expert_idx[:, NUM_PREFIX:, :1], block.experts) for block in record.blocks]
+
+
+def expert_usage(record: RoutingRecord) -> np.ndarray:
+    """Each expert's share of all choices, (L, E); a row sums to 1 (a token makes k choices)."""
+    return _padded([_shares(choices_by_image(block.expert_idx, block.experts).sum(axis=0)) for block in record.blocks])
+
+
+def dead_experts(record: RoutingRecord) -> list[tuple[int, int]]:
+    """(block, expert) of those that no token chose."""
+    return [
+        (block.block, int(expert))
+        for block in record.blocks
+        for expert in np.flatnonzero(choices_by_image(block.expert_idx, block.experts).sum(axis=0) == 0)
+    ]
+
+
+def routing_entropy(record: RoutingRecord) -> RoutingEntropy:
+    """How evenly a token mixes its experts, and how evenly a block uses its experts."""
+    gates, usage = [], []
+    for block, shares in zip(record.blocks, expert_usage(record), strict=True):
+        k = block.gates.shape[-1]
+        mixed = _entropy(_shares(block.gates.astype(np.float64)))
+        gates.append(mixed.mean() / np.log(k) if k > 1 else 0.0)
+        usage.append(_entropy(shares[: block.experts]) / np.log(block.experts))
+    return RoutingEntropy(np.array(gates), np.array(usage))
+
+
+def usage_by_token(record: RoutingRecord) -> np.ndarray:
+    """Each expert's share of the choices of every kind of token, (L, 6, E) in the order of `TOKEN_KINDS`."""
+    return _padded(
+        [
+            np.stack(
+                [
+                    _shares(choices_by_image(tokens, block.experts).sum(axis=0))
+                    for tokens in np.split(block.expert_idx, range(1, NUM_PREFIX + 1), axis=1)
+                ]
+            )
+            for block in record.blocks
+        ]
+    )
+
+
+def usage_by_class(record: RoutingRecord) -> np.ndarray:
+    """Each expert's share of the choices that the patch tokens of a class's images made, (L, C, E).
+
+    An image counts for every class it has. Rows of classes without an image are NaN.
+    """
+    hot = _labels(record).astype(np.float64)
+    return _padded(
+        [_shares(hot.T @ choices_by_image(block.expert_idx[:, NUM_PREFIX:], block.experts)) for block in record.blocks]
+    )
+
+
+def assignment_map(record: RoutingRecord, image: int, block: int) -> AssignmentMap:
+    """The best expert of every patch token of one image, and its gate.
+
+    Args:
+        record: of all images.
+        image: position in the record.
+        block: index in the encoder.
+
+    Raises:
+        ValueError: when that block has no experts to choose from.
+    """
+    found = next((routing for routing in record.blocks if routing.block == block), None)
+    if found is None:
+        raise ValueError(f"block {block} has no experts to choose from; {[b.block for b in record.blocks]} have")
+    best, gates = (values[image, NUM_PREFIX:, 0] for values in (found.expert_idx, found.gates))
+    side = round(len(best) ** 0.5)
+    return AssignmentMap(best.reshape(side, side).astype(np.int64), gates.reshape(side, side))
+
+
+def label_information(
+    record: RoutingRecord, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
+) -> LabelInformation:
+    """Normalised mutual information between the best expert of a patch token and its image's label, beside a control.
+
+    A token's label is its image's, class by class: "the image has this class", yes or no.
+
+        NMI(X, Y) = 2 I(X; Y) / (H(X) + H(Y))
+
+    The tokens of an image are alike, so even labels without meaning share some information with them. The control
+    therefore deals the labels to whole images, not to tokens, and to whole blocks of neighbouring images (see
+    `eval.statistics.block_permutation`); only what exceeds it speaks of the label.
+
+    Args:
+        record: with labels.
+        seed: of the shuffles.
+        shuffles: how often labels are dealt anew.
+        blocks: (n,) of `spatial_blocks.neighbour_blocks`; None takes the images as independent of each other.
+
+    Raises:
+        ValueError: when the dataset was read without labels.
+    """
+    labels = _labels(record)
+    best = best_by_image(record)
+    rng = np.random.default_rng(seed)
+    dealt = [labels, *(labels[deal(blocks, len(labels), rng)] for _ in range(shuffles))]
+    found = np.array([[_binary_nmi(counts, hot) for counts in best] for hot in dealt])
+    return LabelInformation(found[0], found[1:])
+
+
+def mutual_information(joint: np.ndarray) -> np.ndarray:
+    """NMI = 2 I(X; Y) / (H(X) + H(Y)) of joint shares or counts (..., X, Y); 0 where nothing has any entropy."""
+    shares = joint / np.maximum(joint.sum(axis=(-2, -1), keepdims=True), 1e-300)  # of nothing: 0, like the entropy
+    total = _entropy(shares.sum(axis=-1)) + _entropy(shares.sum(axis=-2))
+    information = total - _entropy(shares.reshape(*shares.shape[:-2], -1))
+    return np.divide(2 * information, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _binary_nmi(counts: np.ndarray, hot: np.ndarray) -> np.ndarray:
+    """NMI between experts and every class, (C,), from (n, E) token counts and (n, C) labels."""
+    with_class = hot.T.astype(np.float64) @ counts  # (C, E)
+    return mutual_information(np.stack([with_class, counts.sum(axis=0) - with_class], axis=1))  # of (C, 2, E)
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """Divided by the sum along the last axis; NaN where that is 0."""
+    total = values.sum(axis=-1, keepdims=True)
+    return np.divide(values, total, out=np.full(values.shape, np.nan), where=total > 0)
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    """-sum p ln p along the last axis, in nats."""
+    return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=-1)
+
+
+def _padded(rows: list[np.ndarray]) -> np.ndarray:
+    """Arrays that differ in their last axis, stacked, with NaN at the end of the shorter ones."""
+    widest = max(row.shape[-1] for row in rows)
+    ends = [[(0, 0)] * (row.ndim - 1) + [(0, widest - row.shape[-1])] for row in rows]
+    return np.stack([np.pad(row, end, constant_values=np.nan) for row, end in zip(rows, ends, strict=True)])
+
+
+def _multi_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(n,) class indices or (n, C) zeros and ones to (n, C) bool."""
+    return labels[:, None] == np.arange(classes) if labels.ndim == 1 else labels > 0
+
+
+def _labels(record: RoutingRecord) -> np.ndarray:
+    if record.labels is None:
+        raise ValueError("the routing was recorded without labels: build the dataset with labels")
+    return record.labels

@@ -1,0 +1,78 @@
+"""What a probe scores on features that need no model, beside what it scores on embeddings."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.loader import BatchLoader
+from eval.probing.protocols import Scores, Vectors, judge
+from transformation.image_statistics import image_statistics
+
+
+class Features(NamedTuple):
+    """Several descriptions of the same N patches."""
+
+    x: dict[str, np.ndarray]
+    """Name of the description to (N, D)."""
+    y: np.ndarray
+    """(N,) class index or (N, L) multi-hot."""
+    ids: list[str]
+
+    def vectors(self, name: str) -> Vectors:
+        """One description."""
+        return Vectors(self.x[name], self.y, self.ids)
+
+    def with_embeddings(self, name: str, x: np.ndarray, ids: Sequence[str]) -> "Features":
+        """The same and embeddings (N, D) of the same patches in the same order.
+
+        Raises:
+            ValueError: when the ids differ.
+        """
+        if list(ids) != self.ids:
+            raise ValueError("the embeddings are of other patches, or in another order")
+        return self._replace(x={**self.x, name: x})
+
+
+def feature_baselines(loader: BatchLoader) -> Features:
+    """Features without a model of every patch that the loader gives.
+
+    "class prior" is one constant number, so that a probe learns how frequent each class is and no more; "image
+    statistics" are 28 numbers (see `image_statistics`); "metadata" are the 8 numbers that the model is given, and
+    "statistics + metadata" both, where the dataset has metadata.
+
+    Args:
+        loader: of a dataset with labels.
+    """
+    statistics, metadata, labels, ids = [], [], [], []
+    for batch in tqdm(loader.batches(), total=len(loader), desc="image statistics", leave=False, disable=None):
+        if batch.ids:
+            statistics.append(image_statistics(batch.images, batch.valid).cpu())
+            metadata.append(None if batch.meta is None else batch.meta.flatten(1).cpu())
+            labels.append(batch.labels.cpu())
+            ids += batch.ids
+    x = {"class prior": np.zeros((len(ids), 1)), "image statistics": torch.cat(statistics).numpy()}
+    if metadata[0] is not None:
+        x["metadata"] = torch.cat(metadata).numpy()
+        x["statistics + metadata"] = np.hstack([x["image statistics"], x["metadata"]])
+    return Features(x, torch.cat(labels).numpy(), ids)
+
+
+def probe_features(
+    train: Features, val: Features | None, test: Features, names: Sequence[str], seed: int = 0
+) -> dict[str, Scores]:
+    """Judge every description by the same probe, `eval.probing.protocols.strong_probe` (see `judge`).
+
+    Args:
+        train, val, test: the same descriptions of three splits; `val` may be None.
+        names: of the classes.
+        seed: of the folds in which C is chosen where there is no `val`.
+    """
+    return {
+        name: judge(
+            "strong_probe", *(split.vectors(name) if split else None for split in (train, val, test)), names, seed=seed
+        )
+        for name in train.x
+    }

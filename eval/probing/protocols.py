@@ -1,0 +1,283 @@
+"""How a description of patches is judged: Landsat-Bench's two protocols, exactly, and a stronger probe.
+
+A protocol takes the three splits of one description and returns scores on the test split, with the probabilities that
+they come from, so that intervals (`eval.statistics.bootstrap`) need no second fit.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from classification_models.logistic_regression import LogisticRegressionModel
+from classification_models.scores import score_multiclass, score_multilabel
+from eval.probing.knn import NEIGHBOURS, neighbour_votes
+from eval.statistics.spatial_blocks import area_folds, neighbour_blocks
+from eval.statistics.weighted_metrics import Statistic, decisions_of, statistics_of
+from utils.errors import DataError
+
+LANDSAT_BENCH = {"C": 1.0, "solver": "sag", "max_iter": 1000}
+"""The probe of arXiv:2506.08780; one binary model per label where there are several."""
+
+C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+"""That the strong probe chooses from; the first of equally good ones."""
+
+MOST_TURNED = 4000
+"""Training patches; of more, their space is not worth finding."""
+
+FOLDS = 5
+"""In which the training split is taken apart where there is no validation split."""
+
+
+class Vectors(NamedTuple):
+    """One split of one description of patches."""
+
+    x: np.ndarray
+    """(N, D) real numbers."""
+    y: np.ndarray
+    """(N,) class indices or (N, L) multi-hot."""
+    ids: Sequence[str]
+
+    def rows(self, chosen: np.ndarray) -> "Vectors":
+        """Some of the patches: (M,) indices, or (N,) booleans."""
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return Vectors(self.x[chosen], self.y[chosen], [self.ids[index] for index in chosen])
+
+
+class Scores(NamedTuple):
+    """One protocol on one test split."""
+
+    metrics: dict[str, Any]
+    """As `score_multilabel` and `score_multiclass` give them."""
+    scores: np.ndarray
+    """(N, L) probabilities on the test split."""
+    labels: np.ndarray
+    """(N, L) or (N,)"""
+    details: dict[str, Any]
+    """What was fitted and how; JSON-ready."""
+
+    def statistics(self) -> dict[str, Statistic]:
+        """The headline figures for a bootstrap; see `eval.statistics.weighted_metrics.statistics_of`."""
+        return statistics_of(self.metrics, self.labels, self.scores)
+
+    @property
+    def headline(self) -> str:
+        """Landsat-Bench's figure: "map_micro" for several labels, "accuracy" for classes."""
+        return "map_micro" if self.labels.ndim == 2 else "accuracy"
+
+
+class ProtocolFunction(Protocol):
+    """Fits on `train`, chooses on `val` if it chooses at all, scores on `test`; `names` are the L classes'."""
+
+    def __call__(
+        self, train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0
+    ) -> Scores: ...
+
+
+def knn5(
+    train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0, scale: bool = False
+) -> Scores:
+    """Landsat-Bench's kNN-5: see `eval.probing.knn`. It is deterministic and has no hyperparameter, so `val` and `seed` are unused.
+
+    Args:
+        train, val, test: the splits.
+        names: of the classes.
+        seed: not used.
+        scale: standardise features by their training mean and standard deviation.
+    """
+    mean, std = _standard(train.x) if scale else (0, 1)
+    train_x, test_x = ((part.x - mean) / std if scale else part.x for part in (train, test))
+    votes = neighbour_votes(train_x, train.y, test_x, len(names))
+    return _scored(votes, train, test, names, {"neighbours": min(NEIGHBOURS, len(train.x)), "scale": scale})
+
+
+def landsat_bench_probe(
+    train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0, scale: bool = False
+) -> Scores:
+    """Landsat-Bench's probe, `LANDSAT_BENCH`: it often stops unconverged, and `details` says so.
+
+    Args:
+        train, val, test: the splits; `val` is not used.
+        names: of the classes.
+        seed: of the stochastic solver.
+        scale: Landsat-Bench scales for Prithvi only.
+    """
+    probe = _probe(train, seed=seed, scale=scale, **LANDSAT_BENCH).fit(train.x, train.y)
+    details = _fit_details(probe) | {"scale": scale}
+    return _scored(_probabilities(probe, test.x, len(names)), train, test, names, details)
+
+
+def strong_probe(
+    train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0
+) -> Scores:
+    """A probe as good as a linear one gets: standardised, converged, C chosen on the validation split.
+
+    C has the best micro mAP (accuracy for classes) among `C_GRID`. Without a validation split it is chosen by
+    cross-validation within the training split, neighbouring patches on one side; with too few patches for that it
+    is 1. The probe scored is fitted on the training split alone.
+
+    Args:
+        train, val, test: the splits; `val` may be None.
+        names: of the classes.
+        seed: of the folds.
+    """
+    choice = _choose_on(val, train, names) if val is not None else _choose_within(train, names, seed)
+    task = _standardised(train, test)
+    probe = _probe(train, C=choice["C"], scale=task.scale).fit(task.fitted_on, train.y)
+    return _scored(_probabilities(probe, task.judged_on, len(names)), train, test, names, _fit_details(probe) | choice)
+
+
+PROTOCOLS: dict[str, ProtocolFunction] = {
+    "knn5": knn5,
+    "landsat_bench_probe": landsat_bench_probe,
+    "strong_probe": strong_probe,
+}
+
+PROTOCOL_TITLES = {
+    "knn5": "kNN-5",
+    "landsat_bench_probe": "linear probe as in Landsat-Bench",
+    "strong_probe": "linear probe, standardised, C chosen, converged",
+}
+
+
+def judge(
+    protocol: str, train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], *, seed: int = 0
+) -> Scores:
+    """Judge a description by a protocol.
+
+    One that is the same for all training patches tells how frequent the classes are, and no more: whatever the
+    protocol, its scores are the training split's shares of the classes. (`sag` would stop before its first step, and
+    the neighbours would be five patches like any others.)
+
+    Args:
+        protocol: a key of `PROTOCOLS`.
+        train, val, test, names, seed: see `ProtocolFunction`.
+    """
+    if (train.x == train.x[:1]).all():
+        present = train.y > 0 if train.y.ndim == 2 else train.y[:, None] == np.arange(len(names))
+        shares = np.repeat(present.mean(axis=0, keepdims=True), len(test.x), axis=0)
+        return _scored(shares, train, test, names, {"class_shares": True})
+    return PROTOCOLS[protocol](train, val, test, names, seed=seed)
+
+
+def score_probabilities(
+    probabilities: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """All metrics of probabilities (N, L); decisions are `decisions_of` them. Labels (N, L) or (N,)."""
+    decisions = decisions_of(probabilities, labels.ndim == 2)
+    score = score_multilabel if labels.ndim == 2 else score_multiclass
+    return score(labels, decisions, probabilities, names, train_labels)
+
+
+def _choose_on(val: Vectors, train: Vectors, names: Sequence[str]) -> dict[str, Any]:
+    """C by its score on a validation split."""
+    found = []
+    task = _standardised(train, val)
+    for C in C_GRID:
+        probe = _probe(train, C=C, scale=task.scale).fit(task.fitted_on, train.y)
+        found.append(_headline(_probabilities(probe, task.judged_on, len(names)), val.y, train.y, names))
+    return _best(found, f"{len(val.ids)} validation patches")
+
+
+def _choose_within(train: Vectors, names: Sequence[str], seed: int) -> dict[str, Any]:
+    """C by cross-validation within the training split; the held-out predictions of all folds are scored together."""
+    fixed = {"C": 1.0, "chosen_on": "nothing: too few training patches", "grid": None, "grid_scores": None}
+    if len(np.unique(neighbour_blocks(train.ids))) < 2 * FOLDS:
+        return fixed
+    fold_of = area_folds(train.ids, FOLDS, seed)
+    held_out = np.zeros((len(C_GRID), len(train.ids), len(names)))
+    for fold in range(FOLDS):
+        inside, outside = train.rows(fold_of != fold), fold_of == fold
+        task = _standardised(inside, train.rows(outside))
+        for row, C in enumerate(C_GRID):
+            try:
+                probe = _probe(inside, C=C, scale=task.scale).fit(task.fitted_on, inside.y)
+            except DataError:  # a fold without a single positive, or of one class
+                return fixed
+            held_out[row, outside] = _probabilities(probe, task.judged_on, len(names))
+    found = [_headline(probabilities, train.y, train.y, names) for probabilities in held_out]
+    return _best(found, f"{FOLDS} folds of the training split, areas kept whole")
+
+
+def _best(found: list[float], where: str) -> dict[str, Any]:
+    best = int(np.argmax(found))
+    return {
+        "C": C_GRID[best],
+        "chosen_on": where,
+        "grid": list(C_GRID),
+        "grid_scores": found,
+        "at_edge_of_grid": best in (0, len(C_GRID) - 1),
+    }
+
+
+def _headline(probabilities: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str]) -> float:
+    metrics = score_probabilities(probabilities, labels, train_labels, names)
+    value = metrics["map_micro" if labels.ndim == 2 else "accuracy"]
+    return -1.0 if value is None else value
+
+
+def _probe(train: Vectors, **settings: Any) -> LogisticRegressionModel:
+    return LogisticRegressionModel(multilabel=train.y.ndim == 2, **settings)
+
+
+def _probabilities(probe: LogisticRegressionModel, x: np.ndarray, classes: int) -> np.ndarray:
+    """(N, L) probabilities; a class without a training sample has 0."""
+    found = probe.predict_proba(x)
+    if probe.multilabel:
+        return found
+    full = np.zeros((len(x), classes), found.dtype)
+    full[:, probe.classes_] = found
+    return full
+
+
+def _scored(
+    probabilities: np.ndarray, train: Vectors, test: Vectors, names: Sequence[str], details: dict[str, Any]
+) -> Scores:
+    metrics = score_probabilities(probabilities, test.y, train.y, names)
+    sizes = {"train_patches": len(train.x), "test_patches": len(test.x), "features": train.x.shape[1]}
+    return Scores(metrics, probabilities, test.y, sizes | details)
+
+
+def _fit_details(probe: LogisticRegressionModel) -> dict[str, Any]:
+    report = probe.report
+    return {
+        "C": probe.C,
+        "solver": report["solver"],
+        "iterations": max(report["n_iter"]),
+        "converged": report["converged"],
+        "classifiers": len(report["n_iter"]),
+        "not_converged": len(report["not_converged"]),
+        "seconds": report["seconds"],
+    }
+
+
+class _Task(NamedTuple):
+    """What a standardised probe is fitted and judged on."""
+
+    fitted_on: np.ndarray
+    """(N, D)"""
+    judged_on: np.ndarray
+    """(M, D)"""
+    scale: bool
+    """The probe is to standardise them itself, chunk by chunk; else it is done."""
+
+
+def _standardised(train: Vectors, other: Vectors) -> _Task:
+    """Features of two sets, standardised by the first; of more features than patches, their share of its row space.
+
+    A fit with an L2 penalty has weights in the space that the patches it is fitted on span. Turned into that space, the
+    features are as few as those patches, and the fit and all it predicts are the same. Of more patches no copy is made.
+    """
+    patches, features = train.x.shape
+    if not (patches <= MOST_TURNED and patches < features):
+        return _Task(train.x, other.x, scale=True)
+    mean, std = _standard(train.x)
+    fitted_on, judged_on = ((part.x - mean) / std for part in (train, other))
+    axes = np.linalg.svd(fitted_on, full_matrices=False)[2]  # (patches, features)
+    return _Task(fitted_on @ axes.T, judged_on @ axes.T, scale=False)
+
+
+def _standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every feature; 1 for one that never changes."""
+    std = x.std(axis=0, dtype=np.float64)
+    return x.mean(axis=0, dtype=np.float64), np.where(std > 0, std, 1.0)

@@ -1,0 +1,1 @@
+"""Confidence intervals, permutation tests and spatial blocks."""

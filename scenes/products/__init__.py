@@ -1,0 +1,1 @@
+"""What is written of a scene: embeddings, maps, tables, pictures."""

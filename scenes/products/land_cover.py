@@ -1,0 +1,178 @@
+"""A linear probe on an embedding map: class probabilities, the likeliest class, its colours and legend."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from classification_models.logistic_regression import LogisticRegressionModel
+from models.config import CLS_INDEX, ModelConfig
+from scenes.products.embedding_file import EmbeddingMap
+from scenes.products.geotiffs import write_cog
+from utils.analysis_utils import short_name
+from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
+from utils.errors import ConfigError
+
+NO_CLASS = 255
+LARGEST_SIDE = 1000
+"""Pixels of the map in the picture."""
+PROBABILITY_STEPS = 250
+"""A probability is stored as a whole number of 1 / 250."""
+
+_COLOURS = {
+    "Urban fabric": "#e6004d", "Industrial or commercial units": "#a32ec4", "Arable land": "#f5e08a",
+    "Permanent crops": "#e8a33d", "Pastures": "#c8dc50", "Complex cultivation patterns": "#e3c26e",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation": "#c9b458",
+    "Agro-forestry areas": "#d9a679", "Broad-leaved forest": "#5fbf2a", "Coniferous forest": "#0b6b2e",
+    "Mixed forest": "#2f9e44", "Natural grassland and sparsely vegetated areas": "#b5d99c",
+    "Moors, heathland and sclerophyllous vegetation": "#8aa05a", "Transitional woodland, shrub": "#9bc46b",
+    "Beaches, dunes, sands": "#efe6d0", "Inland wetlands": "#8f8fd6", "Coastal wetlands": "#b9a6e8",
+    "Inland waters": "#4aa3df", "Marine waters": "#1b5fa8",
+    "AnnualCrop": "#f5e08a", "Forest": "#2f9e44", "HerbaceousVegetation": "#b5d99c", "Highway": "#6e6e6e",
+    "Industrial": "#a32ec4", "Pasture": "#c8dc50", "PermanentCrop": "#e8a33d", "Residential": "#e6004d",
+    "River": "#4aa3df", "SeaLake": "#1b5fa8",
+}  # fmt: skip
+"""Of the classes of the two datasets, close to what land-cover maps usually use; other classes take matplotlib's."""
+
+
+class Probe(NamedTuple):
+    """A probe and the embeddings it was fitted on."""
+
+    path: Path
+    model: LogisticRegressionModel
+    classes: tuple[str, ...]
+    pool: str | None
+    """None where its record does not say."""
+    dataset: str | None
+    statistics: str | None
+    checkpoint_sha256: str | None
+
+
+def load_probe(path: Path, config: ModelConfig) -> Probe:
+    """Read a probe and the JSON beside it.
+
+    Raises:
+        CheckpointError: when the probe cannot be read.
+        ConfigError: when it takes other features than an embedding's.
+    """
+    model = LogisticRegressionModel.load(path)
+    try:
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        train = (record.get("embeddings") or {}).get("train") or {}
+        pool = _pool_of(record, train, config)
+        dataset = train.get("dataset")
+        statistics = train.get("config", {}).get("data", {}).get("statistics")
+        sha = train.get("checkpoint", {}).get("sha256")
+    except (OSError, ValueError, AttributeError, TypeError):
+        record, pool, dataset, statistics, sha = {}, None, None, None, None
+    width = model.model.n_features_in_
+    if width != config.embed_dim:
+        raise ConfigError(
+            f"{path}: takes {width:,} features, a cell of this model has {config.embed_dim}; fit the probe on "
+            "embeddings with pool patch_mean, mean or cls of the same checkpoint"
+        )
+    classes = _class_names(record, model)
+    statistics = statistics if statistics in DATASETS else None
+    if dataset is None and classes == EuroSATInfo.CLASSES:  # a published probe
+        dataset = EuroSATInfo.NAME
+    return Probe(path, model, classes, pool, dataset, statistics, sha)
+
+
+def _pool_of(record: dict, train: dict, config: ModelConfig) -> str | None:
+    """Which pooling the probe's features are."""
+    cls = f"{CLS_INDEX * config.embed_dim}:{(CLS_INDEX + 1) * config.embed_dim}"
+    if record.get("feature_slice") == cls:
+        return "cls"
+    if train.get("pool") == "all":
+        return "mean" if record.get("pool") else None
+    return train.get("pool")
+
+
+def _class_names(record: dict, model: LogisticRegressionModel) -> tuple[str, ...]:
+    """Names by class index."""
+    count = len(model.classes_) if model.multilabel else int(np.max(model.classes_)) + 1
+    names = record.get("classes") or []
+    if len(names) < count:
+        known = {len(info.CLASSES): info.CLASSES for info in (BigEarthNetInfo, EuroSATInfo)}
+        names = known.get(count, [f"class {index}" for index in range(count)])
+    return tuple(names)
+
+
+def class_colours(classes: tuple[str, ...]) -> dict[int, tuple[int, int, int, int]]:
+    """Class index to red, green, blue and opacity, 0 to 255."""
+    spare = colormaps["tab20"]
+    texts = [_COLOURS.get(name) for name in classes]
+    rows = [
+        tuple(int(text[i : i + 2], 16) for i in (1, 3, 5)) if text else tuple(int(255 * v) for v in spare(k % 20)[:3])
+        for k, text in enumerate(texts)
+    ]
+    return {index: (*row, 255) for index, row in enumerate(rows)}
+
+
+def write_land_cover(folder: Path, embeddings: EmbeddingMap, probe: Probe, scratch: Path) -> dict[str, float]:
+    """Write `probabilities.tif`, `land_cover.tif` and `land_cover_legend.png`.
+
+    The class of a cell is the one of largest probability, also of a probe with several labels a patch.
+
+    Returns:
+        Share of the visible cells by class name.
+    """
+    columns = np.asarray(probe.model.classes_)
+
+    def probabilities() -> Iterator[np.ndarray]:
+        for cells in embeddings.stripes():
+            out = np.full((len(columns), *cells.valid.shape), NO_CLASS, np.uint8)
+            if cells.valid.any():
+                scores = probe.model.predict_proba(cells.values[cells.valid])
+                out[:, cells.valid] = np.rint(scores * PROBABILITY_STEPS).T.astype(np.uint8)
+            yield out
+
+    counts = np.zeros(len(probe.classes), np.int64)
+
+    def likeliest() -> Iterator[np.ndarray]:
+        for cells in embeddings.stripes():
+            out = np.full((1, *cells.valid.shape), NO_CLASS, np.uint8)
+            if cells.valid.any():
+                scores = probe.model.predict_proba(cells.values[cells.valid])
+                out[0, cells.valid] = columns[scores.argmax(axis=1)]
+                counts[:] += np.bincount(out[0, cells.valid], minlength=len(counts))
+            yield out
+
+    tags = {"MOEMAE_PROBE": probe.path.name, "MOEMAE_CLASSES": json.dumps(probe.classes)}
+    names = tuple(probe.classes[int(column)] for column in columns)
+    steps = {"scales": [1 / PROBABILITY_STEPS] * len(names), "offsets": [0.0] * len(names)}
+    layer = embeddings.layer(names, "uint8", NO_CLASS, tags=tags, **steps)
+    write_cog(folder / "probabilities.tif", layer, probabilities(), scratch)
+    colours = class_colours(probe.classes)
+    layer = embeddings.layer(("land cover",), "uint8", NO_CLASS, tags=tags, resampling="mode", colours=colours)
+    write_cog(folder / "land_cover.tif", layer, likeliest(), scratch)
+    total = max(1, counts.sum())
+    return {name: float(count / total) for name, count in zip(probe.classes, counts, strict=True)}
+
+
+def plot_land_cover(land_cover: Path, classes: tuple[str, ...], shares: dict[str, float]) -> Figure:
+    """The map, thinned out where it is large, beside its colours with names and the share of each class."""
+    colours = {index: np.array(colour) / 255 for index, colour in class_colours(classes).items()}
+    with rasterio.open(land_cover) as file:
+        step = max(1.0, max(file.shape) / LARGEST_SIDE)
+        named = file.read(1, out_shape=tuple(max(1, round(side / step)) for side in file.shape))
+    image = np.ones((*named.shape, 4))
+    for index, colour in colours.items():
+        image[named == index] = colour
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    axes, beside = figure.subplots(1, 2, width_ratios=[1, 1])
+    axes.imshow(image, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    beside.axis("off")
+    handles = [
+        Patch(color=colours[index], label=f"{short_name(name, 60)} ({shares[name]:.1%})")
+        for index, name in enumerate(classes)
+    ]
+    beside.legend(handles=handles, loc="center left", frameon=False, fontsize=9)
+    return figure

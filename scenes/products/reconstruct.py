@@ -1,0 +1,96 @@
+"""The masked autoencoder's view of a scene: every patch as predicted from the visible quarter of its window."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.masking import random_masking, unpatchify
+from models.moe_mae import MOEMAE
+from scenes.embed import Stripe, WindowMetadata, read_stripe
+from scenes.input.reader import LARGEST_NUMBER, SceneReader
+from scenes.products.geotiffs import Layer, write_cog
+from scenes.row_store import RowStore
+from scenes.windows import Frame
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import BANDS
+from utils.randomness import generator
+
+MASK_SEED = 0
+"""The mask of a window is a function of this and its place on the globe's grid."""
+
+
+class SceneReconstructor:
+    """Predicted pixels of windows that do not overlap.
+
+    Args:
+        reader: of the scene.
+        frame: with a stride of a whole window.
+        model: in evaluation mode, on its device; its mask ratio is used.
+        normalize: stored numbers to z-scores and back.
+        metadata: what the windows are told.
+        batch_size: windows at once.
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        frame: Frame,
+        model: MOEMAE,
+        normalize: ZScoreNormalize,
+        metadata: WindowMetadata,
+        batch_size: int,
+    ) -> None:
+        self.reader, self.frame, self.model, self.normalize = reader, frame, model.eval(), normalize
+        self.metadata, self.batch_size = metadata, batch_size
+        self.device = next(model.parameters()).device
+
+    @property
+    def record_shape(self) -> tuple[int, int, int]:
+        """(bands, rows, columns) of a block row."""
+        return len(BANDS), self.frame.window, self.frame.blocks_across * self.frame.window
+
+    def run(self, store: RowStore) -> None:
+        """Compute every block row that is not in the store yet."""
+        blocks = range(store.done, self.frame.blocks_down)
+        for block in tqdm(blocks, desc="reconstructing", unit="row", leave=False, disable=None):
+            stripe = read_stripe(self.reader, self.frame, block)
+            record = np.zeros(self.record_shape, np.uint16)
+            for start in range(0, len(stripe.tops), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                for left, pixels in zip(stripe.lefts[part], self._predict(stripe, part), strict=True):
+                    record[:, :, left : left + self.frame.window] = pixels
+            record[:, (stripe.pixels == 0).all(axis=0)] = 0
+            store.append(record)
+
+    @torch.no_grad()
+    def _predict(self, stripe: Stripe, part: slice) -> np.ndarray:
+        """(n, 7, side, side) uint16 stored numbers."""
+        frame, config = self.frame, self.model.config
+        images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
+        meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part]).to(self.device)
+        places = [
+            frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops[part], stripe.lefts[part], strict=True)
+        ]
+        noise = [torch.rand(config.num_patches, generator=generator(MASK_SEED, "scene mask", *p)) for p in places]
+        masking = random_masking(torch.stack(noise), config.mask_ratio)
+        masking = type(masking)(*(part.to(self.device) for part in masking))
+        predicted, _ = self.model(images, meta, masking, noise=False)
+        numbers = self.normalize.invert(unpatchify(predicted.float(), config.patch_size, config.in_channels).cpu())
+        return numbers.round().clamp(1, LARGEST_NUMBER).numpy().astype(np.uint16)
+
+
+def write_reconstruction(path: Path, store: RowStore, frame: Frame, tags: dict[str, str], scratch: Path) -> Path:
+    """Write the pixels of a finished store on the scene's own grid."""
+    grid = frame.grid
+
+    def stripes() -> Iterator[np.ndarray]:
+        for block, record in enumerate(store.records()):
+            top = block * frame.window - frame.above
+            inside = slice(max(0, -top), min(frame.window, grid.height - top))
+            yield record[:, inside, frame.left : frame.left + grid.width]
+
+    layer = Layer(grid.height, grid.width, BANDS, "uint16", 0, grid.crs, grid.transform, tags)
+    return write_cog(path, layer, stripes(), scratch)

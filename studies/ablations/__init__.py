@@ -1,0 +1,1 @@
+"""Studies that change one thing of the recipe at a time."""

@@ -1,0 +1,1 @@
+"""Encoders beside baselines and beside published scores."""

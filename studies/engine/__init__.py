@@ -1,0 +1,1 @@
+"""What every study builds on: stages, data, encoders, embeddings, scores."""

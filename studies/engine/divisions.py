@@ -1,0 +1,99 @@
+"""A dataset divided into splits or folds that keep areas whole, with a gap between them where one is asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from configs.reproduction import SourceSection
+from datasets.patches import PatchDataset
+from eval.statistics.spatial_blocks import area_folds, places_of, split_by_area, touching
+from studies.engine.stages import Workbench
+from utils.errors import ConfigError
+from utils.files import write_npz, write_text
+
+_CHUNK = 1024
+
+
+class Fold(NamedTuple):
+    """One division of a dataset into splits."""
+
+    name: str
+    """For folders: "" where there is one division only, else "fold0", "fold1", …"""
+    splits: Mapping[str, str]
+    """Split name ("train", "test" and often "val") to split file."""
+    left_out: int = 0
+    """Patches for fitting and choosing that touch a test patch, and are in no split (`data.gap`)."""
+
+
+def dataset_places(dataset: PatchDataset) -> np.ndarray | None:
+    """Latitude and longitude of every patch, (N, 2); None where the dataset has no metadata."""
+    starts = range(0, len(dataset), _CHUNK)
+    parts = [dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).meta for start in starts]
+    return None if parts[0] is None else places_of(np.concatenate(parts))
+
+
+def divided(
+    key: str, section: SourceSection, parts: Sequence[PatchDataset], seed: int, workbench: Workbench
+) -> tuple[Fold, ...]:
+    """Folds, or one division, that keep areas whole.
+
+    Args:
+        key: of the dataset.
+        section: says how.
+        parts: all patches, each once.
+        seed: which area goes where.
+        workbench: where.
+
+    Raises:
+        ConfigError: where there are too few areas, or the gap leaves a split empty.
+    """
+    ids = [patch_id for part in parts for patch_id in part.ids]
+
+    def work(folder: Path) -> None:
+        write_npz(folder / "places.npz", {"places": np.concatenate([dataset_places(part) for part in parts])})
+
+    stage = workbench.stage(f"places/{key}", {"patches": [part.fingerprint() for part in parts]}, work, quiet=True)
+    with np.load(stage.folder / "places.npz") as arrays:
+        places = arrays["places"]
+    if section.folds is None:
+        divisions = {"": split_by_area(ids, section.shares, seed, places)}
+    else:
+        fold_of = area_folds(ids, section.folds, seed, places)
+        divisions = {f"fold{number}": _fold(ids, fold_of, number) for number in range(section.folds)}
+    folds = []
+    for name, splits in divisions.items():
+        kept = _with_gap(key, splits, ids, places) if section.gap else splits
+        left_out = len(ids) - sum(map(len, kept.values()))
+        folder = workbench.folder / "splits" / key / name
+        files = {split: _split_file(folder, split, names) for split, names in kept.items()}
+        folds.append(Fold(name, files, left_out))
+    return tuple(folds)
+
+
+def _fold(ids: Sequence[str], fold_of: np.ndarray, number: int) -> dict[str, list[str]]:
+    """Tested on one part, choices made on the next, fitted on the rest."""
+    test, val = fold_of == number, fold_of == (number + 1) % (fold_of.max() + 1)
+    rows = {"train": ~test & ~val, "val": val, "test": test}
+    return {split: [ids[row] for row in np.flatnonzero(chosen)] for split, chosen in rows.items()}
+
+
+def _with_gap(
+    key: str, splits: Mapping[str, list[str]], ids: Sequence[str], places: np.ndarray
+) -> dict[str, list[str]]:
+    """The splits without the patches that touch one of those tested on."""
+    tested = np.isin(ids, splits["test"])
+    close = {ids[row] for row in np.flatnonzero(touching(ids, places, ~tested, tested))}
+    kept = {split: [name for name in names if name not in close] for split, names in splits.items()}
+    if empty := [split for split, names in kept.items() if not names]:
+        raise ConfigError(f"{key}.gap: every patch of {empty[0]} touches a test patch; set {key}.gap to false")
+    return kept
+
+
+def _split_file(folder: Path, split: str, names: list[str]) -> str:
+    path = folder / f"{split}.csv"
+    text = "".join(f"{name}\n" for name in names)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return str(path)

@@ -1,0 +1,1 @@
+"""The study of what the experts do."""

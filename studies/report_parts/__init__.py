@@ -1,0 +1,1 @@
+"""Pieces of a report: figures, sections, verdicts."""

@@ -1,0 +1,1 @@
+"""The sanity experiments: overfit, routing, metadata."""

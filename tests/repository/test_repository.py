@@ -1,0 +1,75 @@
+"""The repository says the truth about itself: the README's tree, the commands it names, the licence, the figure."""
+
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+from models import ModelConfig
+from models.config import SIZES
+from models.diagram import main, plot_architecture
+
+README, GUIDE = ((ROOT / name).read_text() for name in ("README.md", "docs/guide.md"))
+
+
+def tree() -> set[str]:
+    """Paths in the README's tree."""
+    block = README.split("## Tree")[1].split("```")[1]
+    paths, folder = set(), ""
+    for line in filter(None, block.split("\n")):
+        names = re.split(r" {2,}", line.strip())[0]
+        if not line.startswith(" "):
+            folder = names if names.endswith("/") else ""
+            paths.add(names)
+        else:
+            paths |= {folder + name for name in names.split(", ")}
+    return paths
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return listed.stdout.split("\n")[:-1]
+
+
+def test_everything_in_the_tree_exists() -> None:
+    for path in tree():
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_every_module_is_in_the_tree() -> None:
+    described = [re.compile(re.escape(path).replace(r"\*", "[^/]*")) for path in tree()]
+    for path in tracked():
+        if path.endswith(".py") and not path.endswith("__init__.py") and not path.startswith("tests/"):
+            assert any(pattern.fullmatch(path) for pattern in described), f"{path} is not in the README's tree"
+
+
+def test_every_config_named_in_the_texts_exists() -> None:
+    for path in re.findall(r"configs/\w+\.yaml", README + GUIDE):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_counts_the_parameters_right() -> None:
+    assert "2,537,562, 1,379,032 and 824,693" in README
+
+
+def test_the_repository_stays_small() -> None:
+    sizes = {path: (ROOT / path).stat().st_size for path in tracked() if (ROOT / path).exists()}
+    assert max(sizes.values()) <= 12e6
+    assert sum(sizes.values()) <= 30e6
+    assert sum(size for path, size in sizes.items() if path.startswith("sample_dataset/")) <= 10e6
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_architecture_figure_follows_the_config(size: str) -> None:
+    config = ModelConfig.of_size(size)
+    texts = [text.get_text() for axes in plot_architecture(config).axes for text in axes.texts]
+    assert any(f"{config.depth} blocks" in text for text in texts)
+    assert [text for text in texts if text.isdigit()] == [str(w) for w in (*config.expert_widths, 54, 54)]
+
+
+def test_the_figure_is_written(tmp_path) -> None:
+    assert main(["--size", "XXS", "--out", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").stat().st_size > 20_000

@@ -1,0 +1,257 @@
+"""Embeddings of a scene: those of its windows, whatever the batches, the order, the stride and what is around it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers, tiny_checkpoint, write_product
+
+from embed.embedder import Embedder, pool_tokens
+from models.checkpoint import load_model
+from scenes.embed import SceneEmbedder, WindowMetadata, token_fields
+from scenes.input.product import find_scene
+from scenes.input.reader import SceneReader
+from scenes.row_store import RowStore
+from scenes.windows import BlendedRows, make_frame
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import BigEarthNetInfo
+from utils.data_utils import encode_metadata
+from utils.errors import DataError
+
+ROUNDING = 2e-3
+"""Half precision of numbers up to about 2."""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    qa = np.full((130, 170), CLEAR)
+    qa[60:75, 100:130], qa[80:90, 90:120] = CLOUD, SHADOW
+    return write_product(tmp_path_factory.mktemp("scene") / "a", some_numbers(), qa)
+
+
+@pytest.fixture(scope="module")
+def clear_folder(tmp_path_factory) -> Path:
+    return write_product(tmp_path_factory.mktemp("scene") / "b", some_numbers(), np.full((130, 170), CLEAR))
+
+
+def frame_of(folder: Path, stride: int = 40, cell: int | None = None):
+    return make_frame(find_scene(folder).grid, 40, 4, stride, cell)
+
+
+@pytest.mark.parametrize("pool", ["patch_mean", "mean", "cls"])
+def test_a_cell_is_the_pooled_window(tmp_path, folder, clear_folder, checkpoint, pool) -> None:
+    path = embed(clear_folder, checkpoint, tmp_path / "out", "--pool", pool)
+    frame = frame_of(clear_folder)
+    row, column = 1, 2  # a window that lies inside the scene
+    top, left = 40 * row - frame.above, 40 * column - frame.left
+    numbers = some_numbers()[None, :, top : top + 40, left : left + 40]
+    normalize = ZScoreNormalize(BigEarthNetInfo.STATISTICS)
+    images = normalize(torch.from_numpy(numbers)).images
+    lat, lon = frame.centres(np.array([40 * row]), np.array([40 * column]))
+    with torch.no_grad():
+        encoded = load_model(checkpoint).encode(images, torch.from_numpy(encode_metadata([27], [9], lat, lon)))
+    expected = pool_tokens(encoded, pool)[0].numpy()
+    cells = read(path)
+    assert cells.shape == (24, 4, 5)
+    np.testing.assert_allclose(cells[:, row, column], expected, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("pool", ["patch_mean", "mean", "cls"])
+def test_the_field_of_a_window_averages_to_its_pooled_vector(checkpoint, pool) -> None:
+    model = load_model(checkpoint)
+    with torch.no_grad():
+        encoded = model.encode(torch.randn(3, 7, 40, 40, generator=torch.Generator().manual_seed(0)))
+    fields = token_fields(encoded.pre_norm.flatten(1), pool, 10)
+    assert fields.shape == (3, 10, 10, 24)
+    torch.testing.assert_close(fields.mean((1, 2)), pool_tokens(encoded, pool))
+
+
+@pytest.mark.parametrize("stride", [20, 40])
+def test_the_batch_size_changes_nothing(tmp_path, folder, checkpoint, stride) -> None:
+    files = [
+        embed(folder, checkpoint, tmp_path / str(size), "--stride", stride, "--batch-size", size) for size in (2, 7, 64)
+    ]
+    first = read(files[0])
+    assert np.isfinite(first).any() and np.isnan(first).any()
+    for other in files[1:]:
+        np.testing.assert_allclose(read(other), first, atol=ROUNDING)
+
+
+def test_the_order_of_windows_changes_nothing() -> None:
+    random = np.random.default_rng(0)
+
+    class Grid:
+        window, patch, cell, blocks_across = 40, 4, 4, 3
+
+    windows = [
+        (r, c, random.normal(size=(10, 10, 5)).astype(np.float32)) for r in range(0, 12, 2) for c in range(-8, 28)
+    ]
+    results = []
+    for order in (range(len(windows)), random.permutation(len(windows))):
+        blended = BlendedRows(Grid(), 5)
+        for index in order:
+            blended.add(*windows[index], clear=0.5 + index % 3 / 4)
+        results.append(blended.finish(np.ones((10, 30), np.float32), 0.5))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+
+
+class Spy(Embedder):
+    """Remembers what it was given and what it gave."""
+
+    def __init__(self, model) -> None:
+        super().__init__(model, "all")
+        self.seen: dict[bytes, np.ndarray] = {}
+
+    def __call__(self, images, meta):
+        vectors = super().__call__(images, meta)
+        for image, told, vector in zip(images, meta, vectors, strict=True):
+            self.seen[image.numpy().tobytes() + told.numpy().tobytes()] = vector.numpy()
+        return vectors
+
+
+def test_windows_that_coincide_are_the_same_for_every_stride(tmp_path, folder, checkpoint) -> None:
+    seen = {}
+    for stride in (20, 40):
+        spy, scene = Spy(load_model(checkpoint)), find_scene(folder)
+        with SceneReader(scene) as reader, RowStore(tmp_path, str(stride), (10, 50, 24), "float16", "") as store:
+            normalize = ZScoreNormalize(BigEarthNetInfo.STATISTICS)
+            told = WindowMetadata.of(scene.time, True, False)
+            frame = frame_of(folder, stride, 4)
+            SceneEmbedder(reader, frame, spy, normalize, told, "patch_mean", 16, 0.5).run(store)
+        seen[stride] = spy.seen
+    assert len(seen[20]) > 3 * len(seen[40]) >= 3 * 20
+    for key, vector in seen[40].items():
+        np.testing.assert_allclose(seen[20][key], vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [20, 40])
+@pytest.mark.parametrize("around", [(40, 40), (13, 27)])
+def test_a_scene_padded_by_fill_gives_the_same_inside(tmp_path, folder, checkpoint, stride, around) -> None:
+    up, left = around
+    numbers = np.pad(some_numbers(), ((0, 0), (up, 31), (left, 5)))
+    qa = np.pad(read(next(folder.glob("*_QA_PIXEL.TIF")))[0], ((up, 31), (left, 5)), constant_values=1)
+    origin = (ORIGIN[0] - 30 * left, ORIGIN[1] + 30 * up)
+    padded = write_product(tmp_path / "padded", numbers, qa, origin=origin)
+    files = [embed(path, checkpoint, tmp_path / path.name, "--stride", stride) for path in (folder, padded)]
+    with rasterio.open(files[0]) as small, rasterio.open(files[1]) as large:
+        move = (small.transform.c - large.transform.c) / small.transform.a
+        down = (small.transform.f - large.transform.f) / small.transform.e
+        assert move == int(move) and down == int(down)
+        inside = large.read()[:, int(down) : int(down) + small.height, int(move) : int(move) + small.width]
+        np.testing.assert_allclose(inside, small.read(), atol=ROUNDING)
+        assert np.isfinite(large.read()).sum() == np.isfinite(small.read()).sum()
+
+
+def test_cloud_shadow_and_fill_are_nodata_and_nothing_else(tmp_path, folder, checkpoint) -> None:
+    path = embed(folder, checkpoint, tmp_path / "out", "--stride", 40, "--cell", 4)
+    with rasterio.open(path) as file:
+        cells, grid = file.read(), file.transform
+        assert np.isnan(file.nodata) and file.crs == rasterio.CRS.from_epsg(32633)
+    pixels = np.zeros((cells.shape[1] * 4, cells.shape[2] * 4))
+    left, up = round((ORIGIN[0] - grid.c) / 30), round((grid.f - ORIGIN[1]) / 30)
+    seen = read(next(folder.glob("*_QA_PIXEL.TIF")))[0] == CLEAR
+    pixels[up : up + 130, left : left + 170] = seen
+    shares = pixels.reshape(cells.shape[1], 4, cells.shape[2], 4).mean((1, 3))
+    assert np.array_equal(np.isfinite(cells).all(axis=0), shares >= 0.5)
+    assert np.array_equal(np.isfinite(cells).any(axis=0), shares >= 0.5)
+
+
+def test_overlaps_leave_no_seams(tmp_path, clear_folder, checkpoint) -> None:
+    """Across the borders of blocks, cells differ no more than elsewhere when windows overlap."""
+    ratios = {}
+    for stride in (8, 40):
+        cells = read(embed(clear_folder, checkpoint, tmp_path / str(stride), "--stride", stride, "--cell", 4))
+        steps = np.abs(np.diff(cells[:, 8:-8], axis=2)).mean((0, 1))
+        first = frame_of(clear_folder, stride, 4).output_columns.start
+        borders = (np.arange(len(steps)) + 1 + first) % 10 == 0
+        ratios[stride] = steps[borders].mean() / steps[~borders].mean()
+    assert ratios[8] < 1.4 < 5 < ratios[40]
+
+
+def test_int8_is_within_half_a_step(tmp_path, folder, checkpoint) -> None:
+    half = read(embed(folder, checkpoint, tmp_path / "half"))
+    path = embed(folder, checkpoint, tmp_path / "int8", "--dtype", "int8")
+    with rasterio.open(path) as file:
+        numbers, scales, offsets = file.read(), np.array(file.scales), np.array(file.offsets)
+        assert (file.dtypes[0], file.nodata) == ("int8", -128)
+    assert np.array_equal(numbers == -128, np.isnan(half))
+    values = numbers * scales[:, None, None] + offsets[:, None, None]
+    step = scales[:, None, None]
+    assert (np.abs(values - half)[~np.isnan(half)] <= np.broadcast_to(0.51 * step, half.shape)[~np.isnan(half)]).all()
+
+
+def test_the_file_is_cloud_optimised_and_says_where_it_comes_from(tmp_path, folder, checkpoint) -> None:
+    path = embed(folder, checkpoint, tmp_path / "out", "--stride", 8)
+    with rasterio.open(path) as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert np.array_equal(file.read(), file.read().astype(np.float16), equal_nan=True)
+        assert file.res == (120, 120)
+        tags = file.tags()
+        assert file.descriptions[0] == "embedding 0"
+    assert tags["MOEMAE_POOL"] == "patch_mean" and tags["MOEMAE_STRIDE"] == "8"
+    assert len(tags["MOEMAE_CHECKPOINT_SHA256"]) == len(tags["MOEMAE_FINGERPRINT"]) == 64
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
+        "embeddings.tif",
+        "quick_look.png",
+        "scene.json",
+    ]
+    record = json.loads((tmp_path / "out" / "scene.json").read_text())
+    assert record["windows"] > 100 and record["peak_memory_bytes"] > 0
+
+
+@pytest.mark.parametrize("stride", [20, 40])
+@pytest.mark.parametrize("appended", [0, 2])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, folder, checkpoint, monkeypatch, capsys, stride, appended):
+    whole = embed(folder, checkpoint, tmp_path / "whole", "--stride", stride)
+    append, count = RowStore.append, []
+
+    def dying(self, record) -> None:
+        if len(count) == appended:
+            self._file.write(b"half a record")
+            raise KeyboardInterrupt
+        count.append(1)
+        append(self, record)
+
+    monkeypatch.setattr(RowStore, "append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        embed(folder, checkpoint, tmp_path / "killed", "--stride", stride)
+    monkeypatch.undo()
+    assert not (tmp_path / "killed" / "embeddings.tif").exists()
+    capsys.readouterr()
+    path = embed(folder, checkpoint, tmp_path / "killed", "--stride", stride)
+    assert ("going on after 2 of 4" in capsys.readouterr().out) == (appended == 2)
+    assert path.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "killed" / ".unfinished").exists()
+
+
+def test_other_settings_start_anew_and_the_same_are_not_computed_again(tmp_path, folder, checkpoint, capsys) -> None:
+    path = embed(folder, checkpoint, tmp_path / "out")
+    first = path.read_bytes()
+    assert "there already" not in capsys.readouterr().out
+    embed(folder, checkpoint, tmp_path / "out")
+    assert "there already" in capsys.readouterr().out
+    assert path.read_bytes() == first
+    embed(folder, checkpoint, tmp_path / "out", "--pool", "cls")
+    assert "there already" not in capsys.readouterr().out
+    assert path.read_bytes() != first
+
+
+def test_a_model_that_gives_nan_is_named(tmp_path, clear_folder, checkpoint, monkeypatch) -> None:
+    monkeypatch.setattr(Embedder, "__call__", lambda self, images, meta: torch.full((len(images), 105 * 24), torch.nan))
+    with pytest.raises(DataError, match=r"NaN or infinity.*checkpoint"):
+        embed(clear_folder, checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out" / "embeddings.tif").exists()
+
+
+def test_no_georeference_at_all(tmp_path, checkpoint) -> None:
+    folder = write_product(tmp_path / "a", some_numbers(), crs=None, transform=rasterio.Affine.identity())
+    cells = read(embed(folder, checkpoint, tmp_path / "out"))
+    assert cells.shape == (24, 4, 5)

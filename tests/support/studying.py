@@ -1,0 +1,56 @@
+"""A bench of a few seconds for the studies: a tiny model on a few patches of the samples."""
+
+from pathlib import Path
+
+from conftest import ROOT, SAMPLE
+from tiny import TINY_MODEL
+
+from configs.reproduction import ReproductionConfig
+from studies.engine.context import Bench
+from studies.engine.data import read_data
+from studies.engine.runs import Runs
+from studies.engine.stages import Workbench
+from training.stopping import StopSignals
+
+EUROSAT = ROOT / "sample_dataset" / "eurosat-l-sample"
+
+
+def small_source(root: Path, folder: Path, files: dict[str, str], counts: dict[str, int], dataset: str) -> dict:
+    """A section with the first patches of every split of a sample."""
+    splits = {}
+    for split, file in files.items():
+        names = (root / file).read_text().split()
+        kept = names[:: max(1, len(names) // counts[split])][: counts[split]]  # EuroSAT's are sorted by class
+        path = folder / f"{dataset}_{split}{Path(file).suffix}"
+        path.write_text("\n".join(kept) + "\n")
+        splits[split] = str(path)
+    return {"dataset": dataset, "dataset_path": str(root), "splits": splits}
+
+
+def make_bench(folder: Path, more: dict | None = None, **study: object) -> Bench:
+    """A bench below a folder.
+
+    Args:
+        folder: of its files.
+        more: keys of the config, in place of those here.
+        study: keys of its section `study`.
+    """
+    ours = {split: f"bigearthnet-{split}.csv" for split in ("train", "val", "test")}
+    theirs = {split: f"eurosat-{split}.txt" for split in ("train", "val", "test")}
+    config = ReproductionConfig.model_validate(
+        {
+            "out_dir": str(folder / "out"),
+            "model": TINY_MODEL,
+            "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
+            "data": small_source(SAMPLE, folder, ours, {"train": 24, "val": 12, "test": 16}, "bigearthnet_ls"),
+            "eurosat": small_source(EUROSAT, folder, theirs, {"train": 20, "val": 10, "test": 10}, "eurosat_ls"),
+            "bootstrap": {"draws": 100},
+            "study": {"seeds": [0], "label_shares": [0.25, 1.0], "mask_ratios": [0.5, 0.75], "experts": [3],
+                      "pools": ["cls", "mean", "all"], "noise_draws": 1, **study},
+            **(more or {}),
+        }
+    )  # fmt: skip
+    signals = StopSignals()
+    workbench = Workbench(config.out_dir, say=lambda line: None)
+    data = read_data(config, workbench)
+    return Bench(workbench, config, data, Runs(workbench, config, data, signals))
