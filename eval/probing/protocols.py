@@ -77,7 +77,7 @@ class ProtocolFunction(Protocol):
 def knn5(
     train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0, scale: bool = False
 ) -> Scores:
-    """Landsat-Bench's kNN-5: see `eval.probing.knn`. It is deterministic and has no hyperparameter, so `val` and `seed` are unused.
+    """Landsat-Bench's kNN-5: see `eval.probing.knn`. Deterministic: `val` and `seed` are unused.
 
     Args:
         train, val, test: the splits.
