@@ -9,6 +9,7 @@ from datasets.image_bands import band_names
 from models.config import ModelConfig
 from utils.config import Problem, Section, load_config
 from utils.data_config import BANDS
+from utils.metadata import FIELDS
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -32,6 +33,7 @@ class ModelSection(Section):
     img_size: Positive | None = None
     patch_size: Positive | None = None
     in_channels: Positive | None = None
+    meta_fields: list[Literal[tuple(FIELDS)]] | None = None
     embed_dim: Positive | None = None
     depth: Positive | None = None
     num_heads: Positive | None = None

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.config import CLS_INDEX, NUM_PREFIX
 from models.moe_mae import MOEMAE, Encoded
 from utils.compilation import EAGER, Compilation
 
@@ -25,9 +24,9 @@ def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
     if pool == "mean":
         return tokens.mean(dim=1)
     if pool == "patch_mean":
-        return tokens[:, NUM_PREFIX:].mean(dim=1)
+        return tokens[:, encoded.num_prefix :].mean(dim=1)
     if pool == "cls":
-        return tokens[:, CLS_INDEX]
+        return tokens[:, encoded.num_prefix - 1]
     raise ValueError(f"unknown pool {pool!r}; use {', '.join(POOLS[:-1])} or {POOLS[-1]}")
 
 
@@ -57,7 +56,7 @@ class Embedder:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
-        """(B, C, H, W) normalised patches and (B, 4, 2) metadata (None: missing) to (B, D) float32."""
+        """(B, C, H, W) normalised patches and (B, F, 2) metadata (None: missing) to (B, D) float32."""
         count = len(images)
         missing = max(0, self._fill_to - count)
         if missing:

@@ -5,7 +5,7 @@ the numbers.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -16,12 +16,13 @@ from tqdm import tqdm
 from embed.embedder import POOLS, Embedder
 from embed.patch_input import read_input
 from embed.stored_numbers import StoredPatches
-from embed.when_where import encode_when_where, when_where_columns
+from embed.when_where import when_where_columns
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
 from utils.errors import ConfigError
+from utils.metadata import encode_metadata
 
 
 def embed(
@@ -31,6 +32,7 @@ def embed(
     when: Any,
     lat: Any,
     lon: Any,
+    metadata: Mapping[str, Any] | None,
     bands: Sequence[str] | None,
     pool: str,
     crop: str,
@@ -41,7 +43,7 @@ def embed(
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
     patches = StoredPatches.of(given, model.config, bands, crop, scale)
-    columns = when_where_columns(len(patches), when, lat, lon)
+    columns = when_where_columns(len(patches), when, lat, lon, metadata)
     return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
 
 
@@ -53,7 +55,7 @@ def embed_patches(
     Args:
         model: left in the mode, training or evaluation, in which it is.
         patches: N of them.
-        columns: (N, 4) week, hour, latitude, longitude; NaN where not known.
+        columns: (N, len(FIELDS)), see `utils.metadata`; NaN where not known.
         pool: see `pool_tokens`.
         statistics: the dataset whose mean and spread to normalise with.
         batch_size: patches at once.
@@ -80,7 +82,7 @@ def embed_patches(
             part = slice(start, min(start + batch_size, len(patches)))
             bits = torch.from_numpy(patches.read(part).view(np.int16)).to(device)
             images, valid = normalize(bits)
-            meta = torch.from_numpy(encode_when_where(columns[part], published)).to(device)
+            meta = torch.from_numpy(encode_metadata(columns[part], model.config.meta_fields, published)).to(device)
             vectors[part] = embedder(images, meta).cpu().numpy()
             hidden = ~valid.flatten(1).any(dim=1).cpu().numpy()
             vectors[part][hidden] = np.nan

@@ -96,10 +96,8 @@ class SceneRun:
         info = DATASETS[self.statistics_name]
         # With published behaviour fill is data, as the released weights were trained.
         self.normalize = ZScoreNormalize(info.STATISTICS, fill_is_data=config.published_behaviour)
-        told = self.told and scene.crs is not None
-        self.metadata = WindowMetadata.of(scene.time, told, config.published_behaviour)
-        if not self.told:
-            self.metadata = WindowMetadata(None, None, False)
+        known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
+        self.metadata = known if self.told else WindowMetadata()
         self._check_places()
         self.fingerprint = settings_fingerprint(scene, self._identity())
 
@@ -202,7 +200,7 @@ class SceneRun:
             "min_clear": settings.min_clear,
             "statistics": self.statistics_name,
             "time": str(self.scene.time),
-            "metadata": self.metadata._asdict(),
+            "metadata": self.metadata.record(config),
             "batch_size": settings.batch_size,
             "amp": settings.amp,
             "compile": settings.compile,

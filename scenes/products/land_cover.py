@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from classification_models.logistic_regression import LogisticRegressionModel
-from models.config import CLS_INDEX, ModelConfig
+from models.config import ModelConfig
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from utils.analysis_utils import short_name
@@ -86,7 +86,7 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
 
 def _pool_of(record: dict, train: dict, config: ModelConfig) -> str | None:
     """Which pooling the probe's features are."""
-    cls = f"{CLS_INDEX * config.embed_dim}:{(CLS_INDEX + 1) * config.embed_dim}"
+    cls = f"{config.cls_index * config.embed_dim}:{(config.cls_index + 1) * config.embed_dim}"
     if record.get("feature_slice") == cls:
         return "cls"
     if train.get("pool") == "all":

@@ -24,7 +24,7 @@ def pooling_section(bench: Bench) -> Section:
     results = {POOL_TITLES[pool]: probe(bench, arm, How(pool)) for pool in study.pools}
     plain = {POOL_TITLES[pool]: probe(bench, untrained_arm(), How(pool)) for pool in study.pools}
     config = run_of(bench, arm, study.seeds[0]).config
-    counts = {"cls": 1, "mean": 1, "patch_mean": 1, "meta_cls": 5, "all": config.num_tokens}
+    counts = {"cls": 1, "mean": 1, "patch_mean": 1, "meta_cls": config.num_prefix, "all": config.num_tokens}
     numbers = {POOL_TITLES[pool]: counts[pool] * config.embed_dim for pool in study.pools}
     tables = [
         score_table(bench, "pooling", "Pooling, pretrained encoder", results, POOL_TITLES[reference], first="pool",
