@@ -11,12 +11,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from embed.inference import embed_patches, vector_width
+from embed.inference import embed_patches
 from embed.patch_input import PatchInput
 from embed.stored_numbers import StoredPatches
 from embed.when_where import when_where_columns
-from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_POOL, DEFAULT_STATISTICS
+from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
 from models.moe_mae import MOEMAE
+from models.pooling import DEFAULT_POOL, vector_width
 from utils.data_config import BANDS
 from utils.errors import CheckpointError, DataError
 from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.pooling import DEFAULT_POOL
 from utils.data_config import BigEarthNetInfo
 
 if TYPE_CHECKING:
     from models.moe_mae import MOEMAE
 
-DEFAULT_POOL = "cls"
 DEFAULT_CROP = "center"
 DEFAULT_STATISTICS = BigEarthNetInfo.NAME
 DEFAULT_BATCH = 64
@@ -84,7 +84,8 @@ class Interface:
                 are ignored.
             bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
                 others among them are left out.
-            pool: "cls", "mean" (of all tokens), "patch_mean", or "all" (every token).
+            pool: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata and CLS side by side) or "all"
+                (every token); see `models.pooling.POOLINGS`.
             crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
             statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
             scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance.

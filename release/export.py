@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from embed.inference import vector_width
 from models.checkpoint import read_checkpoint
 from models.moe_mae import MOEMAE, count_parameters
+from models.pooling import vector_width
 from models.weights_folder import read_weights_folder, require_safetensors, write_weights_folder
 from release.card import Program, Release, write_card
 from release.check import TOLERANCE, check_patches, largest_difference

@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from embed.embedder import Embedder
 from models.config import ModelConfig
+from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
 from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
 from utils.errors import DataError
 from utils.metadata import Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
-
-SCENE_POOLS = ("patch_mean", "mean", "cls")
 
 
 class WindowMetadata(NamedTuple):
@@ -86,24 +85,18 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
 
     Args:
         flat: (n, tokens * width), all tokens before the final norm.
-        pool: "patch_mean": a patch's own token; "mean": it, with the prefix's tokens shared out among the patches;
-            "cls": the window's CLS token for all of its patches.
+        pool: one of `models.pooling.MAP_POOLINGS`.
         side: patches along a window.
         num_prefix: tokens before those of the patches.
 
     Returns:
-        (n, side, side, width)
+        (n, side, side, width of the pooling)
     """
+    of_patches = POOLINGS[pool].of_patches
+    if of_patches is None:
+        raise ValueError(f"pool {pool!r} is not for maps; use {', '.join(MAP_POOLINGS)}")
     tokens = flat.unflatten(1, (num_prefix + side**2, -1))
-    patches = tokens[:, num_prefix:]
-    if pool == "cls":
-        patches = tokens[:, num_prefix - 1 : num_prefix].expand_as(patches)
-    elif pool == "mean":
-        prefix = tokens[:, :num_prefix].sum(dim=1, keepdim=True)
-        patches = (prefix + side**2 * patches) / tokens.shape[1]
-    elif pool != "patch_mean":
-        raise ValueError(f"unknown pool {pool!r}; use {', '.join(SCENE_POOLS)}")
-    return patches.unflatten(1, (side, side))
+    return of_patches(tokens, num_prefix).unflatten(1, (side, side))
 
 
 class SceneEmbedder:
@@ -141,7 +134,7 @@ class SceneEmbedder:
     def record_shape(self) -> tuple[int, int, int]:
         """(cells down, cells across, width) of a block row."""
         per_block = self.frame.window // self.frame.cell
-        return per_block, self.frame.cells[1], self.embedder.model.config.embed_dim
+        return per_block, self.frame.cells[1], vector_width(self.embedder.model.config, self.pool)
 
     def run(self, store: RowStore) -> None:
         """Compute every block row that is not in the store yet.

@@ -11,6 +11,7 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch, PatchDataset
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE
+from models.pooling import POOLINGS
 from utils.randomness import generator
 
 Metadata = Literal["given", "missing", "shuffled"]
@@ -57,22 +58,15 @@ def pooled(parts: np.ndarray, pool: str, config: ModelConfig) -> np.ndarray:
 
     Args:
         parts: (N, (P + 1) * W), P = F + 1 tokens of metadata and CLS.
-        pool: "cls", "mean", "patch_mean" or "meta_cls", see `configs.reproduction.POOLS`.
+        pool: a key of `models.pooling.POOLINGS`, but "all".
         config: of the model that made them.
     """
     end = config.num_prefix * config.embed_dim
-    prefix, patches = parts[:, :end], parts[:, end:]
-    if pool == "meta_cls":
-        return prefix
-    if pool == "patch_mean":
-        return patches
-    tokens = prefix.reshape(len(parts), config.num_prefix, config.embed_dim)
-    if pool == "cls":
-        return tokens[:, config.cls_index]
-    if pool == "mean":
-        total = tokens.sum(axis=1, dtype=np.float64) + config.num_patches * patches.astype(np.float64)
-        return (total / config.num_tokens).astype(np.float32)
-    raise ValueError(f"unknown pool {pool!r}")
+    prefix = parts[:, :end].reshape(len(parts), config.num_prefix, config.embed_dim)
+    of_parts = POOLINGS[pool].of_parts
+    if of_parts is None:
+        raise ValueError(f"pool {pool!r} needs every token")
+    return of_parts(prefix, parts[:, end:], config.num_patches)
 
 
 class MetadataLoader:
