@@ -9,8 +9,8 @@ from datasets.image_bands import band_names
 from models.config import ModelConfig
 from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.config import Problem, Section, load_config
-from utils.data_config import BANDS
 from utils.metadata import FIELDS
+from utils.sensors import OLI
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -165,8 +165,8 @@ def model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> I
         wrong: paths of keys that are known to be wrong and stand at their defaults.
         fresh_model: as for `read_config`.
     """
-    if "model.in_channels" not in wrong and model.in_channels not in (None, len(BANDS)):
-        yield "model.in_channels", f"is {model.in_channels}, but both datasets have {len(BANDS)} bands"
+    if "model.in_channels" not in wrong and model.in_channels not in (None, len(OLI.bands)):
+        yield "model.in_channels", f"is {model.in_channels}, but both datasets have {len(OLI.bands)} bands"
     asked = {key: value for key, value in model.numbers().items() if value is not None}
     if not fresh_model and model.size is None:  # the checkpoint decides the rest
         asked = {key: asked[key] for key in ("img_size", "patch_size") if key in asked}

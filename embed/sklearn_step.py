@@ -18,9 +18,9 @@ from embed.when_where import when_where_columns
 from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
 from models.moe_mae import MOEMAE
 from models.pooling import DEFAULT_POOL, vector_width
-from utils.data_config import BANDS
 from utils.errors import CheckpointError, DataError
 from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields
+from utils.sensors import OLI
 
 _ACCEPTED = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
 
@@ -116,7 +116,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _split(self, X: np.ndarray, fields: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """X as (N, C, H, W) pixels and metadata columns (N, len(FIELDS))."""
-        bands = len(self.bands or BANDS)
+        bands = len(self.bands or OLI.bands)
         if X.ndim == 4:
             return X, when_where_columns(len(X))
         for told in (0, len(fields)) if X.ndim == 2 else ():

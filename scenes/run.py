@@ -279,7 +279,7 @@ class SceneRun:
         with RowStore(self.scratch, "reconstruction", maker.record_shape, "uint16", self.fingerprint) as store:
             maker.run(store)
             tags = self._tags() | {"MOEMAE_MASK_RATIO": str(config.mask_ratio)}
-            return write_reconstruction(path, store, frame, tags, self.scratch)
+            return write_reconstruction(path, store, frame, self.scene.sensor.bands, tags, self.scratch)
 
     def _map_land_cover(self, embeddings: EmbeddingMap, files: list[Path]) -> dict[str, Any]:
         probe = self.probe
