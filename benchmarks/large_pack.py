@@ -16,6 +16,7 @@ from datasets.pack.format import (
     TABLE,
     FileRecord,
     Header,
+    Recipe,
     Source,
     TableRow,
     file_record,
@@ -124,7 +125,7 @@ def table_rows(base: SimulatedPatches, patches: int) -> Iterator[TableRow]:
 _NO_MARKS = str.maketrans("", "", "-:")
 
 
-def _write_header(out: Path, recipe: object, ids: list[str]) -> None:
+def _write_header(out: Path, recipe: Recipe, ids: list[str]) -> None:
     names = (PIXELS, TABLE, SPLIT)
     total = sum((out / name).stat().st_size for name in names)
     with tqdm(total=total, desc="checksums", unit="B", unit_scale=True, leave=False, disable=None) as bar:

@@ -100,7 +100,7 @@ def measure_limits(device: torch.device, quick: bool = False) -> Limits:
             if library != ONEDNN or onednn
             for shape in shapes
         }
-    float32 = max((product for product in rates if product.library != BFLOAT16), key=rates.get)
+    float32 = max((product for product in rates if product.library != BFLOAT16), key=rates.__getitem__)
     products: dict[str, dict[str, float]] = {}
     for product, rate in rates.items():
         products.setdefault(product.library, {})["x".join(map(str, product.shape))] = rate

@@ -86,10 +86,11 @@ class Row:
             return None if goal is None else self.reached
         if self.ours is None or goal.ratio is goal.most is goal.least is None:
             return None
-        if goal.ratio is not None and (self.ratio is None or self.void):
+        ratio = None if self.ratio is None or self.void else self.ratio.value
+        if goal.ratio is not None and ratio is None:
             return None
         reached = (
-            goal.ratio is None or self.ratio.value >= goal.ratio,
+            goal.ratio is None or ratio is None or ratio >= goal.ratio,
             goal.most is None or self.ours <= goal.most,
             goal.least is None or self.ours >= goal.least,
         )

@@ -62,7 +62,8 @@ class Targets(NamedTuple):
     @property
     def constant(self) -> np.ndarray:
         """(K,) booleans: labels that never change, so that there is nothing to fit."""
-        return self.matrix.all(axis=0) | ~self.matrix.any(axis=0)
+        positives = np.count_nonzero(self.matrix, axis=0)
+        return (positives == 0) | (positives == len(self.matrix))
 
 
 def make_targets(y: np.ndarray, multilabel: bool) -> Targets:
@@ -191,7 +192,8 @@ def fit_scikit_learn(
         pool = joblib.Parallel(n_jobs=threads, backend="threading", return_as="generator")
         fitted = pool(joblib.delayed(fit_one)(label) for label in range(count))
         bar = tqdm(fitted, desc="probe", total=count, unit="label", disable=None if verbose else True)
-        return one_vs_rest(list(bar), **settings)
+        members: list[LogisticRegression] = [regression for regression in bar if regression is not None]
+        return one_vs_rest(members, **settings)
 
 
 def training_matrix(x: np.ndarray, features: FeatureRows, scale: bool, solver: str) -> np.ndarray:

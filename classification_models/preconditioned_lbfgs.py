@@ -89,7 +89,7 @@ class _State(NamedTuple):
 
     def keep(self, kept: Tensor) -> "_State":
         """Only the problems `kept`, (P',) booleans."""
-        return _State(*(part.keep(kept) if isinstance(part, Evaluation) else part[kept] for part in self))
+        return _State(self.place[kept], self.point[kept], self.at.keep(kept), self.whitened[kept])
 
 
 class PreconditionedLbfgs:

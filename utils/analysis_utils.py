@@ -138,7 +138,7 @@ def plot_projection(points: np.ndarray, classes: np.ndarray, names: Sequence[str
     """
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
-    for index in np.unique(classes):
+    for index in map(int, np.unique(classes)):
         chosen = classes == index
         marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
         axes.scatter(*points[chosen].T, s=28, color=f"C{index % 10}", marker=marker, label=short_name(names[index]))
@@ -165,7 +165,7 @@ def plot_projection_by_label(points: np.ndarray, labels: np.ndarray, names: Sequ
     for axes in grid:
         axes.set(xticks=[], yticks=[])
         axes.set_visible(False)
-    for axes, index in zip(grid, present, strict=False):
+    for axes, index in zip(grid, present.tolist(), strict=False):
         has = labels[:, index] > 0
         axes.set_visible(True)
         axes.scatter(*points[~has].T, s=5, color="0.85")

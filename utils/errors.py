@@ -51,7 +51,7 @@ _OS_CURES = {
 def describe_os_error(error: OSError, path: object = None) -> str:
     """One line for an operating-system error: the path and, where known, the cure."""
     where = path if path is not None else error.filename
-    cure = _OS_CURES.get(error.errno, error.strerror or str(error))
+    cure = _OS_CURES.get(error.errno or 0, error.strerror or str(error))
     return f"{where}: {cure}" if where is not None else cure
 
 

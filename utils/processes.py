@@ -12,11 +12,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from utils.errors import ConfigError, UserError
 from utils.reporting import reporter
@@ -34,6 +35,14 @@ AGAIN_SECONDS = 0.02
 
 _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` sets for a process, besides WORLD_SIZE."""
+
+
+class _SharedCounters(Protocol):
+    """What is needed of the store that all processes of a run share."""
+
+    def add(self, key: str, amount: int, /) -> int:
+        """Add to a counter and give its new value."""
+        ...
 
 
 class _Stopped(UserError):
@@ -122,11 +131,11 @@ def joined_processes() -> Iterator[Processes]:
         dist.destroy_process_group()  # only after success: with a process gone, this would wait for it
 
 
-def _join(processes: Processes) -> dist.Store:
+def _join(processes: Processes) -> _SharedCounters:
     """Connect; values on the CPU travel by gloo, those on GPUs by NCCL."""
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     try:
-        store, rank, count = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+        store, rank, count = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
@@ -135,7 +144,7 @@ def _join(processes: Processes) -> dist.Store:
     return store
 
 
-def _is_first(store: dist.Store) -> bool:
+def _is_first(store: _SharedCounters) -> bool:
     """Whether no other process of the run has failed before this one."""
     try:
         return store.add("failures", 1) == 1
@@ -179,6 +188,12 @@ class _OffTerminal:
 
     def isatty(self) -> bool:
         return False
+
+    def write(self, text: str, /) -> Any:
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

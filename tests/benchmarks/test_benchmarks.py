@@ -1,6 +1,7 @@
 """Operations, timings, rows and tables of the benchmarks say what was measured."""
 
 import json
+import os
 import time
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_limits_are_measured() -> None:
 
 def test_sample_batch_repeats_the_sample() -> None:
     batch = sample_batch(310)
-    assert batch.images.shape == (310, 7, 40, 40) and len(batch.ids) == 310
+    assert batch.images.shape == (310, 7, 40, 40) and len(batch.training().ids) == 310
     assert torch.equal(batch.images[304], batch.images[0])
 
 
@@ -244,6 +245,19 @@ def test_run_writes_table_and_numbers(tmp_path, monkeypatch, capsys) -> None:
     assert record["rows"][0]["met"] is True and record["machine"]["threads"] == 1 and record["limits"]["float32"] > 0
     assert "| step |" in said and said.strip() in written.with_suffix(".md").read_text()
     assert "Quick run" in said
+
+
+def test_a_cpu_is_timed_on_two_threads_unless_told_otherwise(tmp_path, monkeypatch) -> None:
+    used: list[int] = []
+    monkeypatch.setitem(run.WORKS, "train", lambda setting: used.append(torch.get_num_threads()) or [])
+    monkeypatch.setattr(run, "measure_limits", lambda device, quick: LIMITS)
+    before = torch.get_num_threads()
+    try:
+        for threads in ([], ["--threads", "1"]):
+            run.main(["--device", "cpu", "--quick", "--only", "train", "--out", str(tmp_path), *threads])
+    finally:
+        torch.set_num_threads(before)
+    assert used == [min(2, os.cpu_count() or 1), 1]
 
 
 @pytest.mark.parametrize(
