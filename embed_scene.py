@@ -91,14 +91,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="class indices on the scene's grid: scores the map, and gives labelled cells",
     )
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
-    add("--reconstruct", action="store_true", help="the autoencoder's view, from a quarter of each window")
+    add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
     add("--qa", type=Path, metavar="TIF", help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)")
     add("--bands", type=_numbers, metavar="N,…", help="which bands of a stack are SR_B1..SR_B7, counted from 1")
     add("--scale", type=_pair, metavar="A,B", help="reflectance = value * A + B; numbers are then not checked")
     add("--statistics", choices=DATASETS, help="whose mean and spread to normalise with (default: the probe's, "
         "else bigearthnet_ls)")  # fmt: skip
-    add("--metadata", choices=("auto", "none"), default="auto", help="none: tell the model neither time nor place")
+    add(
+        "--metadata",
+        choices=("auto", "none"),
+        default="auto",
+        help="none: do not condition the model on time and place",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     add("--amp", choices=("false", "bf16"), default="false", help="mixed precision (default: false)")
     add("--compile", choices=("auto", "on", "off"), default="auto", help="compile the model (default: auto)")

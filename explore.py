@@ -1,4 +1,4 @@
-"""A dataset's embeddings as one page to look around in.
+"""A dataset's embeddings as one interactive page.
 
     python explore.py --embeddings outputs/embeddings/a_train.npz … --out explore.html [--dataset_path DIR]
 

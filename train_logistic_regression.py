@@ -148,7 +148,9 @@ def _check_fits(train: Split, other: Split) -> None:
     if other is not train and train.source.ids is not None and other.source.ids is not None:
         shared = len(np.intersect1d(train.source.ids, other.source.ids))
         if shared:
-            logger.warning(f"warning: {other.source.path}: {shared} ids are fitted on, too, so its scores flatter")
+            logger.warning(
+                f"warning: {other.source.path}: {shared} ids are fitted on, too, so its scores are optimistic"
+            )
 
 
 def name_classes(splits: dict[str, Split]) -> list[str]:
@@ -161,7 +163,7 @@ def name_classes(splits: dict[str, Split]) -> list[str]:
 
 
 def find_constant_labels(train: Split, names: list[str]) -> list[str]:
-    """Names of the labels that training cannot teach, each warned of."""
+    """Names of the labels that are constant in training, so that nothing can be fitted; each gives a warning."""
     positives = train.y.sum(axis=0) if train.multilabel else np.bincount(train.y, minlength=len(names))
     found = []
     for reason, which in (("no positive", positives == 0), ("no negative", positives == len(train.y))):

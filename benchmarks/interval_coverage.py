@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth, on simulated test sets whose truth is known.
+"""Coverage of the 95 % intervals, on simulated test sets whose true values are known.
 
     python -m benchmarks.interval_coverage [--samples 200] [--draws 300] [--out benchmarks/results/interval_coverage.md]
 
@@ -64,7 +64,7 @@ class Coverage(NamedTuple):
     """Of one figure and one size of test set."""
 
     held: dict[str, float]
-    """Kind of interval to the share of test sets whose interval holds the truth."""
+    """Kind of interval to its coverage: the share of test sets whose interval contains the true value."""
     bias: float
     """Mean of the measured figure minus the truth."""
     drawn_bias: float
@@ -75,7 +75,7 @@ class Verdicts(NamedTuple):
     """Of one kind of difference and one size of test set, shares of the test sets."""
 
     held: float
-    """Whose interval holds the true difference."""
+    """Whose interval contains the true difference."""
     above: float
     """Whose interval lies above 0: a claim would be supported."""
     below: float
@@ -172,7 +172,7 @@ def intervals_of(found: Resampled) -> dict[str, tuple[float, float]]:
 def coverage(
     simulation: Simulation, truth: dict[str, float], blocks: int, samples: int, draws: int
 ) -> dict[str, Coverage]:
-    """How often each kind of interval of each figure holds the truth.
+    """Coverage of each kind of interval, for each metric.
 
     Args:
         simulation: gives the test sets.
@@ -199,7 +199,7 @@ def coverage(
 def comparisons(
     simulation: Simulation, lead: dict[str, float], blocks: int, samples: int, draws: int
 ) -> dict[tuple[str, str], Verdicts]:
-    """What intervals of differences say, by the kind of difference and the figure.
+    """Coverage and verdicts of intervals of differences, by the kind of difference and the metric.
 
     Args:
         simulation: gives the test sets.
@@ -236,11 +236,11 @@ def comparison_table(rows: Iterator[tuple[int, dict[tuple[str, str], Verdicts]]]
     """Lines of a Markdown table."""
     yield ""
     yield f"Differences of models on the same patches, {draws} draws for two models and {max(draws // 5, 2)} for seeds:"
-    yield "share of test sets, in per cent, whose interval holds the true difference, lies above 0 and below 0. Of"
+    yield "share of test sets, in per cent, whose interval contains the true difference, lies above 0 and below 0. Of"
     yield "equal models each of the last two should be 2.5: a claim wrongly called supported, or contradicted."
     yield "Half-widths are in points."
     yield ""
-    yield "| difference | figure | blocks | holds the truth | above 0 | below 0 | half-width |"
+    yield "| difference | metric | blocks | coverage | above 0 | below 0 | half-width |"
     yield "|---|---|" + "--:|" * 5
     for blocks, found in rows:
         for (kind, figure), one in found.items():
@@ -250,7 +250,7 @@ def comparison_table(rows: Iterator[tuple[int, dict[tuple[str, str], Verdicts]]]
 
 def table(rows: Iterator[tuple[int, dict[str, Coverage]]], samples: int, draws: int) -> Iterator[str]:
     """Lines of a Markdown table."""
-    yield f"Share of {samples} simulated test sets whose 95 % interval ({draws} draws) holds the truth, in per cent;"
+    yield f"Coverage, in per cent of {samples} simulated test sets, of 95 % intervals from {draws} draws;"
     yield f"biases are in points. `python -m benchmarks.interval_coverage --samples {samples} --draws {draws}`"
     yield ""
     yield "| figure | blocks | " + " | ".join(KINDS) + " | bias of the figure | bias of the draws |"

@@ -1,4 +1,4 @@
-"""A pack of any size for timing, made in memory: simulated patches, turned, mirrored and re-lit again and again."""
+"""A pack of any size for timing, made in memory: simulated patches, rotated, mirrored and with varied radiometry."""
 
 import shutil
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ DISTINCT = 2048
 """Simulated patches; the others are variations of them."""
 
 GAIN, OFFSET = 0.05, 200.0
-"""Standard deviations of a variation's factor and of what is added in every band, in stored numbers."""
+"""Standard deviations of a variation's factor and of what is added in every band, in digital numbers."""
 
 TURNS = 8
 """Ways to turn and mirror a square."""

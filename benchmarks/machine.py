@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured in the run: matrix products, memory, and what it is made of."""
+"""The machine's limits, measured in the run: matrix products and memory bandwidth; and its description."""
 
 import os
 import platform

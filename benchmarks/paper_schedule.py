@@ -1,4 +1,4 @@
-"""Some minutes of the paper's schedule on a simulated pack of its size: `python -m benchmarks.paper_schedule`.
+"""A few minutes of the paper's schedule on a simulated pack of its size: `python -m benchmarks.paper_schedule`.
 
 Makes a pack of 269,695 simulated patches (6 GB), runs `pretrain_mae.py` on it with the published recipe, size S,
 asks it to stop after some minutes, and keeps the loss curve, the steps/s it reached, and how long the 500 epochs would

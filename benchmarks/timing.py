@@ -1,4 +1,4 @@
-"""Side-by-side timing: what is compared takes turns, so that a busy spell of the machine meets all of it."""
+"""Alternating timing: what is compared runs in turns, so that load on the machine affects all of it alike."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ from tqdm import tqdm
 Work = Callable[[], object]
 
 ROUND_SECONDS = 0.2
-"""A turn of something shorter repeats it until about so long, so that the clock and the queue weigh nothing."""
+"""A turn of something shorter repeats it until about so long, so that the overhead of clock and queue is negligible."""
 
 MOST_REPEATS = 1000
 

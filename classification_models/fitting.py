@@ -1,4 +1,4 @@
-"""Fit the probe's regressions, and judge what came out."""
+"""Fit the probe's regressions, and check their convergence."""
 
 import logging
 from typing import Any, NamedTuple
@@ -37,11 +37,11 @@ GAP_SLACK = 1.1
 judged as they are stored."""
 
 ONE_THREAD_SIZE = 2**24
-"""Features (rows times width) up to which `preconditioned-lbfgs` keeps to one thread of the CPU: it is done in seconds,
-and on a busy machine further threads cost more than they give."""
+"""Features (rows times width) up to which `preconditioned-lbfgs` uses one CPU thread: it takes seconds, and on a loaded
+machine more threads cost more in synchronisation than they gain."""
 
-WORTH_SAYING = 2**27
-"""Bytes needed from which a line says so."""
+REPORTED_FROM = 2**27
+"""Bytes needed from which a line reports them."""
 
 RESIDENT_SHARE = 0.9
 """Features move to a GPU if they and all else take at most this share of its free memory."""
@@ -82,7 +82,7 @@ class FitPlan(NamedTuple):
     threads: int
     needed: int  # bytes beside the features as given
     resident: bool  # the features are moved to the GPU
-    cure: str  # should the memory not suffice after all
+    fix: str  # for the message if memory runs out after all
 
 
 def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, announce: bool) -> FitPlan:
@@ -109,15 +109,15 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
     one_fit = chosen != PRECONDITIONED and (size.multinomial or size.columns == 1)
     at_a_time = 1 if one_fit else threads
     needs = memory_needs(chosen, size, x.dtype.itemsize, at_a_time, gpu)
-    cure = "fit fewer features with --pool true or --feature-slice A:B" + (", or use --device cpu" if gpu else "")
+    fix = "fit fewer features with --pool true or --feature-slice A:B" + (", or use --device cpu" if gpu else "")
     if chosen != PRECONDITIONED:
-        cure += f", or use --solver {PRECONDITIONED}"
+        fix += f", or use --solver {PRECONDITIONED}"
     available = available_memory(where)
-    needed = require_memory(needs, available, f"{chosen} on {size.count} x {size.width} features ({where})", cure)
+    needed = require_memory(needs, available, f"{chosen} on {size.count} x {size.width} features ({where})", fix)
     stored = x.size * (4 if np.can_cast(x.dtype, np.float32, "safe") else 8)
     resident = gpu and needed + stored <= RESIDENT_SHARE * available
     needed += stored if resident else 0
-    if announce and needed >= WORTH_SAYING:
+    if announce and needed >= REPORTED_FROM:
         reporter.info(f"memory       {gibibytes(needed)} needed of {gibibytes(available)} on {where}, by {chosen}")
         if not gpu and isinstance(x, np.memmap) and needed + x.nbytes > available:
             reporter.info(
@@ -128,7 +128,7 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
             reporter.info(
                 f"             {size.width} features in {blocks} blocks, each preconditioned alone: more iterations"
             )
-    return FitPlan(chosen, where, threads, needed, resident, cure)
+    return FitPlan(chosen, where, threads, needed, resident, fix)
 
 
 def fit_preconditioned(

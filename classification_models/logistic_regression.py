@@ -129,7 +129,7 @@ class LogisticRegressionModel:
             "tol": self.tol or SOLVERS[plan.solver].tol,
             "random_state": self.seed,
         }
-        with torch_threads(1), full_precision(), explain_lack_of_memory(plan.cure):
+        with torch_threads(1), full_precision(), explain_lack_of_memory(plan.fix):
             features = FeatureRows(x, plan.device, plan.resident, plan.threads)
             objective = LogisticObjective(features, targets.matrix, self.C, targets.multinomial, self.scale)
             if ours:

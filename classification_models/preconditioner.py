@@ -1,4 +1,9 @@
-"""What makes L-BFGS fast on correlated features: the Cholesky factor of the curvature that all labels share."""
+"""The preconditioner of L-BFGS: the Cholesky factor of a curvature that all labels share.
+
+Features of an embedding are strongly correlated, so the Hessian of the logistic loss is ill-conditioned and plain
+L-BFGS needs thousands of iterations. The Hessian of a label is Xᵀ diag(p (1 - p)) X / N + penalty; replacing p (1 - p) by its
+mean leaves a matrix that is the same for all labels, is factored once, and removes what the correlations do.
+"""
 
 import math
 from typing import NamedTuple
@@ -99,7 +104,7 @@ def _add_lower_products(gram: Tensor, chunk: Tensor) -> None:
 
 
 def _cholesky(gram: Tensor) -> Tensor:
-    """Factor of a matrix of which the lower triangle is given; its diagonal grows until rounding lets it be factored.
+    """Factor of a matrix given by its lower triangle; its diagonal is increased until the factorisation succeeds.
 
     Products in float32 can leave a matrix of dependent features slightly indefinite. A larger diagonal makes it a
     slightly worse preconditioner and changes nothing else.

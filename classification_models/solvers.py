@@ -1,4 +1,4 @@
-"""Solvers of the probe: which one, and what memory it takes."""
+"""Solvers of the probe: which one is chosen, and the memory it needs."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ the more so the larger the problem: 14 times at 16,200 x 144 and 10 classes.
 
 
 class Solver(NamedTuple):
-    """What a solver is run with unless told otherwise."""
+    """Default settings of a solver."""
 
     max_iter: int
     tol: float  # of the relative gap for preconditioned-lbfgs, else of the gradient or (stochastic) the coefficients

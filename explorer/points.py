@@ -129,7 +129,7 @@ def projections(points: Points, method: Literal["pca", "tsne"], seed: int) -> li
 
 
 def neighbours(points: Points) -> np.ndarray:
-    """(N, k) rows of the patches most alike by their embeddings, nearest first, without the patch itself."""
+    """(N, k) rows of the nearest neighbours in embedding space, nearest first, without the patch itself."""
     k = min(NEIGHBOURS, len(points.x) - 1)
     found = nearest_neighbours(points.x, points.x, k + 1)
     own = found == np.arange(len(found))[:, None]

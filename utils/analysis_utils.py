@@ -55,7 +55,7 @@ def plot_reconstructions(
     """True-colour panels, one patch a row; all images of a row share one stretch.
 
     Args:
-        rows: per patch, column title to (C, H, W) stored Collection-2 numbers; the first column is the original.
+        rows: per patch, column title to (C, H, W) Collection-2 digital numbers; the first column is the original.
             NaN is drawn grey (masked or fill).
         ids: one per row.
         title: of the figure.
@@ -78,7 +78,7 @@ def plot_reconstructions(
 
 
 def true_colour(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """(C, H, W) stored numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
+    """(C, H, W) digital numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
 
     Args:
         numbers: the image.
@@ -101,7 +101,7 @@ def short_name(name: str, most: int = 40) -> str:
 
 
 def _reflectance(numbers: np.ndarray) -> np.ndarray:
-    """(C, H, W) stored numbers to (H, W, 3) true-colour reflectance."""
+    """(C, H, W) digital numbers to (H, W, 3) true-colour reflectance."""
     return numbers[list(TRUE_COLOUR)].transpose(1, 2, 0) * REFLECTANCE_SCALE + REFLECTANCE_OFFSET
 
 

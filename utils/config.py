@@ -1,4 +1,4 @@
-"""YAML and overrides to a validated config: every problem at once, each with its path and a cure.
+"""YAML and overrides to a validated config: all problems at once, each with its key and the fix.
 
 Generic: the keys themselves are declared as pydantic models in `configs/schema.py`.
 """

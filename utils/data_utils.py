@@ -1,4 +1,4 @@
-"""From a patch's name and place to the numbers the model is given."""
+"""From a patch's id and place to the metadata that the model is conditioned on."""
 
 import re
 from collections.abc import Iterable

@@ -10,12 +10,12 @@ import torch
 
 from benchmarks import operations, paper_schedule, run
 from benchmarks.check import PRODUCT, judged, reference_verdict
-from benchmarks.honesty import judge
 from benchmarks.large_pack import make_large_pack, variations
 from benchmarks.machine import BFLOAT16, LINEAR, Limits, Product, Shape, describe, measure_limits
 from benchmarks.probe_data import probe_problem
 from benchmarks.profile import group_of, profile_call, profile_table
 from benchmarks.reference import ReferenceMAE
+from benchmarks.reference_cost import judge
 from benchmarks.reference_work import by_field
 from benchmarks.report import Goal, Row, markdown_table, timed_row
 from benchmarks.rows_embed import embedding_works
