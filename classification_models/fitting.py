@@ -19,7 +19,7 @@ from classification_models.linear_head import (
     one_vs_rest,
     regression_from_numbers,
 )
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import available_memory, gibibytes, require_memory
 from classification_models.preconditioned_lbfgs import PreconditionedLbfgs
 from classification_models.preconditioner import block_edges
@@ -132,7 +132,7 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
 
 
 def fit_preconditioned(
-    objective: LogisticObjective, targets: Targets, settings: dict[str, Any], verbose: bool
+    objective: LogisticLoss, targets: Targets, settings: dict[str, Any], verbose: bool
 ) -> LogisticRegression | OneVsRestClassifier:
     """Fit all labels or classes together with `PreconditionedLbfgs`, as scikit-learn's objects.
 
@@ -214,7 +214,7 @@ def training_matrix(x: np.ndarray, features: FeatureRows, scale: bool, solver: s
 
 
 def judge(
-    objective: LogisticObjective,
+    objective: LogisticLoss,
     targets: Targets,
     model: LogisticRegression | OneVsRestClassifier,
     settings: dict[str, Any],

@@ -25,7 +25,7 @@ from classification_models.fitting import (
     training_matrix,
 )
 from classification_models.linear_head import LinearHead, linear_head, probabilities, scaler_from_numbers
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import explain_lack_of_memory
 from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
@@ -131,7 +131,7 @@ class LogisticRegressionModel:
         }
         with torch_threads(1), full_precision(), explain_lack_of_memory(plan.fix):
             features = FeatureRows(x, plan.device, plan.resident, plan.threads)
-            objective = LogisticObjective(features, targets.matrix, self.C, targets.multinomial, self.scale)
+            objective = LogisticLoss(features, targets.matrix, self.C, targets.multinomial, self.scale)
             if ours:
                 self.model = fit_preconditioned(objective, targets, settings, self.verbose)
             else:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classification_models.logistic_loss import Evaluation, LogisticObjective
+from classification_models.logistic_loss import Evaluation, LogisticLoss
 from classification_models.preconditioner import GramPreconditioner
 from utils.errors import DataError
 
@@ -96,15 +96,15 @@ class _State(NamedTuple):
 
 
 class PreconditionedLbfgs:
-    """Minimise a `LogisticObjective` until every problem is proven to be within `tol` of its optimum."""
+    """Minimise a `LogisticLoss` until every problem is proven to be within `tol` of its optimum."""
 
-    def __init__(self, objective: LogisticObjective, max_iter: int, tol: float, progress: bool = False):
+    def __init__(self, objective: LogisticLoss, max_iter: int, tol: float, progress: bool = False):
         """Factor the preconditioner.
 
         Args:
             objective: what to minimise.
             max_iter: most iterations of a problem.
-            tol: `LogisticObjective.relative_gap` to end with.
+            tol: `LogisticLoss.relative_gap` to end with.
             progress: show bars where stderr is a terminal.
         """
         self.objective, self.max_iter, self.tol = objective, max_iter, tol

@@ -1,8 +1,8 @@
 """The preconditioner of L-BFGS: the Cholesky factor of a curvature that all labels share.
 
 Features of an embedding are strongly correlated, so the Hessian of the logistic loss is ill-conditioned and plain
-L-BFGS needs thousands of iterations. The Hessian of a label is Xᵀ diag(p (1 - p)) X / N + penalty; replacing p (1 - p) by its
-mean leaves a matrix that is the same for all labels, is factored once, and removes what the correlations do.
+L-BFGS needs thousands of iterations. The Hessian of a label is Xᵀ diag(p (1 - p)) X / N + penalty. With p (1 - p)
+replaced by its mean, one matrix serves all labels: it is factored once and removes the effect of the correlations.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from utils.threads import torch_threads
 
 GRAM_MAX_WIDTH = 20_000
@@ -49,7 +49,7 @@ class GramPreconditioner:
     independent of the rest, as features are centred, and has the curvature c.
     """
 
-    def __init__(self, objective: LogisticObjective, limit: int = GRAM_MAX_WIDTH, progress: bool = False):
+    def __init__(self, objective: LogisticLoss, limit: int = GRAM_MAX_WIDTH, progress: bool = False):
         """Visit the features once, in the precision they come in, and factor.
 
         Args:
