@@ -13,21 +13,16 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from scenes.embed import SCENE_POOLS
 from scenes.input.product import SceneOptions, find_scene
 from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun, SceneSettings
+from utils.arguments import ArgumentParser
 from utils.data_config import DATASETS
-from utils.errors import ConfigError, run_script
+from utils.errors import run_script
 
 DEFAULT_BATCH = 64
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
 
 
 def _pair(text: str) -> tuple[float, float]:
@@ -72,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     Raises:
         ConfigError: for an unknown flag or an impossible value.
     """
-    parser = _Parser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
+    parser = ArgumentParser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
     add = parser.add_argument
     add("--scene", required=True, type=Path, metavar="PATH", help="folder of a product, or a 7-band GeoTIFF")
     add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
