@@ -44,7 +44,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
         return None
     if setting.kind == "cpu":
         return _verdict(work, setting, timings)
-    with torch_threads(PUBLISHED_CORES):
+    with torch_threads(PUBLISHED_CORES):  # as many as the published cost was measured on
         host = torch.device("cpu")
         setting = setting._replace(device=host, limits=measure_limits(host, quick=True))
         works = {**make(setting, ["reference"]), PRODUCT: product_work(setting)}
@@ -53,6 +53,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
 
 def _verdict(work: str, setting: Setting, timings: dict[str, Timing]) -> Verdict:
     limits = setting.limits
+    # The product was timed in turns with the reference; limits measured at another moment could differ by the load.
     fastest = limits.float32_by.shape.operations / timings[PRODUCT].median
     return judge(work, timings["reference"].median, fastest, fastest * limits.linear / limits.float32)
 

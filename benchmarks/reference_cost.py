@@ -68,6 +68,7 @@ def judge(work: str, seconds: float, fastest: float, linear: float | None = None
     """
     linear = fastest if linear is None else linear
     least, most = PUBLISHED[work].operations
+    # The fastest rate bounds the cost from below, nn.Linear's rate from above: see the docstring.
     low, high = least / fastest, most / linear
     valid = low * (1 - SLACK) <= seconds <= high * (1 + SLACK)
     return Verdict(valid, seconds, (low, high), (fastest, linear))

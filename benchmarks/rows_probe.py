@@ -44,7 +44,7 @@ def _against_sag(setting: Setting) -> list[Row]:
     """Fit both in turns on the same numbers, then see when ours was as good as the other ended."""
     count = QUICK_ROWS if setting.quick else ROWS
     x, y = probe_problem(count, WIDTH, CLASSES, multilabel=False, seed=setting.seed)
-    turns = max(1, setting.rounds // 4)
+    turns = max(1, setting.rounds // 4)  # `sag` takes half a minute a turn
     ours, theirs = [], []
     for _ in range(turns):
         started = time.perf_counter()

@@ -82,7 +82,7 @@ def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], names: 
     compiled = setting.kind == "cuda" and len(names) > 1
     for other in () if setting.quick else OTHER_BATCHES[setting.kind]:
         forget_compiled()
-        with suppress(torch.OutOfMemoryError):
+        with suppress(torch.OutOfMemoryError):  # the largest batches need not fit every GPU
             patches = sample_batch(other).to(setting.device).training()
             work = OurTraining(setting.config, patches, compiled, setting.seed)
             timing = alternate({"step": work}, max(1, setting.rounds // 2), setting.device)["step"]

@@ -188,7 +188,7 @@ def fit_scikit_learn(
         return LogisticRegression(**settings).fit(features, targets.matrix[:, label].astype(np.int64))
 
     count = targets.matrix.shape[1]
-    with threadpool_limits(1):
+    with threadpool_limits(1):  # labels run in parallel; threads within a label would compete with them
         pool = joblib.Parallel(n_jobs=threads, backend="threading", return_as="generator")
         fitted = pool(joblib.delayed(fit_one)(label) for label in range(count))
         bar = tqdm(fitted, desc="probe", total=count, unit="label", disable=None if verbose else True)

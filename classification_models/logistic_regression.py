@@ -129,6 +129,7 @@ class LogisticRegressionModel:
             "tol": self.tol or SOLVERS[plan.solver].tol,
             "random_state": self.seed,
         }
+        # One thread per product, chunks in parallel instead; TF32 would put the gap's bound out of reach.
         with torch_threads(1), full_precision(), explain_lack_of_memory(plan.fix):
             features = FeatureRows(x, plan.device, plan.resident, plan.threads)
             objective = LogisticLoss(features, targets.matrix, self.C, targets.multinomial, self.scale)

@@ -72,6 +72,7 @@ class GramPreconditioner:
                 bar.update(rows.stop - rows.start)
         self._blocks = []
         for start, stop in edges:
+            # Taken off the list, so that a block's products are freed before the next block is factored.
             gram, columns = grams.pop(0), slice(start, stop)
             gram *= self._intercept_curvature / features.count / features.std[columns] / features.std[columns, None]
             gram.diagonal().add_(objective.penalty[columns])
@@ -109,7 +110,7 @@ def _cholesky(gram: Tensor) -> Tensor:
     Products in float32 can leave a matrix of dependent features slightly indefinite. A larger diagonal makes it a
     slightly worse preconditioner and changes nothing else.
     """
-    jitter = 0.0
+    jitter = 0.0  # first without: most matrices are positive definite as they are
     while True:
         factor, info = torch.linalg.cholesky_ex(gram)
         if int(info) == 0 or jitter >= _LARGEST_JITTER:

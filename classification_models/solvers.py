@@ -79,6 +79,7 @@ def choose_solver(name: str, size: Size, device: str = "auto") -> str:
     check_solver(name, device)
     if name != "auto":
         return name
+    # Newton's method converges in a handful of iterations, but each factors a Hessian: cubic in the unknowns.
     small = size.newton_work <= NEWTON_MAX_WORK and not device.startswith("cuda")
     return "newton-cholesky" if small else PRECONDITIONED
 
@@ -97,6 +98,7 @@ def memory_needs(solver: str, size: Size, itemsize: int, threads: int, gpu: bool
     whole = 8 * count * width
     if solver != PRECONDITIONED:
         single = SOLVERS[solver].stochastic and itemsize <= 4
+        # scikit-learn's solvers work on a copy: float64 but for the stochastic ones, which keep float32.
         needs = {"features of the solver": whole // 2 if single else whole}
         if solver == "newton-cholesky":
             needs["Hessians"] = threads * (whole + 3 * 8 * size.unknowns**2)

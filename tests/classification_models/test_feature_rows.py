@@ -152,7 +152,7 @@ def test_what_is_needed_is_said_where_it_is_much(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     x.tofile(tmp_path / "x")
     mapped = np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape)
-    monkeypatch.setattr(fitting, "WORTH_SAYING", 0)
+    monkeypatch.setattr(fitting, "REPORTED_FROM", 0)
     monkeypatch.setattr(fitting, "block_edges", lambda width: [(0, 3), (3, 6)])
     probe.fit(mapped, multi_hot)
     said = capsys.readouterr().out
