@@ -4,7 +4,7 @@ Multiply-adds of one patch with all experts computed densely, as this project do
 One multiply-add is two operations; a backward pass costs twice the forward one.
 """
 
-from models.config import NUM_PREFIX, ModelConfig
+from models.config import ModelConfig
 from models.masking import kept_patches
 
 
@@ -18,7 +18,9 @@ def block_multiply_adds(tokens: int, dim: int, heads: int, groups: int, width: i
 def encoder_multiply_adds(config: ModelConfig, patches: int) -> int:
     """The encoder's blocks on metadata, CLS and so many patches."""
     return sum(
-        block_multiply_adds(NUM_PREFIX + patches, config.embed_dim, config.num_heads, config.num_groups, width, experts)
+        block_multiply_adds(
+            config.num_prefix + patches, config.embed_dim, config.num_heads, config.num_groups, width, experts
+        )
         for width, experts in zip(config.expert_widths, config.experts, strict=True)
     )
 
@@ -40,7 +42,7 @@ def patch_embedding_multiply_adds(config: ModelConfig) -> int:
 def training_operations(config: ModelConfig) -> int:
     """Operations of a patch in a training step: forward, and backward at twice that."""
     kept = kept_patches(config.num_patches, config.mask_ratio)
-    between = (NUM_PREFIX + kept) * config.embed_dim * config.decoder_dim
+    between = (config.num_prefix + kept) * config.embed_dim * config.decoder_dim
     forward = (
         patch_embedding_multiply_adds(config)
         + encoder_multiply_adds(config, kept)

@@ -17,7 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import META_FIELDS, NUM_PREFIX, ModelConfig
+from models.config import ModelConfig
+from utils.metadata import PUBLISHED_FIELDS
+
+PREFIX = len(PUBLISHED_FIELDS) + 1
+"""Metadata tokens and CLS."""
 
 BALANCE_TERM = 0.01
 VISIBLE_WEIGHT = 0.1
@@ -136,7 +140,7 @@ class Encoder(nn.Module):
         super().__init__()
         D, p = config.embed_dim, config.patch_size
         self.patch_proj = nn.Conv2d(config.in_channels, D, kernel_size=p, stride=p)
-        for field in META_FIELDS:
+        for field in PUBLISHED_FIELDS:
             self.add_module(f"{field}_proj", nn.Linear(2, D))
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, D), std=0.02))
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, config.num_tokens, D), std=0.02))
@@ -152,12 +156,12 @@ class Encoder(nn.Module):
         """(B, C, H, W) images and a (B, 2) tensor per metadata field to tokens, the same before the norm, balance."""
         B = images.shape[0]
         patches = self.patch_proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
-        positions = self.pos_embed[:, NUM_PREFIX:].expand(B, -1, -1)
+        positions = self.pos_embed[:, PREFIX:].expand(B, -1, -1)
         if ids_keep is not None:
             index = ids_keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
             patches, positions = torch.gather(patches, 1, index), torch.gather(positions, 1, index)
-        prefix = [getattr(self, f"{field}_proj")(meta[field]).unsqueeze(1) for field in META_FIELDS]
-        prefix = torch.cat([*prefix, self.cls_token.expand(B, -1, -1)], dim=1) + self.pos_embed[:, :NUM_PREFIX]
+        prefix = [getattr(self, f"{field}_proj")(meta[field]).unsqueeze(1) for field in PUBLISHED_FIELDS]
+        prefix = torch.cat([*prefix, self.cls_token.expand(B, -1, -1)], dim=1) + self.pos_embed[:, :PREFIX]
         x = torch.cat([prefix, patches + positions], dim=1)
         balance = x.new_zeros((), dtype=torch.float32)
         for layer in self.layers:
@@ -204,14 +208,14 @@ class ReferenceMAE(nn.Module):
     def predict(self, tokens: Tensor, ids_restore: Tensor) -> Tensor:
         """Tokens after the norm to (B, N, C * p * p)."""
         x = self.decoder_embed(tokens)
-        prefix, kept = x[:, :NUM_PREFIX], x[:, NUM_PREFIX:]
+        prefix, kept = x[:, :PREFIX], x[:, PREFIX:]
         missing = self.mask_token.repeat(kept.shape[0], ids_restore.shape[1] - kept.shape[1], 1)
         full = torch.cat([kept, missing.to(kept.dtype)], dim=1)
         full = torch.gather(full, 1, ids_restore.unsqueeze(-1).repeat(1, 1, full.shape[-1]))
         x = torch.cat([prefix, full + self.decoder_pos_embed], dim=1)
         for layer in self.decoder_layers:
             x, _ = layer(x)
-        return self.decoder_pred(self.decoder_norm(x)[:, NUM_PREFIX:])
+        return self.decoder_pred(self.decoder_norm(x)[:, PREFIX:])
 
     def forward(
         self, images: Tensor, meta: dict[str, Tensor], mask_noise: Tensor | None = None

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.reference import ReferenceMAE
-from models.config import META_FIELDS, ModelConfig
+from models.config import ModelConfig
 from scheduler.schedulers import WarmupCosineLR
 from utils.data_config import IMAGE_SIZE, BigEarthNetInfo
 from utils.data_utils import parse_patch_id
+from utils.metadata import PUBLISHED_FIELDS
 
 BATCH = 128
 EMBED_BATCH = 64
@@ -34,7 +35,7 @@ SAG_ITERATIONS = 1000
 
 def by_field(meta: Tensor) -> dict[str, Tensor]:
     """Metadata (B, 4, 2) as one (B, 2) tensor per field."""
-    return {field: meta[:, i].contiguous() for i, field in enumerate(META_FIELDS)}
+    return {field: meta[:, i].contiguous() for i, field in enumerate(PUBLISHED_FIELDS)}
 
 
 class ReferenceTraining:
@@ -113,8 +114,8 @@ class ReferenceFiles(Dataset[dict[str, Any]]):
         longitude, latitude = place(path)
         time = parse_patch_id(self.ids[index])
         angles = {
-            "week": time.week * 2 * math.pi / 52,
-            "hour": time.hour(published_behaviour=True) * 2 * math.pi / 24,
+            "week": time.when.isocalendar().week * 2 * math.pi / 52,
+            "hour": (time.published_hour // 10) * 2 * math.pi / 24,
             "lat": math.radians(latitude),
             "lon": math.radians(longitude),
         }

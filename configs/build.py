@@ -45,6 +45,7 @@ def build_configured_dataset(
         crop=data.crop,
         statistics=data.statistics,
         published_behaviour=model.published_behaviour,
+        meta_fields=model.meta_fields,
         folder=_folder_options(data),
     )
 

@@ -7,14 +7,17 @@ from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import band_names
 from models.config import ModelConfig
+from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.config import Problem, Section, load_config
 from utils.data_config import BANDS
+from utils.metadata import FIELDS
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+Pool = Literal[tuple(POOLINGS)]
 
 
 def _on_or_off(value: object) -> object:
@@ -32,6 +35,7 @@ class ModelSection(Section):
     img_size: Positive | None = None
     patch_size: Positive | None = None
     in_channels: Positive | None = None
+    meta_fields: list[Literal[tuple(FIELDS)]] | None = None
     embed_dim: Positive | None = None
     depth: Positive | None = None
     num_heads: Positive | None = None
@@ -109,7 +113,7 @@ class EvalSection(Section):
 class EmbedSection(Section):
     """Embedding files."""
 
-    pool: Literal["all", "mean", "patch_mean", "cls"] = "cls"
+    pool: Pool = DEFAULT_POOL
     out_dir: Text = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False

@@ -7,7 +7,7 @@ The time in an id is the Sentinel-2 acquisition's; the Landsat scene is the leas
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -18,8 +18,9 @@ from tqdm import tqdm
 from datasets.geotiff import GDAL_OPTIONS, centers_to_lat_lon, read_bytes, read_patch
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
-from utils.data_utils import encode_metadata, list_some, parse_patch_id
+from utils.data_utils import PatchTime, list_some, parse_patch_id
 from utils.errors import DataError
+from utils.metadata import PUBLISHED_FIELDS, Acquisitions, metadata_columns
 
 
 class BigEarthNetDatasetLS(PatchDataset):
@@ -35,6 +36,7 @@ class BigEarthNetDatasetLS(PatchDataset):
         statistics: for the z-scores; the train split's by default.
         published_behaviour: the first digit of the time as hour, and fill pixels treated as data.
         all_classes: labels are the 43 CORINE classes instead of the 19.
+        meta_fields: of the model, see `utils.metadata`.
 
     Raises:
         DataError: naming the file, for everything that is wrong with the split, the images or the labels.
@@ -54,11 +56,12 @@ class BigEarthNetDatasetLS(PatchDataset):
         statistics: BandStatistics = BigEarthNetInfo.STATISTICS,
         published_behaviour: bool = False,
         all_classes: bool = False,
+        meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
         folder = dataset_folder(root, "bigearthnet-l")
         split = find_split(csv, root)
         ids = read_split(split)
-        super().__init__(folder, ids, image_size, crop, statistics, published_behaviour)
+        super().__init__(folder, ids, image_size, crop, statistics, published_behaviour, meta_fields)
         self.classes = BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES
         for patch_id in ids:
             try:
@@ -79,10 +82,8 @@ class BigEarthNetDatasetLS(PatchDataset):
             patches = [read_patch(path, len(BANDS), len(BANDS), self.min_side) for path in paths]
             lat, lon = centers_to_lat_lon(patches, [str(path) for path in paths])
         times = [parse_patch_id(self.ids[index]) for index in indices]
-        meta = encode_metadata(
-            [time.week for time in times], [time.hour(self.published_behaviour) for time in times], lat, lon
-        )
-        return RawBatch(np.stack([self.square(patch.pixels) for patch in patches]), meta)
+        columns = patch_columns(times, lat, lon, self.published_behaviour)
+        return RawBatch(np.stack([self.square(patch.pixels) for patch in patches]), columns)
 
     def _read_labels(self, skip_missing: bool, all_classes: bool) -> None:
         """Fill `labels`, dropping the patches without a label file where that is allowed."""
@@ -102,6 +103,12 @@ class BigEarthNetDatasetLS(PatchDataset):
         bar = tqdm(self.ids, desc="reading labels", leave=False, disable=None)
         rows = [read_labels(folder / _label_name(patch_id), all_classes) for patch_id in bar]
         self.labels = torch.stack(rows)
+
+
+def patch_columns(times: Sequence[PatchTime], lat: Any, lon: Any, published_behaviour: bool) -> np.ndarray:
+    """Metadata columns (N, len(FIELDS)) of patches, from their ids' times and their centres in degrees."""
+    stated = {"hour": [time.published_hour for time in times]} if published_behaviour else None
+    return metadata_columns(Acquisitions.of([time.time for time in times], lat, lon), stated)
 
 
 def read_labels(path: Path, all_classes: bool = False) -> Tensor:

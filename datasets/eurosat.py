@@ -17,6 +17,7 @@ from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split,
 from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import list_some
 from utils.errors import DataError
+from utils.metadata import PUBLISHED_FIELDS
 
 
 class EuroSATDatasetLS(PatchDataset):
@@ -29,6 +30,7 @@ class EuroSATDatasetLS(PatchDataset):
         crop: "resize" scales the small patches up, as Landsat-Bench and the published code do.
         statistics: for the z-scores; EuroSAT-Landsat's own by default, BigEarthNet-Landsat's as published.
         published_behaviour: resized values are truncated, fill pixels treated as data, BigEarthNet's statistics used.
+        meta_fields: of the model; none of them is known here.
 
     Raises:
         DataError: listing the split entries that match no file.
@@ -47,13 +49,14 @@ class EuroSATDatasetLS(PatchDataset):
         crop: Literal["center", "resize"] = "resize",
         statistics: BandStatistics | None = None,
         published_behaviour: bool = False,
+        meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
         folder = dataset_folder(root, "eurosat-l")
         split = find_split(split_file, root)
         names = split_names(split)
         if statistics is None:
             statistics = eurosat_statistics(published_behaviour)
-        super().__init__(folder, names, image_size, crop, statistics, published_behaviour)
+        super().__init__(folder, names, image_size, crop, statistics, published_behaviour, meta_fields)
         present = {path.stem for name in self.classes for path in (self.root / name).glob("*.tif")}
         if unmatched := [name for name in names if name not in present or class_of(name) not in self.classes]:
             raise DataError(

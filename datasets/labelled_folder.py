@@ -30,6 +30,7 @@ from datasets.patches import PatchDataset, RawBatch
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BANDS, DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.errors import DataError
+from utils.metadata import PUBLISHED_FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class LabelledFolderDataset(PatchDataset):
         crop: "resize" scales an image to it; "center" cuts its middle at full resolution.
         statistics: "auto" (the training split's for numbers without reflectance, else BigEarthNet-Landsat's),
             "train", or a key of `DATASETS`.
-        published_behaviour: as for the other datasets.
+        published_behaviour, meta_fields: as for the other datasets.
 
     Raises:
         DataError: naming the file and what is wrong with the table, the split or an image.
@@ -88,6 +89,7 @@ class LabelledFolderDataset(PatchDataset):
         crop: Literal["center", "resize"] = "resize",
         statistics: str = "auto",
         published_behaviour: bool = False,
+        meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
         self.table = read_table(root)
         self._rows = split_rows(self.table, split, options.seed)
@@ -96,7 +98,8 @@ class LabelledFolderDataset(PatchDataset):
             bands = options.bands or usual_bands(self.table.root / self.table.files[self._rows[0]])
         self.options = options = options._replace(bands=bands)
         ids = [self.table.files[row] for row in self._rows]
-        super().__init__(self.table.root, ids, image_size, crop, BigEarthNetInfo.STATISTICS, published_behaviour)
+        own = BigEarthNetInfo.STATISTICS
+        super().__init__(self.table.root, ids, image_size, crop, own, published_behaviour, meta_fields)
         self.labels = torch.from_numpy(self.table.label_array(self._rows))
         if statistics == "auto":
             statistics = TRAIN if options.scale is None else BigEarthNetInfo.NAME

@@ -14,6 +14,7 @@ from datasets.packed import PackedDataset
 from datasets.patches import Batch, PatchDataset
 from datasets.readers import RawPatches, reader
 from utils.data_config import DATASETS, EuroSATInfo
+from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
 
@@ -27,6 +28,7 @@ def build_dataset(
     crop: str | None = None,
     statistics: str = "auto",
     published_behaviour: bool = False,
+    meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     folder: FolderOptions = FolderOptions(),  # noqa: B008 - immutable
 ) -> PatchDataset:
     """The dataset that a config names.
@@ -38,10 +40,14 @@ def build_dataset(
         image_size: side of the model's input, pixels.
         crop: "center", "resize", or None for the dataset's own.
         statistics: a key of `DATASETS`, or "auto" for the dataset's own.
-        published_behaviour: see the dataset classes.
+        published_behaviour, meta_fields: see the dataset classes.
         folder: of a labelled folder, see `LabelledFolderDataset`; the others do without.
     """
-    options: dict[str, Any] = {"image_size": image_size, "published_behaviour": published_behaviour}
+    options: dict[str, Any] = {
+        "image_size": image_size,
+        "published_behaviour": published_behaviour,
+        "meta_fields": meta_fields,
+    }
     if crop is not None:
         options["crop"] = crop
     if name == LABELLED_FOLDER:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from datasets.bigearthnet import multi_hot
+from datasets.bigearthnet import multi_hot, patch_columns
 from datasets.eurosat import eurosat_statistics
 from datasets.pack.format import (
     NO_LABEL_FILE,
@@ -39,8 +39,9 @@ from datasets.pack.source import PackSource, split_names
 from datasets.pack.writer import write_pack
 from datasets.patches import MEMORY_LIMIT, PatchDataset, RawBatch, find_split
 from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
-from utils.data_utils import PatchTime, encode_metadata, list_some
+from utils.data_utils import PatchTime, list_some
 from utils.errors import ConfigError, DataError, run_script
+from utils.metadata import PUBLISHED_FIELDS
 from utils.reporting import reporter
 
 DEFAULT_CROP = {BigEarthNetInfo.NAME: "center", EuroSATInfo.NAME: "resize"}
@@ -57,6 +58,7 @@ class PackedDataset(PatchDataset):
         image_size, crop: what the pack has to have been made with; None is the dataset's own crop.
         statistics: for the z-scores; None is the dataset's own (EuroSAT-Landsat: BigEarthNet's, as published).
         published_behaviour: see the dataset classes. Resized pixels have to have been packed with the same.
+        meta_fields: of the model, see `utils.metadata`; a pack holds times and places, from which they follow.
 
     Attributes:
         fill: (N,) int64, fill pixels of every patch.
@@ -76,6 +78,7 @@ class PackedDataset(PatchDataset):
         crop: Literal["center", "resize"] | None = None,
         statistics: BandStatistics | None = None,
         published_behaviour: bool = False,
+        meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
         root = Path(root)
         self.header = open_header(root)
@@ -87,7 +90,7 @@ class PackedDataset(PatchDataset):
         self.name, self.multilabel, self.classes = dataset, not is_eurosat, DATASETS[dataset].CLASSES
         split = find_split(split_file, root)
         ids = split_names(dataset, split)
-        super().__init__(root, ids, image_size, recipe.crop, statistics, published_behaviour)
+        super().__init__(root, ids, image_size, recipe.crop, statistics, published_behaviour, meta_fields)
         self.simulated = self.header.simulated
         self._pixels: np.ndarray | None = None
         self._map()
@@ -111,7 +114,7 @@ class PackedDataset(PatchDataset):
         self._rows = np.array([number for number, _ in found])
         try:
             self.fill = np.array([int(row.fill) for row in rows])
-            self._meta = None if self.name == EuroSATInfo.NAME else self._metadata(rows)
+            self._columns = None if self.name == EuroSATInfo.NAME else self._metadata(rows)
             if self.name == EuroSATInfo.NAME:
                 self.labels = torch.tensor([int(row.labels) for row in rows])
             elif labels != "none":
@@ -121,12 +124,8 @@ class PackedDataset(PatchDataset):
 
     def _metadata(self, rows: list[TableRow]) -> np.ndarray:
         times = [PatchTime(datetime.fromisoformat(row.time), row.id.split("_")[2].partition("T")[2]) for row in rows]
-        return encode_metadata(
-            [time.week for time in times],
-            [time.hour(self.published_behaviour) for time in times],
-            [float(row.lat) for row in rows],
-            [float(row.lon) for row in rows],
-        )
+        lat, lon = [float(row.lat) for row in rows], [float(row.lon) for row in rows]
+        return patch_columns(times, lat, lon, self.published_behaviour)
 
     def _map(self) -> np.ndarray:
         """The pixels of the whole pack, mapped when they are first needed in a process."""
@@ -146,7 +145,7 @@ class PackedDataset(PatchDataset):
         """Pixels and metadata of some patches; see `PatchDataset.read`."""
         at = np.asarray(indices)
         # In the order asked for: sorting first and undoing it afterwards costs a second copy and gains nothing.
-        return RawBatch(self._map()[self._rows[at]], None if self._meta is None else self._meta[at])
+        return RawBatch(self._map()[self._rows[at]], None if self._columns is None else self._columns[at])
 
     def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
         """False: the system keeps the mapped pages that are read in memory, once for all processes."""

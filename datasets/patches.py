@@ -17,6 +17,7 @@ from transformation.transformer import ZScoreNormalize, center_crop, resize
 from utils.data_config import BANDS, DATASETS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
+from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields
 
 HASHED_FILES = 4096
 """Up to so many files a fingerprint reads whole; of larger datasets, so many evenly spread ones."""
@@ -28,6 +29,9 @@ MIN_RESIZED = 8
 MEMORY_LIMIT = 1 << 30
 """Stored numbers of about 48,000 patches."""
 
+PLACES_AT_ONCE = 1024
+"""Patches that are read at once for their places."""
+
 
 class Sample(NamedTuple):
     """One patch."""
@@ -35,7 +39,7 @@ class Sample(NamedTuple):
     image: Tensor
     """(C, H, W) float32, normalised; 0 on fill pixels."""
     meta: Tensor | None
-    """(4, 2) sin/cos of week, hour, latitude, longitude; None where the dataset has no metadata."""
+    """(F, 2) sin/cos of the model's metadata fields; None where the dataset has no metadata."""
     valid: Tensor
     """(H, W) bool; False on fill pixels."""
     label: Tensor | None
@@ -72,8 +76,8 @@ class RawBatch(NamedTuple):
 
     pixels: np.ndarray
     """(B, C, S, S) uint16"""
-    meta: np.ndarray | None
-    """(B, 4, 2) float32"""
+    columns: np.ndarray | None
+    """(B, len(FIELDS)) float64 in plain units, NaN where not known; see `utils.metadata`. None without metadata."""
 
 
 class PatchDataset(Dataset[Sample]):
@@ -90,6 +94,7 @@ class PatchDataset(Dataset[Sample]):
         crop: how patches reach the model's size, "center" or "resize".
         image_size: side in pixels.
         simulated: whether the folder says that no satellite took these patches.
+        meta_fields: of the model, in its order: what `Batch.meta` holds.
     """
 
     name: str
@@ -104,8 +109,10 @@ class PatchDataset(Dataset[Sample]):
         crop: str,
         statistics: BandStatistics,
         published_behaviour: bool,
+        meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
         self.root, self.ids = root, ids
+        self.meta_fields = tuple(meta_fields)
         self.simulated = is_simulated(root)
         self.labels: Tensor | None = None
         self.skipped_labels: list[str] = []
@@ -150,8 +157,25 @@ class PatchDataset(Dataset[Sample]):
         """The patches at `indices`, normalised."""
         raw = self.gather(indices)
         images, valid = self.normalize(torch.from_numpy(raw.pixels))
-        meta = None if raw.meta is None else torch.from_numpy(raw.meta)
-        return Batch(images, meta, valid, self.labels_of(indices), [self.ids[index] for index in indices])
+        ids = [self.ids[index] for index in indices]
+        return Batch(images, self.encode(raw.columns), valid, self.labels_of(indices), ids)
+
+    def encode(self, columns: np.ndarray | None) -> Tensor | None:
+        """Metadata columns as the model takes them, (B, F, 2) float32; None without metadata."""
+        if columns is None:
+            return None
+        return torch.from_numpy(encode_metadata(columns, self.meta_fields, self.published_behaviour))
+
+    def places(self) -> np.ndarray | None:
+        """Latitude and longitude of every patch, (N, 2) degrees, NaN where not known; None without metadata.
+
+        Reads the patches of a dataset that is not in memory, with a bar on a terminal.
+        """
+        starts = range(0, len(self), PLACES_AT_ONCE)
+        bar = tqdm(starts, desc="reading places", leave=False, disable=None)
+        parts = [self.gather(range(start, min(start + PLACES_AT_ONCE, len(self)))).columns for start in bar]
+        known = [part for part in parts if part is not None]
+        return select_fields(np.concatenate(known), ("lat", "lon")) if known else None
 
     def labels_of(self, indices: Sequence[int]) -> Tensor | None:
         """Labels of some patches, where there are any."""
@@ -176,8 +200,8 @@ class PatchDataset(Dataset[Sample]):
         if self._held is None:
             return self.read(indices)
         rows = np.asarray(indices)
-        meta = None if self._held.meta is None else self._held.meta[rows]
-        return RawBatch(self._held.pixels[rows], meta)
+        columns = None if self._held.columns is None else self._held.columns[rows]
+        return RawBatch(self._held.pixels[rows], columns)
 
     @property
     def in_memory(self) -> bool:
@@ -203,8 +227,9 @@ class PatchDataset(Dataset[Sample]):
         with ThreadPoolExecutor(threads) as pool:
             reads = pool.map(self.read, chunks)
             parts = list(tqdm(reads, total=len(chunks), desc="reading patches", leave=False, disable=None))
-        meta = None if parts[0].meta is None else np.concatenate([part.meta for part in parts])
-        self._held = RawBatch(np.concatenate([part.pixels for part in parts]), meta)
+        known = [part.columns for part in parts if part.columns is not None]
+        columns = np.concatenate(known) if known else None
+        self._held = RawBatch(np.concatenate([part.pixels for part in parts]), columns)
         return True
 
     def fingerprint(self) -> str:

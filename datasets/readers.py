@@ -28,7 +28,7 @@ class RawPatches(NamedTuple):
     pixels: Tensor
     """(B, C, S, S) uint16 on a CPU, int16 with the same bits elsewhere."""
     meta: Tensor | None
-    """(B, 4, 2) float32"""
+    """(B, F, 2) float32"""
     empty: np.ndarray
     """(B,) bool, on the host: patches without a single valid pixel."""
 
@@ -178,8 +178,7 @@ def _fits(dataset: PatchDataset, device: torch.device) -> bool:
 def _on_host(dataset: PatchDataset, raw: RawBatch) -> RawPatches:
     published = dataset.published_behaviour  # fill is data there
     empty = np.zeros(len(raw.pixels), dtype=bool) if published else empty_patches(raw.pixels)
-    meta = None if raw.meta is None else torch.from_numpy(raw.meta)
-    return RawPatches(torch.from_numpy(raw.pixels), meta, empty)
+    return RawPatches(torch.from_numpy(raw.pixels), dataset.encode(raw.columns), empty)
 
 
 def _pin(tensor: Tensor, device: torch.device) -> Tensor:

@@ -4,31 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.config import CLS_INDEX, NUM_PREFIX
-from models.moe_mae import MOEMAE, Encoded
+from models.moe_mae import MOEMAE
+from models.pooling import pool_tokens
 from utils.compilation import EAGER, Compilation
-
-POOLS = ("all", "mean", "patch_mean", "cls")
-
-
-def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
-    """Tokens before the final norm to one vector a patch.
-
-    Args:
-        encoded: of B whole patches (T = 105 tokens of width W).
-        pool: "all" flattens to (B, T * W); "mean" averages all tokens, "patch_mean" the patch tokens, "cls" takes the
-            CLS token: (B, W).
-    """
-    tokens = encoded.pre_norm.float()
-    if pool == "all":
-        return tokens.flatten(1)
-    if pool == "mean":
-        return tokens.mean(dim=1)
-    if pool == "patch_mean":
-        return tokens[:, NUM_PREFIX:].mean(dim=1)
-    if pool == "cls":
-        return tokens[:, CLS_INDEX]
-    raise ValueError(f"unknown pool {pool!r}; use {', '.join(POOLS[:-1])} or {POOLS[-1]}")
 
 
 class Embedder:
@@ -36,7 +14,7 @@ class Embedder:
 
     Args:
         model: on its device; put into evaluation mode.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
         autocast: type of mixed precision; None computes in float32.
         compilation: whether to compile. Batches are then filled up to `batch_size`, to keep one shape.
         batch_size: greatest number of patches of a call.
@@ -57,7 +35,7 @@ class Embedder:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
-        """(B, C, H, W) normalised patches and (B, 4, 2) metadata (None: missing) to (B, D) float32."""
+        """(B, C, H, W) normalised patches and (B, F, 2) metadata (None: missing) to (B, D) float32."""
         count = len(images)
         missing = max(0, self._fill_to - count)
         if missing:
@@ -69,4 +47,4 @@ class Embedder:
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
             encoded = self.model.encode(images, meta, noise=False)
-        return pool_tokens(encoded, self.pool)
+        return pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)

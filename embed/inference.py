@@ -5,7 +5,7 @@ the numbers.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from embed.embedder import POOLS, Embedder
+from embed.embedder import Embedder
 from embed.patch_input import read_input
 from embed.stored_numbers import StoredPatches
-from embed.when_where import encode_when_where, when_where_columns
-from models.config import ModelConfig
+from embed.when_where import when_where_columns
 from models.moe_mae import MOEMAE
+from models.pooling import POOLINGS, vector_width
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
 from utils.errors import ConfigError
+from utils.metadata import encode_metadata
 
 
 def embed(
@@ -31,6 +32,7 @@ def embed(
     when: Any,
     lat: Any,
     lon: Any,
+    metadata: Mapping[str, Any] | None,
     bands: Sequence[str] | None,
     pool: str,
     crop: str,
@@ -41,7 +43,7 @@ def embed(
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
     patches = StoredPatches.of(given, model.config, bands, crop, scale)
-    columns = when_where_columns(len(patches), when, lat, lon)
+    columns = when_where_columns(len(patches), when, lat, lon, metadata)
     return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
 
 
@@ -53,8 +55,8 @@ def embed_patches(
     Args:
         model: left in the mode, training or evaluation, in which it is.
         patches: N of them.
-        columns: (N, 4) week, hour, latitude, longitude; NaN where not known.
-        pool: see `pool_tokens`.
+        columns: (N, len(FIELDS)), see `utils.metadata`; NaN where not known.
+        pool: a key of `models.pooling.POOLINGS`.
         statistics: the dataset whose mean and spread to normalise with.
         batch_size: patches at once.
 
@@ -64,7 +66,7 @@ def embed_patches(
     Raises:
         ConfigError: for an unknown pool or statistics, or a batch size below 1.
     """
-    _require_choice("pool", pool, POOLS)
+    _require_choice("pool", pool, POOLINGS)
     _require_choice("statistics", statistics, DATASETS)
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size!r} is no whole number of 1 or more")
@@ -80,7 +82,7 @@ def embed_patches(
             part = slice(start, min(start + batch_size, len(patches)))
             bits = torch.from_numpy(patches.read(part).view(np.int16)).to(device)
             images, valid = normalize(bits)
-            meta = torch.from_numpy(encode_when_where(columns[part], published)).to(device)
+            meta = torch.from_numpy(encode_metadata(columns[part], model.config.meta_fields, published)).to(device)
             vectors[part] = embedder(images, meta).cpu().numpy()
             hidden = ~valid.flatten(1).any(dim=1).cpu().numpy()
             vectors[part][hidden] = np.nan
@@ -90,11 +92,6 @@ def embed_patches(
     if empty:
         warnings.warn(f"{empty} of {len(patches)} patches hold only fill: their embeddings are NaN", stacklevel=3)
     return vectors
-
-
-def vector_width(config: ModelConfig, pool: str) -> int:
-    """Numbers in an embedding."""
-    return config.embed_dim * (config.num_tokens if pool == "all" else 1)
 
 
 def _require_choice(name: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:

@@ -11,29 +11,32 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from embed.inference import embed_patches, vector_width
+from embed.inference import embed_patches
 from embed.patch_input import PatchInput
 from embed.stored_numbers import StoredPatches
 from embed.when_where import when_where_columns
-from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_POOL, DEFAULT_STATISTICS
+from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
 from models.moe_mae import MOEMAE
+from models.pooling import DEFAULT_POOL, vector_width
 from utils.data_config import BANDS
 from utils.errors import CheckpointError, DataError
+from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields
 
-METADATA_COLUMNS = 4
-"""Week, hour, latitude and longitude: the columns that may follow a flat patch; NaN is what is not known."""
 _ACCEPTED = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
 
 
-def patch_rows(pixels: np.ndarray, when: Any = None, lat: Any = None, lon: Any = None) -> np.ndarray:
+def patch_rows(
+    pixels: np.ndarray, when: Any = None, lat: Any = None, lon: Any = None, fields: Sequence[str] = PUBLISHED_FIELDS
+) -> np.ndarray:
     """Patches with time and place as a plain table, for estimators that want one.
 
     Args:
         pixels: (N, C, S, S) stored numbers.
         when, lat, lon: as for `MOEMAE.embed`.
+        fields: the model's `meta_fields`.
 
     Returns:
-        (N, C * S * S + 4) float32: every number of a uint16 is exact.
+        (N, C * S * S + F) float32: every number of a uint16 is exact; NaN is what is not known.
 
     Raises:
         DataError: for other shapes, times or places.
@@ -41,15 +44,15 @@ def patch_rows(pixels: np.ndarray, when: Any = None, lat: Any = None, lon: Any =
     pixels = np.asarray(pixels)
     if pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
         raise DataError(f"pixels: have shape {pixels.shape}; give (patches, bands, side, side)")
-    columns = when_where_columns(len(pixels), when, lat, lon)
+    columns = select_fields(when_where_columns(len(pixels), when, lat, lon), fields)
     return np.concatenate([pixels.reshape(len(pixels), -1).astype(np.float32), columns.astype(np.float32)], axis=1)
 
 
 class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Patches of stored Landsat numbers to embeddings; `fit` only loads the encoder, which is not trained further.
 
-    X is (N, 7, H, W), or flat (N, 7 * S * S) for square patches; a flat row may end in four more columns, week, hour,
-    latitude and longitude, as `patch_rows` makes them. Copies and pickles hold the settings and the weights' hash, not
+    X is (N, 7, H, W), or flat (N, 7 * S * S) for square patches; a flat row may end in the F metadata fields of the
+    model, as `patch_rows` makes them. Copies and pickles hold the settings and the weights' hash, not
     the weights, which are read again from `checkpoint` where they are needed.
 
     Args:
@@ -90,8 +93,9 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             ValueError: for an X of another form.
             CheckpointError: as `MOEMAE.from_pretrained`.
         """
-        self._split(validate_data(self, X, **_ACCEPTED))
+        X = validate_data(self, X, **_ACCEPTED)
         self._model = MOEMAE.from_pretrained(self.checkpoint, device=self.device)
+        self._split(X, self._model.config.meta_fields)
         self.weights_sha256_ = _weights_hash(self._model)
         self._n_features_out = vector_width(self._model.config, self.pool)
         return self
@@ -104,26 +108,27 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             DataError: for numbers, times or places that the model does not know.
         """
         check_is_fitted(self)
-        pixels, columns = self._split(validate_data(self, X, reset=False, **_ACCEPTED))
         model = self._loaded()
+        pixels, columns = self._split(validate_data(self, X, reset=False, **_ACCEPTED), model.config.meta_fields)
         given = PatchInput(pixels, None, None, lambda rows: rows)
         patches = StoredPatches.of(given, model.config, self.bands, self.crop, self.scale)
         return embed_patches(model, patches, columns, self.pool, self.statistics, self.batch_size)
 
-    def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """X as (N, C, H, W) pixels and (N, 4) week, hour, latitude, longitude."""
+    def _split(self, X: np.ndarray, fields: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """X as (N, C, H, W) pixels and metadata columns (N, len(FIELDS))."""
         bands = len(self.bands or BANDS)
         if X.ndim == 4:
             return X, when_where_columns(len(X))
-        for told in (0, METADATA_COLUMNS) if X.ndim == 2 else ():
+        for told in (0, len(fields)) if X.ndim == 2 else ():
             count = X.shape[1] - told
             side = math.isqrt(max(0, count) // bands)
             if side and bands * side**2 == count:
                 pixels = X[:, :count].reshape(len(X), bands, side, side)
-                return pixels, X[:, count:] if told else when_where_columns(len(X))
+                columns = when_where_columns(len(X))
+                return pixels, with_fields(columns, fields, X[:, count:]) if told else columns
         raise ValueError(
             f"X has shape {X.shape}; give (patches, {bands}, height, width), or flat rows of {bands} * side * side "
-            f"numbers with or without {METADATA_COLUMNS} more (week, hour, lat, lon; see embed.sklearn_step.patch_rows)"
+            f"numbers with or without {len(fields)} more ({', '.join(fields)}; see embed.sklearn_step.patch_rows)"
         )
 
     def _loaded(self) -> MOEMAE:

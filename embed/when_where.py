@@ -1,60 +1,61 @@
-"""Time and place as people have them, to what the model is told. What is missing stays missing; nothing is guessed."""
+"""Time and place as people have them, to metadata columns. What is missing stays missing; nothing is guessed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 
-from utils.data_utils import encode_metadata
 from utils.errors import DataError
-
-UNKNOWN = math.nan
-"""In place of a week, hour, latitude or longitude that is not known."""
+from utils.metadata import FIELDS, Acquisitions, AcquisitionTime, metadata_columns
 
 FORMS = "a datetime, an ISO 8601 text such as 2017-06-13T10:10:31 or 2017-06-13, or a numpy datetime64 (UTC)"
 
 _COARSER_THAN_DAYS = ("Y", "M", "W")
+_HOW_MANY = "give one for all, or one a patch"
 
 
-def when_where_columns(count: int, when: Any = None, lat: Any = None, lon: Any = None) -> np.ndarray:
-    """Week, hour, latitude and longitude of every patch, float64 (count, 4); NaN is what is not known.
+def when_where_columns(
+    count: int, when: Any = None, lat: Any = None, lon: Any = None, stated: Mapping[str, Any] | None = None
+) -> np.ndarray:
+    """Metadata columns of every patch, float64 (count, len(FIELDS)); NaN is what is not known.
 
     Args:
         count: how many patches.
         when: one time for all patches or one a patch: datetime, ISO text or datetime64, UTC where no zone is given;
             a date without a time has no hour; None and NaT are not known.
         lat, lon: degrees (EPSG:4326) of the patch centres, one for all or one a patch; None and NaN are not known.
+        stated: values of fields by name, one for all or one a patch, that count before what follows from time and
+            place; None and NaN state nothing.
 
     Raises:
-        DataError: for another number of values than patches, for what is no time, and for what is no place.
+        DataError: for another number of values than patches, for what is no time, place or field, and for values
+            outside a field's limits.
     """
     if (lat is None) != (lon is None):
         raise DataError("lat and lon belong together: give both or neither")
-    columns = np.full((count, 4), UNKNOWN)
-    columns[:, :2] = _broadcast([_week_and_hour(one) for one in _times(when)], count, "when", (2,))
-    if lat is not None:
-        columns[:, 2], columns[:, 3] = (
-            _broadcast(_degrees(values, name), count, name) for values, name in ((lat, "lat"), (lon, "lon"))
-        )
-    if (np.isnan(columns[:, 2]) != np.isnan(columns[:, 3])).any():
+    times = _one_or_each([_acquisition_time(one) for one in _times(when)], count, "when")
+    places = [np.full(count, math.nan) if values is None else _numbers(values, count, name, "degrees (EPSG:4326)")
+              for values, name in ((lat, "lat"), (lon, "lon"))]  # fmt: skip
+    if (np.isnan(places[0]) != np.isnan(places[1])).any():
         raise DataError("lat and lon belong together: where one is missing (NaN), leave out the other too")
-    _require_places(columns[:, 2], columns[:, 3])
-    return columns
+    _require_places(*places)
+    return metadata_columns(Acquisitions.of(times, *places), _stated(stated or {}, count))
 
 
-def encode_when_where(columns: np.ndarray, published_behaviour: bool) -> np.ndarray:
-    """Columns of `when_where_columns` as the model's metadata, float32 (B, 4, 2); (0, 0) for what is not known.
-
-    Args:
-        columns: (B, 4) week, hour, latitude, longitude.
-        published_behaviour: the hour is the first digit of its two, as the released weights were trained.
-    """
-    known = np.isfinite(columns)
-    week, hour, lat, lon = np.where(known, columns, 0.0).T
-    encoded = encode_metadata(week, hour // 10 if published_behaviour else hour, lat, lon)
-    return encoded * known[..., None].astype(np.float32)
+def _stated(stated: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+    """The same as checked arrays (count,)."""
+    found = {}
+    for name, values in stated.items():
+        if name not in FIELDS:
+            raise DataError(f"metadata: unknown field {name!r}; choose among {', '.join(FIELDS)}")
+        field = FIELDS[name]
+        found[name] = _numbers(values, count, f"metadata[{name!r}]", field.unit)
+        low, high = field.limits
+        if ((found[name] < low) | (found[name] > high)).any():
+            raise DataError(f"metadata[{name!r}]: holds values outside {low:g} to {high:g} ({field.unit})")
+    return found
 
 
 def _times(when: Any) -> list[Any]:
@@ -69,10 +70,10 @@ def _times(when: Any) -> list[Any]:
     return list(values) if values.ndim else [values[()]]
 
 
-def _week_and_hour(when: Any) -> tuple[float, float]:
-    """ISO week and full hour in UTC of one time."""
+def _acquisition_time(when: Any) -> AcquisitionTime:
+    """One time in UTC."""
     if when is None or when != when:  # NaT and NaN are not equal to themselves
-        return UNKNOWN, UNKNOWN
+        return AcquisitionTime()
     if isinstance(when, np.datetime64):
         unit = np.datetime_data(when.dtype)[0]
         if unit in _COARSER_THAN_DAYS:
@@ -81,10 +82,9 @@ def _week_and_hour(when: Any) -> tuple[float, float]:
     if isinstance(when, str):
         when = _parse(when)
     if isinstance(when, datetime):
-        moment = when if when.tzinfo is None else when.astimezone(UTC)
-        return float(moment.isocalendar().week), float(moment.hour)
+        return AcquisitionTime.at(when if when.tzinfo is None else when.astimezone(UTC))
     if isinstance(when, date):
-        return float(when.isocalendar().week), UNKNOWN
+        return AcquisitionTime(when)
     raise DataError(f"when: {when!r} is no time; give {FORMS}")
 
 
@@ -98,20 +98,22 @@ def _parse(text: str) -> date:
     raise DataError(f"when: {text!r} is no time; give {FORMS}")
 
 
-def _degrees(values: Any, name: str) -> np.ndarray:
+def _numbers(values: Any, count: int, name: str, unit: str) -> np.ndarray:
+    """One number for all patches or one a patch, as (count,) float64; None is NaN."""
     try:
-        degrees = np.asarray(values, dtype=np.float64)
+        numbers = np.atleast_1d(np.asarray(values, dtype=np.float64))
     except (TypeError, ValueError):
-        raise DataError(f"{name}: {str(values)[:60]!r} is no number; give degrees (EPSG:4326)") from None
-    return np.atleast_1d(degrees)
+        raise DataError(f"{name}: {str(values)[:60]!r} is no number; give {unit}") from None
+    if numbers.ndim != 1:
+        raise DataError(f"{name}: an array of {numbers.ndim} dimensions for {count} patches; {_HOW_MANY}")
+    return np.array(_one_or_each(numbers, count, name))
 
 
-def _broadcast(values: Iterable[Any], count: int, name: str, tail: tuple[int, ...] = ()) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 + len(tail) or len(array) not in (1, count):
-        values = f"{len(array)} values" if array.ndim == 1 + len(tail) else f"an array of {array.ndim} dimensions"
-        raise DataError(f"{name}: {values} for {count} patches; give one for all, or one a patch")
-    return np.broadcast_to(array, (count, *tail))
+def _one_or_each(values: Sequence[Any] | np.ndarray, count: int, name: str) -> Any:
+    """The values where there is one a patch, a single one `count` times."""
+    if len(values) not in (1, count):
+        raise DataError(f"{name}: {len(values)} values for {count} patches; {_HOW_MANY}")
+    return values if len(values) == count else [values[0]] * count
 
 
 def _require_places(lat: np.ndarray, lon: np.ndarray) -> None:

@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.pack.format import is_pack, open_header
 from datasets.packed import PackedDataset
 from datasets.patches import PatchDataset
-from eval.statistics.spatial_blocks import CELL, places_of, split_by_area, touching
+from eval.statistics.spatial_blocks import CELL, split_by_area, touching
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable, write_text
@@ -25,7 +24,6 @@ from utils.reporting import reporter
 
 SPLITS = ("train", "val", "test")
 
-READ = 128
 """Patches read at a time for their place."""
 
 
@@ -38,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError("give --shares TRAIN VAL TEST, or three split files, whose sizes are then kept")
     out = check_writable(options.out or options.dataset_path)
     parts = {csv: _dataset(options.dataset_path, csv) for csv in options.dataset_csv}
-    place_of = {name: place for part in parts.values() for name, place in zip(part.ids, _places(part), strict=True)}
+    place_of = {name: place for part in parts.values() for name, place in zip(part.ids, part.places(), strict=True)}
     ids, places = list(place_of), np.array(list(place_of.values()))
     shares = dict(zip(SPLITS, options.shares or [len(part) for part in parts.values()], strict=True))
     splits = split_by_area(ids, shares, options.seed, places, options.cell)
@@ -76,13 +74,6 @@ def _dataset(folder: Path, csv: str) -> PatchDataset:
         folder, csv, dataset=BigEarthNetInfo.NAME, image_size=recipe.image_size, crop=recipe.crop,
         published_behaviour=bool(recipe.published_resize),
     )  # fmt: skip
-
-
-def _places(dataset: PatchDataset) -> np.ndarray:
-    """(N, 2) latitude and longitude."""
-    starts = tqdm(range(0, len(dataset), READ), desc="reading places", leave=False, disable=None)
-    found = [dataset.gather(range(start, min(start + READ, len(dataset)))).meta for start in starts]
-    return places_of(np.concatenate(found))
 
 
 def _with_gap(splits: dict[str, list[str]], ids: list[str], places: np.ndarray) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from utils.analysis_utils import TRUE_COLOUR
 from utils.data_config import IMAGE_SIZE, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
 from utils.files import write_text
+from utils.metadata import select_fields
 
 TILES_A_ROW = 25
 """Of a sheet, and as many rows: 1,000 x 1,000 pixels, which a phone decodes in 4 MB."""
@@ -58,11 +59,10 @@ def make_pictures(points: Points, dataset_path: str) -> Pictures:
         dataset = _open(source, points.provenance, dataset_path, split)
         row_of = {name: row for row, name in enumerate(dataset.ids)}
         sheets, places = [], []
-        for pixels, meta in _read_sheets(dataset, [row_of[name] for name in source.ids]):
+        for pixels, columns in _read_sheets(dataset, [row_of[name] for name in source.ids]):
             sheets.append(_sheet(pixels))
-            if meta is not None:
-                sines, cosines = meta[:, 2:, 0], meta[:, 2:, 1]
-                places.append(np.degrees(np.arctan2(sines, cosines)))
+            if columns is not None:
+                places.append(select_fields(columns, ("lat", "lon")))
     return Pictures(sheets, np.concatenate(places).astype(np.float32) if places else None)
 
 
@@ -82,7 +82,7 @@ def _open(source: PatchSource, provenance: dict[str, Any], dataset_path: str, sp
 
 
 def _read_sheets(dataset: PatchDataset, rows: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Pixels and metadata of the patches, a sheet at a time."""
+    """Pixels and metadata columns of the patches, a sheet at a time."""
     step = TILES_A_ROW**2
     for start in tqdm(range(0, len(rows), step), desc="drawing patches", leave=False, disable=None):
         yield dataset.read(rows[start : start + step])

@@ -4,18 +4,18 @@ The work is done in `models.pretrained`, which builds models, and in `embed.infe
 above the model, so they are imported when they are called: `import models` stays light, and no import goes in a circle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.pooling import DEFAULT_POOL
 from utils.data_config import BigEarthNetInfo
 
 if TYPE_CHECKING:
     from models.moe_mae import MOEMAE
 
-DEFAULT_POOL = "cls"
 DEFAULT_CROP = "center"
 DEFAULT_STATISTICS = BigEarthNetInfo.NAME
 DEFAULT_BATCH = 64
@@ -59,6 +59,7 @@ class Interface:
         when: Any = None,
         lat: Any = None,
         lon: Any = None,
+        metadata: Mapping[str, Any] | None = None,
         bands: Sequence[str] | None = None,
         pool: str = DEFAULT_POOL,
         crop: str = DEFAULT_CROP,
@@ -78,9 +79,13 @@ class Interface:
             when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
                 no hour. None: the model is told that it is missing.
             lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
+            metadata: values of fields by name (`{"sun_elevation": 43.1}`, see `utils.metadata.FIELDS`), one for all or
+                one a patch. They count before what follows from time and place; fields that this model does not have
+                are ignored.
             bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
                 others among them are left out.
-            pool: "cls", "mean" (of all tokens), "patch_mean", or "all" (every token).
+            pool: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata and CLS side by side) or "all"
+                (every token); see `models.pooling.POOLINGS`.
             crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
             statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
             scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance.
@@ -102,6 +107,7 @@ class Interface:
             when=when,
             lat=lat,
             lon=lon,
+            metadata=metadata,
             bands=bands,
             pool=pool,
             crop=crop,

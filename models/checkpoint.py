@@ -14,16 +14,18 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.config import NUM_PREFIX, SIZES, ModelConfig
+from models.config import SIZES, ModelConfig
 from models.moe_mae import MOEMAE, count_parameters
 from utils.errors import CheckpointError, run_script
 from utils.files import atomic_path, sha256
+from utils.metadata import PUBLISHED_FIELDS
 from utils.reporting import reporter
 
 FORMAT_VERSION = 1
@@ -227,7 +229,7 @@ def infer_config(state: dict[str, Tensor], source: str = "model_state") -> Model
     """
     try:
         dim, channels, patch, _ = state["encoder.patch_proj.weight"].shape
-        patches = max(0, state["encoder.pos_embed"].shape[1] - NUM_PREFIX)
+        patches = max(0, state["encoder.pos_embed"].shape[1] - len(PUBLISHED_FIELDS) - 1)
     except (LookupError, ValueError) as error:
         raise CheckpointError(f"{source}: is not a checkpoint of this model (no usable {error})") from error
     depth = len({name.split(".")[2] for name in state if name.startswith("encoder.layers.")})
@@ -261,12 +263,14 @@ def load_model(
         CheckpointError: as `read_checkpoint`, or when the file holds another model than the one asked for.
     """
     checkpoint = read_checkpoint(path)
-    stored = checkpoint.config.to_dict()
+    stored = asdict(checkpoint.config)
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
     free = {key: asked.pop(key) for key in ("mask_ratio", "dropout", "position_std", "load_loss") if key in asked}
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])
-    differ = [f"model.{key} is {stored[key]}, not {value}" for key, value in asked.items() if stored[key] != value]
+    asked = {key: tuple(value) if isinstance(value, list) else value for key, value in asked.items()}
+    differ = [f"model.{key} is {_shown(stored[key])}, not {_shown(value)}"
+              for key, value in asked.items() if stored[key] != value]  # fmt: skip
     if differ:
         raise CheckpointError(
             f"{path}: holds another model than the config asks for ({'; '.join(differ)}); correct or leave out the key"
@@ -281,6 +285,11 @@ def load_model(
     return checkpoint._replace(config=checkpoint.config.replace(**free)).build(device)
 
 
+def _shown(value: Any) -> Any:
+    """As a configuration file writes it."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else value
+
+
 def main(argv: list[str] | None = None) -> int:
     """`python -m models.checkpoint FILE`: say what a checkpoint is, after checking every entry of it."""
     parser = argparse.ArgumentParser(description="Check a checkpoint by its content and say what it holds.")
@@ -293,6 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     reporter.info(f"  size        {config.size}, {count_parameters(checkpoint.build()):,} parameters")
     reporter.info(f"  input       {config.in_channels} bands of {config.img_size} x {config.img_size} pixels")
+    reporter.info(f"  metadata    {', '.join(config.meta_fields) or 'none'}")
     reporter.info(f"  published_behaviour: {str(config.published_behaviour).lower()}")
     reporter.info(f"  sha256      {sha256(path)}")
     return 0

@@ -4,14 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from models.masking import kept_patches
-
-META_FIELDS = ("week", "hour", "lat", "lon")
-"""The metadata tokens, in sequence order; the CLS token follows them."""
-
-NUM_PREFIX = len(META_FIELDS) + 1
-"""Tokens before the patches: metadata and CLS."""
-
-CLS_INDEX = len(META_FIELDS)
+from utils.metadata import FIELDS, PUBLISHED_FIELDS
 
 LOAD_LOSSES = (None, "shazeer", "published")
 MISSING_METADATA = ("pair", "token")
@@ -24,6 +17,7 @@ class ModelConfig:
 
     Attributes:
         experts: experts per encoder block; 1 makes a block a plain SwiGLU.
+        meta_fields: names in `utils.metadata.FIELDS`, one metadata token each, in sequence order before CLS.
         dfirsth, dlasth: expert width of the first and the last encoder block; linear in between, rounded down.
         k: experts chosen per token in the encoder.
         position_std: of the position embeddings when they are initialised. With the published 0.02 they start as a
@@ -47,6 +41,7 @@ class ModelConfig:
     img_size: int = 40
     patch_size: int = 4
     in_channels: int = 7
+    meta_fields: tuple[str, ...] = PUBLISHED_FIELDS
     mask_ratio: float = 0.75
     dropout: float = 0.1
     position_std: float = 0.02
@@ -84,7 +79,10 @@ class ModelConfig:
     def _unchecked(cls, size: str, experts: Any = None, **overrides: Any) -> "ModelConfig":
         if size not in SIZES:
             raise ValueError(f"size: unknown size {size!r}; choose one of {', '.join(SIZES)}")
-        values = {**SIZES[size], **{key: value for key, value in overrides.items() if value is not None}}
+        given = {key: value for key, value in overrides.items() if value is not None}
+        if "meta_fields" in given:
+            given["meta_fields"] = tuple(given["meta_fields"])
+        values = {**SIZES[size], **given}
         return cls(size=size, experts=_experts_per_block(experts, values["depth"]), **values)
 
     @classmethod
@@ -93,14 +91,19 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown model fields {unknown}")
-        config = cls(**{**values, "experts": tuple(values["experts"])})
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        config = cls(**given)
         if problems := config.problems():
             raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for JSON and for checkpoints."""
-        return {**asdict(self), "experts": list(self.experts)}
+        """Plain types only, for JSON and for checkpoints. The paper's metadata fields go without saying, so that
+        what was made before there were others keeps its fingerprint."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.meta_fields == PUBLISHED_FIELDS:
+            del values["meta_fields"]
+        return values
 
     def replace(self, **changes: Any) -> "ModelConfig":
         return replace(self, **changes)
@@ -117,6 +120,8 @@ class ModelConfig:
             for name, known in (("load_loss", LOAD_LOSSES), ("missing_metadata", MISSING_METADATA))
             if getattr(self, name) not in known
         ]
+        if problem := _fields_problem(self.meta_fields):
+            found.append(("meta_fields", problem))
         if self.img_size % self.patch_size:
             found.append(("img_size", f"{self.img_size} is not a multiple of patch_size {self.patch_size}"))
         if self.embed_dim % self.num_heads:
@@ -142,9 +147,19 @@ class ModelConfig:
         return self.grid**2
 
     @property
+    def cls_index(self) -> int:
+        """Place of the CLS token: after the metadata tokens."""
+        return len(self.meta_fields)
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens before the patches: metadata and CLS."""
+        return len(self.meta_fields) + 1
+
+    @property
     def num_tokens(self) -> int:
         """Metadata, CLS and all patches."""
-        return NUM_PREFIX + self.num_patches
+        return self.num_prefix + self.num_patches
 
     @property
     def patch_values(self) -> int:
@@ -162,6 +177,14 @@ class ModelConfig:
         last = max(self.depth - 1, 1)
         span = self.dfirsth - self.dlasth
         return tuple(int((self.depth - 1 - i) / last * span) + self.dlasth for i in range(self.depth))
+
+
+def _fields_problem(names: tuple[str, ...]) -> str | None:
+    """What is wrong with `meta_fields`, as a sentence."""
+    if unknown := [name for name in names if name not in FIELDS]:
+        return f"unknown field {unknown[0]!r}; choose among {', '.join(FIELDS)}"
+    twice = [name for name in FIELDS if names.count(name) > 1]
+    return f"{twice[0]} is named twice" if twice else None
 
 
 def _experts_per_block(experts: int | list[int] | tuple[int, ...] | None, depth: int) -> tuple[int, ...]:

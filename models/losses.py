@@ -89,7 +89,7 @@ def loss_sums(
     Args:
         model: the autoencoder; its config decides the load loss.
         images: (B, C, H, W), normalised.
-        meta: (B, 4, 2) or None.
+        meta: (B, F, 2) or None.
         masking: the patches kept.
         valid: (B, H, W), False on fill pixels, which then weigh nothing; None counts every pixel.
         noise, generator, draws: as for `MOEMAE.forward`.

@@ -1,10 +1,11 @@
 """The model of the paper (arXiv:2509.10919), top down: MOEMAE, Encoder, Block.
 
     pixels ─ patch_proj ─┐
-    week, hour, lat, lon ┴ [4 metadata | CLS | patches] + positions ─ (keep 25 %) ─ 15 blocks ─ norm ─ tokens
+    week, hour, lat, lon ┴ [F metadata | CLS | patches] + positions ─ (keep 25 %) ─ 15 blocks ─ norm ─ tokens
     tokens ─ decoder_embed ─ [prefix | kept patches and mask tokens, in place] ─ 2 blocks ─ norm ─ predicted patches
 
-Dimensions: B batch, N patches, n patches kept, S = 5 + n tokens, D width, C bands, p patch side.
+Dimensions: B batch, N patches, n patches kept, F metadata fields (4 as published), P = F + 1 tokens before the
+patches, S = P + n tokens, D width, C bands, p patch side.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from models.api import Interface
 from models.attention import GroupedQueryAttention
-from models.config import CLS_INDEX, META_FIELDS, NUM_PREFIX, ModelConfig
+from models.config import ModelConfig
 from models.kernels.linear import linear
 from models.masking import Masking, patchify
 from models.moe import NO_DRAWS, MoELayer, Routing
@@ -27,26 +28,28 @@ class Encoded(NamedTuple):
     """What the encoder made of a batch."""
 
     tokens: Tensor
-    """(B, 5 + n, D) after the final norm."""
+    """(B, P + n, D) after the final norm."""
     pre_norm: Tensor
-    """(B, 5 + n, D) before it: the published embeddings."""
+    """(B, P + n, D) before it: the published embeddings."""
     routing: tuple[Routing | None, ...]
-    """One per block, over B * (5 + n) tokens; None for a block with one expert."""
+    """One per block, over B * (P + n) tokens; None for a block with one expert."""
+    num_prefix: int
+    """P, tokens before the patches: metadata, then CLS."""
 
     @property
     def meta(self) -> Tensor:
-        """(B, 4, D)"""
-        return self.tokens[:, :CLS_INDEX]
+        """(B, F, D)"""
+        return self.tokens[:, : self.num_prefix - 1]
 
     @property
     def cls(self) -> Tensor:
         """(B, D)"""
-        return self.tokens[:, CLS_INDEX]
+        return self.tokens[:, self.num_prefix - 1]
 
     @property
     def patches(self) -> Tensor:
         """(B, n, D)"""
-        return self.tokens[:, NUM_PREFIX:]
+        return self.tokens[:, self.num_prefix :]
 
 
 class Block(nn.Module):
@@ -73,7 +76,9 @@ class Encoder(nn.Module):
         super().__init__()
         D, p = config.embed_dim, config.patch_size
         self.patch_proj = nn.Conv2d(config.in_channels, D, kernel_size=p, stride=p)
-        self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj = (nn.Linear(2, D) for _ in META_FIELDS)
+        self.meta_fields, self.num_prefix = config.meta_fields, config.num_prefix
+        for name in self.meta_fields:  # published names: week_proj, hour_proj, lat_proj, lon_proj
+            self.add_module(f"{name}_proj", nn.Linear(2, D))
         self.cls_token = nn.Parameter(torch.empty(1, 1, D))
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_tokens, D))
         self.layers = nn.ModuleList(
@@ -83,27 +88,26 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(D)
         # It starts at 0, so that all other weights start as they do without it.
         with_token = config.missing_metadata == "token"
-        self.missing_metadata = nn.Parameter(torch.zeros(len(META_FIELDS), D)) if with_token else None
+        self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
     def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None) -> Tensor:
-        """Tokens with their positions, kept patches only: (B, 5 + n, D)."""
+        """Tokens with their positions, kept patches only: (B, P + n, D)."""
         pixels = patchify(images, self.patch_proj.kernel_size[0])  # (B, N, C * p * p)
-        positions = self.pos_embed[0, NUM_PREFIX:]
+        positions = self.pos_embed[0, self.num_prefix :]
         if ids_keep is not None:
             pixels = pixels.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
             positions = F.embedding(ids_keep, positions)
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
         patches = linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
-        projections = (self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj)
-        prefix = [project(meta[:, i]) for i, project in enumerate(projections)]
+        prefix = [self.get_submodule(f"{name}_proj")(meta[:, i]) for i, name in enumerate(self.meta_fields)]
         if self.missing_metadata is not None:
-            missing = (meta == 0.0).all(dim=-1, keepdim=True)  # (B, 4, 1): no angle has the pair (0, 0)
+            missing = (meta == 0.0).all(dim=-1, keepdim=True)  # (B, F, 1): no angle has the pair (0, 0)
             learned = self.missing_metadata
             prefix = [torch.where(missing[:, i], learned[i], token) for i, token in enumerate(prefix)]
-        prefix = torch.stack([*prefix, self.cls_token[:, 0].expand_as(prefix[0])], dim=1)
-        return torch.cat([prefix + self.pos_embed[:, :NUM_PREFIX], patches], dim=1)
+        prefix = torch.stack([*prefix, self.cls_token[:, 0].expand(images.shape[0], -1)], dim=1)
+        return torch.cat([prefix + self.pos_embed[:, : self.num_prefix], patches], dim=1)
 
     def forward(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, draws: tuple[LayerDraws, ...]) -> Encoded:
         x = self.embed(images, meta, ids_keep)
@@ -111,7 +115,7 @@ class Encoder(nn.Module):
         for layer, layer_draws in zip(self.layers, draws, strict=True):
             x, layer_routing = layer(x, layer_draws)
             routing.append(layer_routing)
-        return Encoded(self.norm(x), x, tuple(routing))
+        return Encoded(self.norm(x), x, tuple(routing), self.num_prefix)
 
 
 class MOEMAE(Interface, nn.Module):
@@ -159,8 +163,8 @@ class MOEMAE(Interface, nn.Module):
 
         Args:
             images: (B, C, H, W), normalised.
-            meta: (B, 4, 2) rows (sin, cos) of week, hour, latitude, longitude; None is the missing pair (0, 0). What
-                stands for that pair is the model's `missing_metadata`.
+            meta: (B, F, 2) rows (sin, cos) of the model's `meta_fields`, see `utils.metadata.encode_metadata`; None is
+                the missing pair (0, 0) in every row. What stands for that pair is the model's `missing_metadata`.
             ids_keep: (B, n) patches to encode; None means all, in order.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
@@ -173,14 +177,15 @@ class MOEMAE(Interface, nn.Module):
         expected = (config.in_channels, config.img_size, config.img_size)
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"images have shape {tuple(images.shape)}; this model takes (B, {expected})")
+        meta_shape = (images.shape[0], len(config.meta_fields), 2)
         if meta is None:
-            meta = images.new_zeros(images.shape[0], len(META_FIELDS), 2)
-        elif tuple(meta.shape) != (images.shape[0], len(META_FIELDS), 2):
+            meta = images.new_zeros(meta_shape)
+        elif tuple(meta.shape) != meta_shape:
             raise ValueError(
-                f"metadata have shape {tuple(meta.shape)}; expected {(images.shape[0], len(META_FIELDS), 2)}"
+                f"metadata have shape {tuple(meta.shape)}; expected {meta_shape} for {', '.join(config.meta_fields)}"
             )
         if draws is None:
-            tokens = NUM_PREFIX + (config.num_patches if ids_keep is None else ids_keep.shape[1])
+            tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
             shape = (images.shape[0], tokens, config.embed_dim)
             draws = self._draw(config.experts, shape, images.device, noise, generator)
         return self.encoder(images, meta, ids_keep, draws)
@@ -194,14 +199,15 @@ class MOEMAE(Interface, nn.Module):
         generator: torch.Generator | None = None,
         draws: tuple[LayerDraws, ...] | None = None,
     ) -> Tensor:
-        """Predict every patch: (B, 5 + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
+        """Predict every patch: (B, P + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
 
         Mask tokens fill the places of the removed patches; only patches get decoder positions. `noise`, `generator`
         and `draws` as for `encode`.
         """
         B, N = ids_restore.shape
         x = linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
-        prefix, kept = x[:, :NUM_PREFIX], x[:, NUM_PREFIX:]
+        num_prefix = self.config.num_prefix
+        prefix, kept = x[:, :num_prefix], x[:, num_prefix:]
         removed = self.mask_token.to(x.dtype).expand(B, N - kept.shape[1], -1)
         patches = torch.cat([kept, removed], dim=1)
         patches = patches.gather(1, ids_restore.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
@@ -211,7 +217,7 @@ class MOEMAE(Interface, nn.Module):
             draws = self._draw(experts, tuple(x.shape), x.device, noise, generator)
         for layer, layer_draws in zip(self.decoder_layers, draws, strict=True):
             x, _ = layer(x, layer_draws)
-        x = self.decoder_norm(x[:, NUM_PREFIX:])
+        x = self.decoder_norm(x[:, num_prefix:])
         return linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
 
     def forward(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.config import NUM_PREFIX, ModelConfig
+from models.config import ModelConfig
 from models.masking import kept_patches
 
 _LEVELS = 1 << 16
@@ -106,7 +106,7 @@ class DrawBuffers:
             config.experts,
             config.embed_dim,
             batch,
-            NUM_PREFIX + kept,
+            config.num_prefix + kept,
             device,
             noise=True,
             dropout=config.dropout,

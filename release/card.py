@@ -1,13 +1,14 @@
 """The model card of a release: architecture, provenance, scores, and how to use the weights."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.config import ModelConfig
 from models.weights_folder import CONFIG_FILE, WEIGHTS_FILE
-from release.program import METADATA
 from release.record import Record
 from utils.data_config import BANDS
+from utils.metadata import Acquisitions, AcquisitionTime, metadata_columns, select_fields, units_of
 
 NOT_RECORDED = "not recorded"
 PAPER = "https://arxiv.org/abs/2509.10919"
@@ -53,7 +54,7 @@ def _what(release: Release) -> str:
         "model": f"MoE-MAE, size {config.size}, {release.parameters:,} parameters, {mode}",
         "input": f"{', '.join(BANDS)} of Landsat 8 or 9, Collection-2 Level-2 numbers as stored, "
         f"{config.img_size} x {config.img_size} pixels of 30 m; 0 in all bands is fill",
-        "metadata": f"{', '.join(METADATA)} (ISO week, full hour in UTC, degrees); each may be missing",
+        "metadata": f"{units_of(config.meta_fields) or 'none'}; each may be missing",
         "output of the programs": f"{release.width} numbers, pool `{release.pool}`, statistics `{release.statistics}`",
         "made from": f"`{record.file}`, sha256 `{record.sha256}`",
         "licence": release.license or NOT_RECORDED,
@@ -92,12 +93,19 @@ def _use(release: Release) -> str:
             "",
             f'session = onnxruntime.InferenceSession("{onnx[0]}")',
             "pixels = np.full((2, 7, 40, 40), 9000, np.int32)  # digital numbers of SR_B1..SR_B7",
-            f"metadata = np.array([[24, 10, 48.2, 16.4], [np.nan] * 4], np.float32){remark}",
+            f"metadata = np.array({_example_rows(release.config)}, np.float32){remark}",
             'vectors = session.run(None, {"pixels": pixels, "metadata": metadata})[0]',
             "```",
             "",
         ]
     return "\n".join(lines)
+
+
+def _example_rows(config: ModelConfig) -> str:
+    """Metadata of two patches as Python writes it: what is known of one, and nothing."""
+    known = AcquisitionTime.at(datetime(2017, 6, 13, 10, 10, 31))
+    row = select_fields(metadata_columns(Acquisitions.of([known], 48.2, 16.4)), config.meta_fields)[0]
+    return f"[[{', '.join(f'{value:.6g}' for value in row)}], [np.nan] * {len(row)}]"
 
 
 def _training(release: Release) -> str:

@@ -8,13 +8,13 @@ import torch
 from embed.inference import embed_patches
 from embed.patch_input import read_input
 from embed.stored_numbers import StoredPatches
-from embed.when_where import encode_when_where
 from models.api import DEFAULT_BATCH, DEFAULT_CROP
 from models.moe_mae import MOEMAE
 from release.formats import Run
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
 from utils.errors import UserError
+from utils.metadata import FIELDS, encode_metadata, select_fields, with_fields
 
 TOLERANCE = 1e-4
 """Greatest difference of any number of an embedding."""
@@ -29,7 +29,8 @@ class CheckPatches(NamedTuple):
     """Patches and what the model makes of them."""
 
     pixels: np.ndarray  # (N, 7, S, S) uint16
-    columns: np.ndarray  # (N, 4) float64 week, hour, lat, lon; NaN where not known
+    columns: np.ndarray  # (N, len(FIELDS)) float64; NaN where not known
+    metadata: np.ndarray  # (N, F) float32: those of the model's fields, as programs take them
     expected: np.ndarray  # (N, D)
 
 
@@ -45,7 +46,8 @@ def check_patches(model: MOEMAE, pool: str, statistics: str) -> CheckPatches:
     pixels, columns = pixels[rows], columns[rows]
     patches = StoredPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
     expected = embed_patches(model, patches, columns, pool, statistics, DEFAULT_BATCH)
-    return CheckPatches(pixels, columns, expected)
+    metadata = select_fields(columns, model.config.meta_fields).astype(np.float32)
+    return CheckPatches(pixels, columns, metadata, expected)
 
 
 def largest_difference(run: Run, patches: CheckPatches) -> float:
@@ -54,8 +56,8 @@ def largest_difference(run: Run, patches: CheckPatches) -> float:
     Raises:
         UserError: above `TOLERANCE`, or for another shape.
     """
-    pixels, columns = patches.pixels.astype(np.int32), patches.columns.astype(np.float32)
-    parts = [run(pixels[part], columns[part]) for part in (slice(1), slice(1, None))]
+    pixels = patches.pixels.astype(np.int32)
+    parts = [run(pixels[part], patches.metadata[part]) for part in (slice(1), slice(1, None))]
     found = np.concatenate(parts)
     if found.shape != patches.expected.shape:
         raise UserError(f"export: the program gives {found.shape}, the model {patches.expected.shape}; not written")
@@ -73,11 +75,10 @@ def _candidates(model: MOEMAE, statistics: str) -> tuple[np.ndarray, np.ndarray]
     shape = (count, config.in_channels, config.img_size, config.img_size)
     scores = PATCH_SPREAD * rng.standard_normal((*shape[:2], 1, 1)) + PIXEL_SPREAD * rng.standard_normal(shape)
     pixels = (mean + std * scores).clip(1, np.iinfo(np.uint16).max).astype(np.uint16)
-    times = [rng.integers(1, 54, count), rng.integers(0, 24, count)]
-    columns = np.stack([*times, rng.uniform(-80, 80, count), rng.uniform(-180, 180, count)], axis=1)
+    columns = np.stack([np.floor(rng.uniform(*field.limits, count)) for field in FIELDS.values()], axis=1)
     fill, timeless, unknown = (slice(CANDIDATES * kind, CANDIDATES * (kind + 1)) for kind in (1, 2, 3))
     pixels[fill, :, : config.img_size // 4] = 0
-    columns[timeless, :2] = np.nan
+    columns[timeless] = with_fields(columns[timeless], ("week", "hour"), np.nan)
     columns[unknown] = np.nan
     return pixels, columns
 
@@ -88,7 +89,7 @@ def _routing_margins(model: MOEMAE, pixels: np.ndarray, columns: np.ndarray, sta
     normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
     images = normalize(torch.from_numpy(pixels.view(np.int16))).images
     with torch.no_grad():
-        meta = torch.from_numpy(encode_when_where(columns, published))
+        meta = torch.from_numpy(encode_metadata(columns, model.config.meta_fields, published))
         routing = model.eval().encode(images, meta, noise=False).routing
     margins = torch.full((len(pixels),), torch.inf)
     for layer in filter(None, routing):

@@ -5,20 +5,21 @@ from typing import Any, NamedTuple
 
 import torch
 
-from embed.inference import vector_width
 from models.checkpoint import read_checkpoint
 from models.moe_mae import MOEMAE, count_parameters
+from models.pooling import vector_width
 from models.weights_folder import read_weights_folder, require_safetensors, write_weights_folder
 from release.card import Program, Release, write_card
 from release.check import TOLERANCE, check_patches, largest_difference
 from release.folder import atomic_folder, require_new
 from release.formats import FORMATS, require_packages
 from release.pickles import require_no_pickle
-from release.program import INPUTS, METADATA, OUTPUT, trace
+from release.program import INPUTS, OUTPUT, trace
 from release.record import collect_record
 from utils.data_config import BANDS, DATASETS
 from utils.errors import CheckpointError, ConfigError
 from utils.files import sha256
+from utils.metadata import units_of
 from utils.reporting import reporter
 
 CARD = "README.md"
@@ -100,10 +101,10 @@ def _about(model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...
                 "values": "Landsat 8 or 9 Collection-2 Level-2 numbers as stored; 0 in all bands is fill",
             },
             INPUTS[1]: {
-                "shape": ["patches", len(METADATA)],
+                "shape": ["patches", len(model.config.meta_fields)],
                 "dtype": "float32",
-                "columns": list(METADATA),
-                "values": "ISO week, full hour (UTC), degrees (EPSG:4326) of the patch centre; NaN is not known",
+                "columns": list(model.config.meta_fields),
+                "values": f"{units_of(model.config.meta_fields)}; of the patch centre; NaN is not known",
             },
         },
         "output": {"name": OUTPUT, "pool": settings.pool, "width": vector_width(model.config, settings.pool)},

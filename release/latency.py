@@ -22,6 +22,7 @@ from models.weights_folder import read_about
 from release.check import check_patches
 from release.formats import FORMATS, Run
 from utils.errors import CheckpointError, ConfigError, run_script
+from utils.metadata import unknown_columns, with_fields
 from utils.reporting import reporter
 
 BATCHES = (1, 64)
@@ -50,7 +51,8 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES, turns: int = TURNS
 
     def by_model(pixels: np.ndarray, metadata: np.ndarray) -> np.ndarray:
         stored = StoredPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
-        return embed_patches(model, stored, metadata, pool, statistics_name, len(pixels))
+        columns = with_fields(unknown_columns(len(pixels)), model.config.meta_fields, metadata)
+        return embed_patches(model, stored, columns, pool, statistics_name, len(pixels))
 
     files = {name: folder / f"embed_{pool}{form.ending}" for name, form in FORMATS.items()}
     ways: dict[str, Run] = {"MOEMAE.embed": by_model}
@@ -58,7 +60,7 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES, turns: int = TURNS
     medians: dict[str, list[float]] = {name: [] for name in ways}
     for batch in batches:
         rows = np.resize(np.arange(len(patches.pixels)), batch)
-        inputs = patches.pixels[rows].astype(np.int32), patches.columns[rows].astype(np.float32)
+        inputs = patches.pixels[rows].astype(np.int32), patches.metadata[rows]
         for name, times in _in_turns(ways, inputs, turns).items():
             medians[name].append(statistics.median(times))
     return medians

@@ -20,8 +20,8 @@ def open_program(path: str, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def metadata_row(when: str | None, lat: float | None, lon: float | None) -> list[float]:
-    """ISO week, full hour (UTC), latitude and longitude (degrees); NaN is what is not known."""
+def metadata_row(when: str | None, lat: float | None, lon: float | None, stated: list[str]) -> list[float]:
+    """ISO week, full hour (UTC), latitude and longitude (degrees), then further values; NaN is what is not known."""
     week = hour = math.nan
     if when is not None:
         try:
@@ -30,11 +30,11 @@ def metadata_row(when: str | None, lat: float | None, lon: float | None) -> list
             moment = datetime.fromisoformat(when)
             moment = moment.astimezone(UTC) if moment.tzinfo else moment
             week, hour = float(moment.isocalendar().week), float(moment.hour)
-    return [week, hour, *(math.nan if value is None else value for value in (lat, lon))]
+    return [week, hour, *(math.nan if value is None else value for value in (lat, lon)), *map(float, stated)]
 
 
 def embed(session: onnxruntime.InferenceSession, pixels: np.ndarray, metadata: np.ndarray, batch: int) -> np.ndarray:
-    """(N, 7, 40, 40) digital numbers and (N, 4) metadata to (N, D)."""
+    """(N, 7, 40, 40) digital numbers and (N, F) metadata to (N, D)."""
     parts = []
     for start in range(0, len(pixels), batch):
         part = slice(start, start + batch)
@@ -52,6 +52,13 @@ def main() -> int:
     add("--when", help="ISO 8601, UTC; left out: not known")
     add("--lat", type=float, help="degrees; left out: not known")
     add("--lon", type=float, help="degrees; left out: not known")
+    add(
+        "--stated",
+        nargs="*",
+        default=[],
+        metavar="VALUE",
+        help="metadata that a program takes after week, hour, lat and lon, in its order (config.json names them)",
+    )
     add("--out", required=True, metavar="FILE.npy", help="(N, D) embeddings")
     add("--batch-size", type=int, default=64, help="patches at once (default: %(default)s)")
     add("--threads", type=int, default=0, help="0 (default): one a core")
@@ -60,7 +67,7 @@ def main() -> int:
         pixels = np.load(arguments.pixels, allow_pickle=False)
         if pixels.ndim != 4 or pixels.dtype.kind not in "ui" or not len(pixels):
             raise ValueError(f"holds {pixels.dtype} {pixels.shape}, expected whole numbers (N, 7, 40, 40)")
-        row = metadata_row(arguments.when, arguments.lat, arguments.lon)
+        row = metadata_row(arguments.when, arguments.lat, arguments.lon, arguments.stated)
     except (OSError, ValueError) as error:
         print(f"error: {arguments.pixels}: {error}", file=sys.stderr)
         return 2

@@ -13,19 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from embed.embedder import pool_tokens
 from models.kernels import linear, padding
 from models.moe import NO_DRAWS
 from models.moe_mae import MOEMAE
+from models.pooling import pool_tokens
 from utils.data_config import DATASETS
 from utils.errors import UserError
+from utils.metadata import encode_values
 
 INPUTS = ("pixels", "metadata")
 OUTPUT = "embedding"
-METADATA = ("week", "hour", "lat", "lon")
-"""Columns of the second input: ISO week, full hour (UTC), degrees (EPSG:4326); NaN is what is not known."""
-RADIANS_PER_UNIT = (2 * math.pi / 52, 2 * math.pi / 24, math.pi / 180, math.pi / 180)
-"""As `utils.data_utils.encode_metadata` turns the columns into angles."""
 OWN_OPERATORS = "aten"
 """The namespace of PyTorch's own operators, the only ones that are everywhere."""
 
@@ -35,21 +32,21 @@ class EmbeddingProgram(nn.Module):
 
     Args:
         model: its encoder is used, its decoder left out.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
         statistics: the dataset whose mean and spread to normalise with.
     """
 
     def __init__(self, model: MOEMAE, pool: str, statistics: str) -> None:
         super().__init__()
         self.encoder, self.pool = model.encoder, pool
-        self.published_behaviour = model.config.published_behaviour
+        self.published_behaviour, self.meta_fields = model.config.published_behaviour, model.config.meta_fields
         numbers = DATASETS[statistics].STATISTICS
         self.register_buffer("mean", torch.tensor(numbers.mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(numbers.std, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("radians_per_unit", torch.tensor(RADIANS_PER_UNIT, dtype=torch.float32))
 
     def forward(self, pixels: Tensor, metadata: Tensor) -> Tensor:
-        """(N, 7, S, S) int32 stored numbers, 0 for fill, and (N, 4) float32 `METADATA` to (N, D) float32.
+        """(N, 7, S, S) int32 stored numbers, 0 for fill, and (N, F) float32 columns of the model's metadata fields to
+        (N, D) float32. The columns are in plain units (`utils.metadata.FIELDS`); NaN is what is not known.
 
         A patch of nothing but fill has NaN, unless the model takes fill for data.
         """
@@ -58,20 +55,12 @@ class EmbeddingProgram(nn.Module):
         images = (pixels.to(torch.float32) - self.mean) / self.std
         if not self.published_behaviour:
             images = torch.where(valid, images, 0.0)
-        vectors = pool_tokens(self.encoder(images, self._encode(metadata), None, draws), self.pool)
+        meta = encode_values(metadata, self.meta_fields, self.published_behaviour)
+        encoded = self.encoder(images, meta, None, draws)
+        vectors = pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)
         if self.published_behaviour:
             return vectors
         return torch.where(valid.flatten(1).any(dim=1, keepdim=True), vectors, math.nan)
-
-    def _encode(self, metadata: Tensor) -> Tensor:
-        """(N, 4) to (N, 4, 2) sin and cos; (0, 0) for what is not known."""
-        known = ~metadata.isnan()
-        values = torch.where(known, metadata, 0.0)
-        if self.published_behaviour:  # the first of the hour's two digits
-            week, hour, lat, lon = values.unbind(dim=1)
-            values = torch.stack([week, torch.floor(hour / 10), lat, lon], dim=1)
-        angles = values * self.radians_per_unit
-        return torch.stack([angles.sin(), angles.cos()], dim=-1) * known.unsqueeze(-1)
 
 
 def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
@@ -87,7 +76,7 @@ def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
     # With gradients on: without, the model takes operators of its own that are faster where it runs itself.
     with _plain_operators(), torch.enable_grad():
         exported = torch.export.export(
-            program, (pixels, torch.zeros(2, len(METADATA))), dynamic_shapes=({0: patches}, {0: patches})
+            program, (pixels, torch.zeros(2, len(config.meta_fields))), dynamic_shapes=({0: patches}, {0: patches})
         )
     if foreign := foreign_operators(exported):
         raise UserError(f"export: the program would need {', '.join(foreign)}, which PyTorch alone does not have")

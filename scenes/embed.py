@@ -4,7 +4,9 @@ Memory holds two block rows whatever the scene's height. A batch never reaches o
 goes on at any stripe makes the same batches, and with the same number of threads the same bits.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,36 +14,37 @@ from torch import Tensor
 from tqdm import tqdm
 
 from embed.embedder import Embedder
-from models.config import CLS_INDEX, NUM_PREFIX
-from scenes.input.metadata import SceneTime
+from models.config import ModelConfig
+from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
 from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
-from utils.data_utils import encode_metadata
 from utils.errors import DataError
-
-SCENE_POOLS = ("patch_mean", "mean", "cls")
+from utils.metadata import Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
 
 
 class WindowMetadata(NamedTuple):
-    """What the model is told about a window beside its pixels; None is the missing pair."""
+    """What is known of a scene's windows beside their pixels."""
 
-    week: int | None
-    hour: int | None
-    place: bool
+    time: AcquisitionTime = AcquisitionTime()
+    place: bool = False
+    """Whether the windows' centres are known."""
+    stated: Mapping[str, float] = MappingProxyType({})
+    """Values of fields that hold for the whole scene and count before what follows from time and place."""
 
-    @classmethod
-    def of(cls, time: SceneTime, place: bool, published_behaviour: bool) -> "WindowMetadata":
-        return cls(time.week, time.hour(published_behaviour), place)
+    def encode(self, frame: Frame, tops: np.ndarray, lefts: np.ndarray, config: ModelConfig) -> Tensor:
+        """(n, F, 2) of n windows, as the model of that config takes them."""
+        lat, lon = frame.centres(tops, lefts) if self.place else (np.full(len(tops), np.nan),) * 2
+        columns = metadata_columns(Acquisitions.of([self.time], lat, lon), self.stated)
+        return torch.from_numpy(encode_metadata(columns, config.meta_fields, config.published_behaviour))
 
-    def encode(self, frame: Frame, tops: np.ndarray, lefts: np.ndarray) -> Tensor:
-        """(n, 4, 2) of n windows."""
-        count = len(tops)
-        lat, lon = frame.centres(tops, lefts) if self.place else (np.zeros(count), np.zeros(count))
-        encoded = encode_metadata([self.week or 0] * count, [self.hour or 0] * count, lat, lon)
-        known = [self.week is not None, self.hour is not None, self.place, self.place]
-        return torch.from_numpy(encoded * np.array(known, np.float32)[:, None])
+    def record(self, config: ModelConfig) -> dict[str, Any]:
+        """What a model of that config is conditioned on, as plain values for the run's record; None: not known."""
+        hour = self.time.hour
+        shown = hour // 10 if config.published_behaviour and hour is not None else hour
+        stated = {name: value for name, value in self.stated.items() if name in config.meta_fields}
+        return {"week": self.time.week, "hour": shown, "place": self.place, **stated}
 
 
 class Stripe(NamedTuple):
@@ -77,28 +80,23 @@ def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
     return Stripe(pixels, top, left, tops[rows], lefts[columns], clear[rows, columns])
 
 
-def token_fields(flat: Tensor, pool: str, side: int) -> Tensor:
+def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
     """Tokens of whole windows to a vector for every patch, whose mean over the window is `pool_tokens` of it.
 
     Args:
         flat: (n, tokens * width), all tokens before the final norm.
-        pool: "patch_mean": a patch's own token; "mean": it, with the prefix's tokens shared out among the patches;
-            "cls": the window's CLS token for all of its patches.
+        pool: one of `models.pooling.MAP_POOLINGS`.
         side: patches along a window.
+        num_prefix: tokens before those of the patches.
 
     Returns:
-        (n, side, side, width)
+        (n, side, side, width of the pooling)
     """
-    tokens = flat.unflatten(1, (NUM_PREFIX + side**2, -1))
-    patches = tokens[:, NUM_PREFIX:]
-    if pool == "cls":
-        patches = tokens[:, CLS_INDEX : CLS_INDEX + 1].expand_as(patches)
-    elif pool == "mean":
-        prefix = tokens[:, :NUM_PREFIX].sum(dim=1, keepdim=True)
-        patches = (prefix + side**2 * patches) / tokens.shape[1]
-    elif pool != "patch_mean":
-        raise ValueError(f"unknown pool {pool!r}; use {', '.join(SCENE_POOLS)}")
-    return patches.unflatten(1, (side, side))
+    of_patches = POOLINGS[pool].of_patches
+    if of_patches is None:
+        raise ValueError(f"pool {pool!r} is not for maps; use {', '.join(MAP_POOLINGS)}")
+    tokens = flat.unflatten(1, (num_prefix + side**2, -1))
+    return of_patches(tokens, num_prefix).unflatten(1, (side, side))
 
 
 class SceneEmbedder:
@@ -136,7 +134,7 @@ class SceneEmbedder:
     def record_shape(self) -> tuple[int, int, int]:
         """(cells down, cells across, width) of a block row."""
         per_block = self.frame.window // self.frame.cell
-        return per_block, self.frame.cells[1], self.embedder.model.config.embed_dim
+        return per_block, self.frame.cells[1], vector_width(self.embedder.model.config, self.pool)
 
     def run(self, store: RowStore) -> None:
         """Compute every block row that is not in the store yet.
@@ -166,8 +164,9 @@ class SceneEmbedder:
         for start in range(0, len(stripe.tops), self.batch_size):
             part = slice(start, start + self.batch_size)
             images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
-            meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part]).to(self.device)
-            fields = token_fields(self.embedder(images, meta), self.pool, side).cpu().numpy()
+            config = self.embedder.model.config
+            meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
+            fields = token_fields(self.embedder(images, meta), self.pool, side, config.num_prefix).cpu().numpy()
             if not np.isfinite(fields).all():
                 raise DataError(f"{self.reader.scene.path}: the model gives NaN or infinity here; check the checkpoint")
             self.windows += len(fields)

@@ -11,6 +11,7 @@ import torch
 
 from embed.embedder import Embedder
 from models.checkpoint import load_model
+from models.pooling import vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.identity import settings_fingerprint
@@ -25,7 +26,7 @@ from scenes.products.embedding_file import (
     write_embeddings,
 )
 from scenes.products.labelled import open_truth, write_labelled_cells
-from scenes.products.land_cover import load_probe, plot_land_cover, write_land_cover
+from scenes.products.land_cover import fitting_widths, load_probe, plot_land_cover, write_land_cover
 from scenes.products.parquet import require_pyarrow, write_cells
 from scenes.products.quick_look import plot_quick_look
 from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
@@ -43,6 +44,8 @@ from utils.files import check_writable, sha256, write_json
 from utils.provenance import provenance
 from utils.reporting import reporter
 
+MAP_POOL = "patch_mean"
+"""What a cell holds where nobody says."""
 SCRATCH = ".unfinished"
 """Folder inside --out for rows and files that are not finished; gone when all is done."""
 COMPILE_MIN_BATCHES = 2000
@@ -96,10 +99,8 @@ class SceneRun:
         info = DATASETS[self.statistics_name]
         # With published behaviour fill is data, as the released weights were trained.
         self.normalize = ZScoreNormalize(info.STATISTICS, fill_is_data=config.published_behaviour)
-        told = self.told and scene.crs is not None
-        self.metadata = WindowMetadata.of(scene.time, told, config.published_behaviour)
-        if not self.told:
-            self.metadata = WindowMetadata(None, None, False)
+        known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
+        self.metadata = known if self.told else WindowMetadata()
         self._check_places()
         self.fingerprint = settings_fingerprint(scene, self._identity())
 
@@ -166,7 +167,10 @@ class SceneRun:
             )
         elif probe and settings.pool not in (None, probe.pool):
             raise ConfigError(f"--pool {settings.pool}: {probe.path} was fitted on pool {probe.pool}; leave --pool out")
-        self.pool = settings.pool or (probe.pool if probe else None) or "patch_mean"
+        self.pool = settings.pool or (probe.pool if probe else None) or MAP_POOL
+        if probe and vector_width(self.model.config, self.pool) != probe.width:
+            fitting = fitting_widths(self.model.config)[probe.width]
+            raise ConfigError(f"{probe.path}: takes {probe.width:,} features, which --pool {fitting} gives; use that")
         self.statistics_name = settings.statistics or (probe.statistics if probe else None) or BigEarthNetInfo.NAME
         self.told = settings.metadata == "auto"
         if probe and probe.dataset == EuroSATInfo.NAME and self.told:
@@ -202,7 +206,7 @@ class SceneRun:
             "min_clear": settings.min_clear,
             "statistics": self.statistics_name,
             "time": str(self.scene.time),
-            "metadata": self.metadata._asdict(),
+            "metadata": self.metadata.record(config),
             "batch_size": settings.batch_size,
             "amp": settings.amp,
             "compile": settings.compile,

@@ -32,7 +32,7 @@ class Objective(nn.Module):
 
         Args:
             images: (B, C, H, W), normalised.
-            meta: (B, 4, 2) or None.
+            meta: (B, F, 2) or None.
             valid: (B, H, W) bool.
             mask_noise: (B, N) uniform numbers that decide the mask.
             draws: routing noise and dropout.

@@ -142,7 +142,7 @@ class TrainStep:
         )
 
     def _some_dropped(self, meta: Tensor, step: int) -> Tensor:
-        """Metadata (n, 4, 2) with a random share of the patches' rows set to the missing pair (0, 0)."""
+        """Metadata (n, F, 2) with a random share of the patches' rows set to the missing pair (0, 0)."""
         share, whole = self.options.metadata_dropout, self.options.batch_size
         if share == 0.0:
             return meta

@@ -1,13 +1,12 @@
-"""From a patch's id and place to the metadata that the model is conditioned on."""
+"""Acquisition times from patch ids, and small helpers for messages."""
 
 import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
-
 from utils.errors import DataError
+from utils.metadata import AcquisitionTime
 
 _PATCH_ID = re.compile(r"S2[A-Z]_MSIL2A_(?P<date>\d{8})T(?P<time>\d{5,6})_(?P<row>\d+)_(?P<column>\d+)")
 
@@ -25,13 +24,17 @@ class PatchTime(NamedTuple):
     """The time as it stands in the id: six digits, or five where the leading zero was lost."""
 
     @property
-    def week(self) -> int:
-        """ISO week, 1 to 53."""
-        return self.when.isocalendar().week
+    def time(self) -> AcquisitionTime:
+        """Date and time of day."""
+        return AcquisitionTime.at(self.when)
 
-    def hour(self, published_behaviour: bool = False) -> int:
-        """Full hour, 0 to 23; as published, the first digit of the text (09 -> 0, 10 and 11 -> 1, lost zero -> 9)."""
-        return int(self.time_text[0]) if published_behaviour else self.when.hour
+    @property
+    def published_hour(self) -> int:
+        """The hour that the published code reads, of whose two digits it then keeps the first.
+
+        The first two digits of the text: right where there are six, and 95 for `T95032`, which has lost its zero.
+        """
+        return int(self.time_text[:2])
 
 
 def parse_patch_id(patch_id: str) -> PatchTime:
@@ -52,28 +55,6 @@ def parse_patch_id(patch_id: str) -> PatchTime:
             f"patch id {patch_id!r} cannot be read; expected a form such as S2A_MSIL2A_20170613T101031_11_66"
         ) from None
     return PatchTime(when, match["time"])
-
-
-def encode_metadata(
-    week: Iterable[float], hour: Iterable[float], lat: Iterable[float], lon: Iterable[float]
-) -> np.ndarray:
-    """Cyclic metadata, float32 (B, 4, 2): rows week, hour, latitude, longitude as (sin, cos).
-
-    Args:
-        week: ISO weeks; the angle is week * 2 pi / 52.
-        hour: hours; the angle is hour * 2 pi / 24.
-        lat, lon: degrees in EPSG:4326; the angle is the value in radians.
-    """
-    angles = np.stack(
-        [
-            np.asarray(list(week), dtype=np.float64) * (2 * np.pi / 52),
-            np.asarray(list(hour), dtype=np.float64) * (2 * np.pi / 24),
-            np.radians(np.asarray(list(lat), dtype=np.float64)),
-            np.radians(np.asarray(list(lon), dtype=np.float64)),
-        ],
-        axis=1,
-    )
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
 
 
 def list_some(items: Iterable[object], most: int = 5) -> str:

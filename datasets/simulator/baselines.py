@@ -14,7 +14,7 @@ from datasets.simulator.constants import CENTRE
 from datasets.simulator.patches import SimulatedPatches
 from transformation.image_statistics import image_statistics
 from utils.data_config import BigEarthNetInfo
-from utils.data_utils import encode_metadata
+from utils.metadata import Acquisitions, encode_metadata, metadata_columns
 
 
 class BaselineInputs(NamedTuple):
@@ -49,7 +49,10 @@ def _inputs(chunk: SimulatedPatches) -> BaselineInputs:
     """Features and labels of one chunk."""
     hour = chunk.hour.floor()
     pixels = chunk.images[..., CENTRE, CENTRE].to(torch.int32)
-    metadata = encode_metadata(*(value.tolist() for value in (chunk.week, hour, chunk.places.lat, chunk.places.lon)))
+    known = (value.double().cpu().numpy() for value in (chunk.week, hour, chunk.places.lat, chunk.places.lon))
+    week, hour, lat, lon = known
+    unknown = np.full(len(week), np.nan)  # the simulator draws an hour, no moment: the sun's height is not known
+    metadata = encode_metadata(metadata_columns(Acquisitions(week, hour, unknown, lat, lon)))
     return BaselineInputs(
         prior=np.zeros((len(chunk.images), 0)),
         statistics=image_statistics(pixels, (pixels > 0).any(1)).double().cpu().numpy(),

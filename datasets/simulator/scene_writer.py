@@ -2,7 +2,6 @@
 
 import json
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from datasets.simulator.scene import NO_CLASS, STRIPE, SimulatedScene
 from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE, SIMULATED_MARK, BigEarthNetInfo
 from utils.errors import DataError
 from utils.files import replaced_folder
+from utils.metadata import Acquisitions, AcquisitionTime, column_of, metadata_columns
 
 PIXEL = 30.0
 """Metres."""
@@ -53,7 +53,7 @@ def write_scene(out: Path, scene: SimulatedScene) -> str:
     product = f"LC08_L2SP_{PATH_ROW}_{scene.when:%Y%m%d}_{scene.when:%Y%m%d}_02_T1"
     with replaced_folder(out) as folder:
         _write_rasters(folder, product, scene)
-        metadata = _metadata(product, scene.when)
+        metadata = _metadata(product, scene)
         (folder / f"{product}_MTL.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         (folder / f"{product}_MTL.txt").write_text("\n".join(_odl(metadata)) + "\nEND\n", encoding="utf-8")
         text = README.format(mark=SIMULATED_MARK, product=product, no_class=NO_CLASS, size=scene.size, seed=scene.seed)
@@ -110,8 +110,11 @@ def _grid(scene: SimulatedScene) -> tuple[CRS, rasterio.Affine]:
     return crs, rasterio.Affine(PIXEL, 0.0, left, 0.0, -PIXEL, top)
 
 
-def _metadata(product: str, when: datetime) -> dict[str, Any]:
+def _metadata(product: str, scene: SimulatedScene) -> dict[str, Any]:
     """What the MTL of such a product says, as far as it is used here."""
+    when = scene.when
+    columns = metadata_columns(Acquisitions.of([AcquisitionTime.at(when)], scene.lat, scene.lon))
+    elevation = column_of(columns, "sun_elevation")[0]
     scaling = {f"REFLECTANCE_MULT_BAND_{number}": str(REFLECTANCE_SCALE) for number in range(1, 8)}
     scaling |= {f"REFLECTANCE_ADD_BAND_{number}": str(REFLECTANCE_OFFSET) for number in range(1, 8)}
     files = {f"FILE_NAME_BAND_{number}": f"{product}_SR_B{number}.TIF" for number in range(1, 8)}
@@ -130,6 +133,7 @@ def _metadata(product: str, when: datetime) -> dict[str, Any]:
                 "SENSOR_ID": "OLI_TIRS",
                 "DATE_ACQUIRED": f"{when:%Y-%m-%d}",
                 "SCENE_CENTER_TIME": f"{when:%H:%M:%S}.0000000Z",
+                "SUN_ELEVATION": f"{elevation:.8f}",
             },
             "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS": scaling,
         }

@@ -14,9 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
-from embed.embedder import pool_tokens
-from models.config import META_FIELDS, NUM_PREFIX
-from models.moe_mae import MOEMAE, Block, Encoded, Encoder
+from models.moe_mae import MOEMAE, Block, Encoder
+from models.pooling import pool_tokens
 from utils.errors import DataError
 
 
@@ -80,7 +79,7 @@ def without_expert(layer: Block, expert: int) -> Block:
 def block_inputs(encoder: Encoder, images: Tensor, meta: Tensor | None) -> list[Tensor]:
     """The tokens (B, S, D) before each block and after the last, without routing noise."""
     if meta is None:
-        meta = images.new_zeros(len(images), len(META_FIELDS), 2)
+        meta = images.new_zeros(len(images), len(encoder.meta_fields), 2)
     tokens = [encoder.embed(images, meta, None)]
     for layer in encoder.layers:
         tokens.append(layer(tokens[-1])[0])
@@ -94,7 +93,7 @@ def contributions(model: MOEMAE, images: Tensor, meta: Tensor | None) -> Iterato
     Args:
         model: in evaluation mode.
         images: (B, C, H, W), normalised.
-        meta: (B, 4, 2) or None.
+        meta: (B, F, 2) or None.
     """
     tokens = block_inputs(model.encoder, images, meta)
     for number, (layer, before, after) in enumerate(zip(model.encoder.layers, tokens, tokens[1:], strict=False)):
@@ -134,10 +133,12 @@ def contribution_shares(model: MOEMAE, loader: BatchLoader) -> tuple[np.ndarray,
             continue
         seen += len(batch.ids)
         for row, found in enumerate(contributions(model, batch.images, batch.meta)):
-            norms = found.experts[:, NUM_PREFIX:].double()
+            norms = found.experts[:, model.config.num_prefix :].double()
             mine = norms / norms.sum(dim=-1, keepdim=True).clamp_min(1e-12)
             shares[row, : norms.shape[-1]] += mine.mean(dim=1).sum(dim=0).cpu().numpy()
-            updates[row] += (found.update / found.residual)[:, NUM_PREFIX:].double().mean(dim=1).sum().item()
+            updates[row] += (
+                (found.update / found.residual)[:, model.config.num_prefix :].double().mean(dim=1).sum().item()
+            )
     if not seen:
         raise DataError("none of these images has a single valid pixel: there is no contribution to look at")
     return shares / seen, updates / seen
@@ -150,7 +151,7 @@ def ablation_map(model: MOEMAE, images: Tensor, meta: Tensor | None, block: int,
     Args:
         model: in evaluation mode.
         images: (B, C, H, W), normalised.
-        meta: (B, 4, 2) or None.
+        meta: (B, F, 2) or None.
         block, expert: of the expert removed.
 
     Raises:
@@ -163,7 +164,7 @@ def ablation_map(model: MOEMAE, images: Tensor, meta: Tensor | None, block: int,
 
     def change(now: Tensor, whole: Tensor) -> np.ndarray:
         relative = (now - whole).norm(dim=-1) / whole.norm(dim=-1)
-        return relative[:, NUM_PREFIX:].reshape(-1, grid, grid).cpu().numpy()
+        return relative[:, model.config.num_prefix :].reshape(-1, grid, grid).cpu().numpy()
 
     return AblationMap(change(after, tokens[block + 1]), change(end, tokens[-1]))
 
@@ -177,7 +178,7 @@ def embeddings_without_experts(model: MOEMAE, loader: BatchLoader, pool: str) ->
     Args:
         model: in evaluation mode.
         loader: the split's batches.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
 
     Raises:
         DataError: when no image has a valid pixel.
@@ -209,4 +210,4 @@ def _rest(encoder: Encoder, tokens: Tensor, start: int) -> Tensor:
 
 
 def _pooled(encoder: Encoder, tokens: Tensor, pool: str) -> np.ndarray:
-    return pool_tokens(Encoded(encoder.norm(tokens), tokens, ()), pool).cpu().numpy()
+    return pool_tokens(tokens, pool, encoder.num_prefix).cpu().numpy()

@@ -13,11 +13,10 @@ from tqdm import tqdm
 
 from datasets.loader import BatchLoader
 from eval.statistics.block_permutation import deal
-from models.config import META_FIELDS, NUM_PREFIX
 from models.moe_mae import MOEMAE
 from utils.errors import ConfigError, DataError
+from utils.metadata import PUBLISHED_FIELDS
 
-TOKEN_KINDS = (*META_FIELDS, "CLS", "patches")
 """Rows of `usage_by_token`: the five tokens before the patches one by one, then all patches."""
 
 
@@ -42,6 +41,18 @@ class RoutingRecord(NamedTuple):
     """(n, C) bool; None where the dataset was read without labels."""
     classes: tuple[str, ...]
     ids: list[str]
+    meta_fields: tuple[str, ...] = PUBLISHED_FIELDS
+    """Of the model: its metadata tokens come first, then CLS, then the patches."""
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens before those of the patches."""
+        return len(self.meta_fields) + 1
+
+    @property
+    def token_kinds(self) -> tuple[str, ...]:
+        """What to call the kinds of tokens, in their order."""
+        return (*self.meta_fields, "CLS", "patches")
 
 
 class RoutingEntropy(NamedTuple):
@@ -109,7 +120,7 @@ def record_routing(model: MOEMAE, loader: BatchLoader, order: Sequence[int] | No
         for block in with_experts
     )
     hot = None if dataset.labels is None else _multi_hot(np.concatenate(labels), len(dataset.classes))
-    return RoutingRecord(blocks, hot, dataset.classes, ids)
+    return RoutingRecord(blocks, hot, dataset.classes, ids, model.config.meta_fields)
 
 
 def choices_by_image(expert_idx: np.ndarray, experts: int) -> np.ndarray:
@@ -119,7 +130,7 @@ def choices_by_image(expert_idx: np.ndarray, experts: int) -> np.ndarray:
 
 def best_by_image(record: RoutingRecord) -> list[np.ndarray]:
     """Of every block how many of an image's patch tokens have each expert as their best, (n, E)."""
-    return [choices_by_image(block.expert_idx[:, NUM_PREFIX:, :1], block.experts) for block in record.blocks]
+    return [choices_by_image(block.expert_idx[:, record.num_prefix :, :1], block.experts) for block in record.blocks]
 
 
 def expert_usage(record: RoutingRecord) -> np.ndarray:
@@ -148,13 +159,13 @@ def routing_entropy(record: RoutingRecord) -> RoutingEntropy:
 
 
 def usage_by_token(record: RoutingRecord) -> np.ndarray:
-    """Each expert's share of the choices of every kind of token, (L, 6, E) in the order of `TOKEN_KINDS`."""
+    """Each expert's share of the choices of every kind of token, (L, F + 2, E) as in `token_kinds`."""
     return _padded(
         [
             np.stack(
                 [
                     _shares(choices_by_image(tokens, block.experts).sum(axis=0))
-                    for tokens in np.split(block.expert_idx, range(1, NUM_PREFIX + 1), axis=1)
+                    for tokens in np.split(block.expert_idx, range(1, record.num_prefix + 1), axis=1)
                 ]
             )
             for block in record.blocks
@@ -169,7 +180,10 @@ def usage_by_class(record: RoutingRecord) -> np.ndarray:
     """
     hot = _labels(record).astype(np.float64)
     return _padded(
-        [_shares(hot.T @ choices_by_image(block.expert_idx[:, NUM_PREFIX:], block.experts)) for block in record.blocks]
+        [
+            _shares(hot.T @ choices_by_image(block.expert_idx[:, record.num_prefix :], block.experts))
+            for block in record.blocks
+        ]
     )
 
 
@@ -187,7 +201,7 @@ def assignment_map(record: RoutingRecord, image: int, block: int) -> AssignmentM
     found = next((routing for routing in record.blocks if routing.block == block), None)
     if found is None:
         raise ValueError(f"block {block} has no experts to choose from; {[b.block for b in record.blocks]} have")
-    best, gates = (values[image, NUM_PREFIX:, 0] for values in (found.expert_idx, found.gates))
+    best, gates = (values[image, record.num_prefix :, 0] for values in (found.expert_idx, found.gates))
     side = round(len(best) ** 0.5)
     return AssignmentMap(best.reshape(side, side).astype(np.int64), gates.reshape(side, side))
 

@@ -15,7 +15,6 @@ import numpy as np
 from eval.experts.routing import RoutingRecord, best_by_image, mutual_information
 from eval.statistics.block_permutation import deal, smallest_p
 from eval.statistics.weighted_metrics import Statistic
-from models.config import NUM_PREFIX
 from utils.randomness import derive_seed
 
 UNKNOWN = -1
@@ -230,7 +229,7 @@ def _p_value(found: float, control: np.ndarray) -> float:
 
 def _best_experts(record: RoutingRecord) -> list[tuple[np.ndarray, int]]:
     """Of every block the best expert of each patch token, (n, N), and how many experts there are."""
-    return [(block.expert_idx[:, NUM_PREFIX:, 0], block.experts) for block in record.blocks]
+    return [(block.expert_idx[:, record.num_prefix :, 0], block.experts) for block in record.blocks]
 
 
 def _joints(cover: np.ndarray, best: np.ndarray, classes: int, experts: int) -> np.ndarray:

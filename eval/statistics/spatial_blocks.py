@@ -59,7 +59,8 @@ def neighbour_blocks(ids: Sequence[str], places: np.ndarray | None = None, cell:
     Args:
         ids: of the patches. One that says nothing about acquisition, column and row (all of EuroSAT-Landsat's) is a
             block of its own, unless its place is known.
-        places: (N, 2) latitude and longitude in degrees, NaN where unknown; see `places_of`. Where known, they decide.
+        places: (N, 2) latitude and longitude in degrees, NaN where unknown; see `PatchDataset.places`. Where
+            known, they decide.
         cell: side of a block, in patches of 1.2 km.
     """
     cells = [parse_cell(patch_id) for patch_id in ids]
@@ -83,15 +84,6 @@ def describe_blocks(ids: Sequence[str], blocks: np.ndarray) -> str:
     if count == len(ids) and not any(map(parse_cell, ids)):
         return f"{len(ids):,} patches; their names say nothing about neighbours, so each is a block of its own"
     return f"{len(ids):,} patches in {count:,} blocks of neighbouring patches"
-
-
-def places_of(meta: np.ndarray | None) -> np.ndarray | None:
-    """Latitude and longitude in degrees, (N, 2), from the model's metadata (N, 4, 2) or (N, 8); None without."""
-    if meta is None:
-        return None
-    pairs = np.asarray(meta, np.float64).reshape(-1, 4, 2)[:, 2:]  # (N, 2, 2): sin and cos of latitude and longitude
-    degrees = np.degrees(np.arctan2(pairs[..., 0], pairs[..., 1]))
-    return np.where((pairs == 0).all(axis=2), np.nan, degrees)  # (0, 0) stands for missing
 
 
 def touching(ids: Sequence[str], places: np.ndarray | None, first: np.ndarray, second: np.ndarray) -> np.ndarray:

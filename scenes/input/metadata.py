@@ -1,12 +1,14 @@
 """What a Landsat product says of itself: its id and its MTL file. Nothing is guessed; what is missing stays None."""
 
 import json
+import math
 import re
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from utils.errors import DataError
+from utils.metadata import FIELDS, AcquisitionTime
 
 PRODUCT_ID = re.compile(
     r"L(?P<sensor>[A-Z])(?P<satellite>\d{2})_(?P<level>L\d[A-Z0-9]{2})_(?P<path_row>\d{6})_(?P<date>\d{8})_\d{8}"
@@ -16,27 +18,6 @@ PRODUCT_ID = re.compile(
 """Collection products, USGS "Landsat Collections" naming convention."""
 
 LEVEL2_CURE = "order the Collection-2 Level-2 product (L2SP) of Landsat 8 or 9, for example from EarthExplorer"
-
-
-class SceneTime(NamedTuple):
-    """When a scene was taken, UTC; None where the product does not say."""
-
-    day: date | None
-    clock: time | None
-
-    @property
-    def week(self) -> int | None:
-        """ISO week, 1 to 53."""
-        return self.day.isocalendar().week if self.day else None
-
-    def hour(self, published_behaviour: bool = False) -> int | None:
-        """Full hour; as published, the first digit of the six-digit time (10:12:31 -> 1)."""
-        if self.clock is None:
-            return None
-        return int(f"{self.clock:%H%M%S}"[0]) if published_behaviour else self.clock.hour
-
-    def __str__(self) -> str:
-        return f"{self.day or 'unknown date'} {f'{self.clock:%H:%M:%S}' if self.clock else 'unknown time'} UTC"
 
 
 def find_product_id(text: str) -> str | None:
@@ -102,7 +83,7 @@ def _flatten(entry: Any, values: dict[str, str]) -> None:
                 values.setdefault(name, str(value))
 
 
-def scene_time(product: str | None, mtl: dict[str, str], where: Path) -> SceneTime:
+def scene_time(product: str | None, mtl: dict[str, str], where: Path) -> AcquisitionTime:
     """Date and time from the MTL, the date else from the product id.
 
     Raises:
@@ -118,4 +99,25 @@ def scene_time(product: str | None, mtl: dict[str, str], where: Path) -> SceneTi
             clock = time.fromisoformat(text.strip('"').split(".")[0].rstrip("Z"))
     except ValueError as error:
         raise DataError(f"{where}: date or time cannot be read ({error}); correct it in the MTL file") from error
-    return SceneTime(day, clock)
+    return AcquisitionTime(day, clock)
+
+
+def stated_fields(mtl: dict[str, str], where: Path) -> dict[str, float]:
+    """The metadata fields that an MTL states, by name, such as the sun's elevation at the scene's centre.
+
+    Raises:
+        DataError: when what is written there is no such number.
+    """
+    stated = {}
+    for field in FIELDS.values():
+        if field.mtl_key is None or field.mtl_key not in mtl:
+            continue
+        text = mtl[field.mtl_key]
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not field.limits[0] <= value <= field.limits[1]:
+            raise DataError(f"{where}: {field.mtl_key} is {text!r}, not {field.unit}; correct it or leave the line out")
+        stated[field.name] = value
+    return stated

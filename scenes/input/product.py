@@ -4,6 +4,7 @@ A folder holds `*_SR_B1.TIF … *_SR_B7.TIF` and, where they exist, `*_QA_PIXEL.
 is one GeoTIFF of seven bands, with a `<name>_QA_PIXEL.tif` and `<name>_MTL.json` or `.txt` beside it where they exist.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,10 @@ from rasterio.crs import CRS
 
 from scenes.input.grids import RasterFile, SceneGrid, check_same_grid, open_raster, scene_grid
 from scenes.input.layouts import band_number, find_folder, find_stack
-from scenes.input.metadata import SceneTime, check_product_id, find_product_id, read_mtl, scene_time
+from scenes.input.metadata import check_product_id, find_product_id, read_mtl, scene_time, stated_fields
 from utils.data_config import SIMULATED_MARK
 from utils.errors import ConfigError, DataError
+from utils.metadata import AcquisitionTime
 
 _TIFF_ENDINGS = (".tif", ".tiff")
 _ARCHIVE_ENDINGS = (".tar", ".gz", ".tgz", ".zip")
@@ -43,7 +45,9 @@ class Scene(NamedTuple):
     """SR_B1..SR_B7."""
     qa: RasterFile | None
     grid: SceneGrid
-    time: SceneTime
+    time: AcquisitionTime
+    stated: Mapping[str, float]
+    """Metadata fields that the MTL states, by name."""
     scale: tuple[float, float] | None
     simulated: bool
     notes: tuple[str, ...]
@@ -89,7 +93,8 @@ def find_scene(path: Path, options: SceneOptions = STORED_NUMBERS) -> Scene:
     product = _check_mtl(files.product, values, files.mtl, path)
     time = scene_time(product, values, files.mtl or path)
     simulated = _is_simulated(path if path.is_dir() else path.parent)
-    scene = Scene(path, product, files.bands, qa, grid, time, options.scale, simulated, ())
+    stated = stated_fields(values, files.mtl or path)
+    scene = Scene(path, product, files.bands, qa, grid, time, stated, options.scale, simulated, ())
     return scene._replace(notes=tuple(_notes(scene)))
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from classification_models.logistic_regression import LogisticRegressionModel
-from models.config import CLS_INDEX, ModelConfig
+from models.config import ModelConfig
+from models.pooling import MAP_POOLINGS, vector_width
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from utils.analysis_utils import short_name
@@ -53,6 +54,11 @@ class Probe(NamedTuple):
     statistics: str | None
     checkpoint_sha256: str | None
 
+    @property
+    def width(self) -> int:
+        """Features that it takes."""
+        return int(self.model.model.n_features_in_)
+
 
 def load_probe(path: Path, config: ModelConfig) -> Probe:
     """Read a probe and the JSON beside it.
@@ -72,10 +78,11 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
     width = model.model.n_features_in_
-    if width != config.embed_dim:
+    if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
+        listed = " or ".join(f"{count:,}" for count in fitting_widths(config))
         raise ConfigError(
-            f"{path}: takes {width:,} features, a cell of this model has {config.embed_dim}; fit the probe on "
-            "embeddings with pool patch_mean, mean or cls of the same checkpoint"
+            f"{path}: takes {width:,} features, a cell of this model has {listed}; fit the probe on embeddings with "
+            f"pool {', '.join(MAP_POOLINGS)} of the same checkpoint"
         )
     classes = _class_names(record, model)
     statistics = statistics if statistics in DATASETS else None
@@ -84,9 +91,14 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
     return Probe(path, model, classes, pool, dataset, statistics, sha)
 
 
+def fitting_widths(config: ModelConfig) -> dict[int, str]:
+    """Width of a cell's vector to the first pooling that has it."""
+    return {vector_width(config, name): name for name in reversed(MAP_POOLINGS)}
+
+
 def _pool_of(record: dict, train: dict, config: ModelConfig) -> str | None:
     """Which pooling the probe's features are."""
-    cls = f"{CLS_INDEX * config.embed_dim}:{(CLS_INDEX + 1) * config.embed_dim}"
+    cls = f"{config.cls_index * config.embed_dim}:{(config.cls_index + 1) * config.embed_dim}"
     if record.get("feature_slice") == cls:
         return "cls"
     if train.get("pool") == "all":

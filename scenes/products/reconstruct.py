@@ -70,7 +70,7 @@ class SceneReconstructor:
         """(n, 7, side, side) uint16 stored numbers."""
         frame, config = self.frame, self.model.config
         images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
-        meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part]).to(self.device)
+        meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
         places = [
             frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops[part], stripe.lefts[part], strict=True)
         ]

@@ -68,7 +68,7 @@ def metadata_arms(bench: Bench) -> dict[str, Arm]:
 
 def has_metadata(source: Source) -> bool:
     """Whether a dataset's patches have metadata."""
-    return source.dataset("test").gather(range(1)).meta is not None
+    return source.dataset("test").gather(range(1)).columns is not None
 
 
 def _claims(bench: Bench, results: dict[str, list[Scored]], arms: dict[str, Arm], beside: str) -> dict[str, Compared]:

@@ -1,6 +1,5 @@
 """What an encoder should be told where metadata are missing: a pair never seen, a pair seen in training, a token."""
 
-from models.config import META_FIELDS
 from studies.ablations.figures import plot_groups
 from studies.ablations.metadata import has_metadata
 from studies.ablations.variants import Arm, How, arm_of, probe, recipe_value, run_of
@@ -53,8 +52,8 @@ def missing_metadata_section(bench: Bench) -> Section:
             "a learned token for missing metadata is better than the pair (0, 0)": (arms[2], arms[1]),
         }.items()
     }
-    width = run_of(bench, arms[2], bench.config.study.seeds[0]).config.embed_dim
-    said.append(f"The token adds {len(META_FIELDS) * width:,} parameters, one vector a field.")
+    config = run_of(bench, arms[2], bench.config.study.seeds[0]).config
+    said.append(f"The token adds {len(config.meta_fields) * config.embed_dim:,} parameters, one vector a field.")
     return Section(title, [*said, *recipe_words(bench)], [claims_of(bench, "missing_metadata", claims), *tables],
                    [picture])  # fmt: skip
 

@@ -22,7 +22,7 @@ from datasets.packed import make_recipe
 from datasets.patches import PatchDataset, find_split
 from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig
-from studies.engine.divisions import Fold, dataset_places, divided
+from studies.engine.divisions import Fold, divided
 from studies.engine.stages import Workbench
 from utils.data_config import IMAGE_SIZE
 
@@ -75,7 +75,7 @@ class Source:
             labels: False also gives the patches that have no label file.
         """
         model = model or self._model
-        key = (split, fold, labels, model.img_size, model.published_behaviour)
+        key = (split, fold, labels, model.img_size, model.published_behaviour, model.meta_fields)
         if key not in self._datasets:
             asked = self.section.missing_labels if labels else "none"
             file = self.folds[fold].splits[split]
@@ -121,7 +121,7 @@ class Source:
             self._places = {}
             for fold in range(len(self.folds)):
                 dataset = self.dataset("test", fold=fold, labels=False)
-                found = dataset_places(dataset)
+                found = dataset.places()
                 self._places |= {} if found is None else dict(zip(dataset.ids, found, strict=True))
         unknown = np.full(2, np.nan)
         return neighbour_blocks(ids, np.array([self._places.get(name, unknown) for name in ids]).reshape(-1, 2))

@@ -8,12 +8,10 @@ import numpy as np
 
 from configs.reproduction import SourceSection
 from datasets.patches import PatchDataset
-from eval.statistics.spatial_blocks import area_folds, places_of, split_by_area, touching
+from eval.statistics.spatial_blocks import area_folds, split_by_area, touching
 from studies.engine.stages import Workbench
 from utils.errors import ConfigError
 from utils.files import write_npz, write_text
-
-_CHUNK = 1024
 
 
 class Fold(NamedTuple):
@@ -25,13 +23,6 @@ class Fold(NamedTuple):
     """Split name ("train", "test" and often "val") to split file."""
     left_out: int = 0
     """Patches for fitting and choosing that touch a test patch, and are in no split (`data.gap`)."""
-
-
-def dataset_places(dataset: PatchDataset) -> np.ndarray | None:
-    """Latitude and longitude of every patch, (N, 2); None where the dataset has no metadata."""
-    starts = range(0, len(dataset), _CHUNK)
-    parts = [dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).meta for start in starts]
-    return None if parts[0] is None else places_of(np.concatenate(parts))
 
 
 def divided(
@@ -52,7 +43,7 @@ def divided(
     ids = [patch_id for part in parts for patch_id in part.ids]
 
     def work(folder: Path) -> None:
-        write_npz(folder / "places.npz", {"places": np.concatenate([dataset_places(part) for part in parts])})
+        write_npz(folder / "places.npz", {"places": np.concatenate([part.places() for part in parts])})
 
     stage = workbench.stage(f"places/{key}", {"patches": [part.fingerprint() for part in parts]}, work, quiet=True)
     with np.load(stage.folder / "places.npz") as arrays:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch, PatchDataset
-from models.config import CLS_INDEX, NUM_PREFIX, ModelConfig
+from models.config import ModelConfig
 from models.moe_mae import MOEMAE
+from models.pooling import POOLINGS
 from utils.randomness import generator
 
 Metadata = Literal["given", "missing", "shuffled"]
@@ -20,7 +21,7 @@ _CHUNK = 1024
 
 
 class TokenParts:
-    """An embedder whose vectors hold the metadata tokens, the CLS token and the mean of the patch tokens: (B, 6 * W).
+    """An embedder whose vectors hold the metadata tokens, CLS and the mean of the patch tokens: (B, (P + 1) * W).
 
     Every pool but "all" follows from them (`pooled`), so that one pass serves all.
 
@@ -34,7 +35,9 @@ class TokenParts:
 
     def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
         tokens = self.tokens(images, meta).view(len(images), self.config.num_tokens, self.config.embed_dim)
-        return torch.cat([tokens[:, :NUM_PREFIX].flatten(1), tokens[:, NUM_PREFIX:].mean(dim=1)], dim=1)
+        return torch.cat(
+            [tokens[:, : self.config.num_prefix].flatten(1), tokens[:, self.config.num_prefix :].mean(dim=1)], dim=1
+        )
 
 
 class NoisyTokens:
@@ -46,7 +49,7 @@ class NoisyTokens:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
-        """(B, C, H, W) and (B, 4, 2) to (B, T * W)."""
+        """(B, C, H, W) and (B, F, 2) to (B, T * W)."""
         return self.model.encode(images, meta, noise=True, generator=self.generator).pre_norm.float().flatten(1)
 
 
@@ -54,22 +57,16 @@ def pooled(parts: np.ndarray, pool: str, config: ModelConfig) -> np.ndarray:
     """The vectors of a pool from those of `TokenParts`.
 
     Args:
-        parts: (N, 6 * W).
-        pool: "cls", "mean", "patch_mean" or "meta_cls", see `configs.reproduction.POOLS`.
+        parts: (N, (P + 1) * W), P = F + 1 tokens of metadata and CLS.
+        pool: a key of `models.pooling.POOLINGS`, but "all".
         config: of the model that made them.
     """
-    prefix, patches = parts[:, : NUM_PREFIX * config.embed_dim], parts[:, NUM_PREFIX * config.embed_dim :]
-    if pool == "meta_cls":
-        return prefix
-    if pool == "patch_mean":
-        return patches
-    tokens = prefix.reshape(len(parts), NUM_PREFIX, config.embed_dim)
-    if pool == "cls":
-        return tokens[:, CLS_INDEX]
-    if pool == "mean":
-        total = tokens.sum(axis=1, dtype=np.float64) + config.num_patches * patches.astype(np.float64)
-        return (total / config.num_tokens).astype(np.float32)
-    raise ValueError(f"unknown pool {pool!r}")
+    end = config.num_prefix * config.embed_dim
+    prefix = parts[:, :end].reshape(len(parts), config.num_prefix, config.embed_dim)
+    of_parts = POOLINGS[pool].of_parts
+    if of_parts is None:
+        raise ValueError(f"pool {pool!r} needs every token")
+    return of_parts(prefix, parts[:, end:], config.num_patches)
 
 
 class MetadataLoader:
@@ -104,10 +101,13 @@ class MetadataLoader:
 
 
 def _shuffled_metadata(dataset: PatchDataset, seed: int) -> dict[str, np.ndarray] | None:
-    """Every patch's id to the metadata of another one, (4, 2); None where the dataset has none."""
+    """Every patch's id to the metadata of another one, (F, 2); None where the dataset has none."""
     starts = range(0, len(dataset), _CHUNK)
-    parts = [dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).meta for start in starts]
-    if parts[0] is None:
+    parts = [
+        dataset.encode(dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).columns) for start in starts
+    ]
+    known = [part.numpy() for part in parts if part is not None]
+    if not known:
         return None
     order = torch.randperm(len(dataset), generator=generator(seed, "shuffled metadata")).numpy()
-    return dict(zip(dataset.ids, np.concatenate(parts)[order], strict=True))
+    return dict(zip(dataset.ids, np.concatenate(known)[order], strict=True))

@@ -15,7 +15,6 @@ from datasets.simulator.truth import ground_truth
 from eval.experts.ablation import ablate_experts
 from eval.experts.contribution import ablation_map, contribution_shares, contributions
 from eval.experts.routing import (
-    TOKEN_KINDS,
     RoutingRecord,
     assignment_map,
     choices_by_image,
@@ -31,7 +30,6 @@ from eval.panels import numbers_of
 from eval.probing.projection import project
 from eval.statistics.bootstrap import ANY, SHARE, Interval, Limits, Resampled, resample
 from eval.statistics.weighted_metrics import Statistic
-from models.config import NUM_PREFIX
 from models.moe_mae import MOEMAE
 from studies.experts.figures import (
     plot_assignment_maps,
@@ -104,7 +102,7 @@ def view_routing(look: Look, folder: Path) -> dict[str, Any]:
     labels = label_information(record, look.seed, SHUFFLES, areas)
     some = _some_blocks(blocks)
     by_token = {f"block {blocks[row]}": usage_by_token(record)[row] for row in some}
-    figure = plot_share_matrices(by_token, TOKEN_KINDS, f"Expert usage by kind of token, {look.title}")
+    figure = plot_share_matrices(by_token, record.token_kinds, f"Expert usage by kind of token, {look.title}")
     save_figure(figure, folder / "token_kinds.png")
     cover = None if look.truth is None else token_cover(ground_truth(look.truth, record.ids), _patch_side(look))
     found = {
@@ -201,7 +199,12 @@ def view_contributions(look: Look, folder: Path) -> dict[str, Any]:
     batch = _shown_batch(look)
     images, grid = numbers_of(look.dataset, batch.ids), look.model.config.grid
     added = next(found for found in contributions(look.model, batch.images, batch.meta) if found.block == block)
-    relative = (added.experts / added.residual.unsqueeze(-1))[:, NUM_PREFIX:].unflatten(1, (grid, grid)).cpu().numpy()
+    relative = (
+        (added.experts / added.residual.unsqueeze(-1))[:, look.model.config.num_prefix :]
+        .unflatten(1, (grid, grid))
+        .cpu()
+        .numpy()
+    )
     experts = range(relative.shape[-1])
     maps = [{f"expert {expert}": image[..., expert] for expert in experts} for image in relative]
     title = f"What the experts of block {block} add to each patch token, {look.title}"
@@ -241,14 +244,14 @@ def view_planes(look: Look, folder: Path) -> dict[str, Any]:
     """
     order = np.sort(np.random.default_rng(look.seed).permutation(len(look.dataset))[:TOKENS_PROJECTED])
     record = record_routing(look.model, look.loader, order)
-    parts = [look.model.encode(batch.images, batch.meta, noise=False).pre_norm[:, NUM_PREFIX:].detach().cpu().numpy()
+    parts = [look.model.encode(batch.images, batch.meta, noise=False).pre_norm.detach().cpu().numpy()
              for batch in look.loader.batches(order) if batch.ids]  # fmt: skip
-    tokens = np.concatenate(parts)  # (n, N, D)
+    tokens = np.concatenate(parts)[:, record.num_prefix :]  # (n, N, D)
     random = np.random.default_rng(look.seed)
     each = max(1, TOKENS_PROJECTED // len(tokens))
     chosen = np.stack([random.permutation(tokens.shape[1])[:each] for _ in tokens])  # (n, each)
     last = record.blocks[-1]
-    best = np.take_along_axis(last.expert_idx[:, NUM_PREFIX:, 0], chosen, axis=1).ravel()
+    best = np.take_along_axis(last.expert_idx[:, record.num_prefix :, 0], chosen, axis=1).ravel()
     colours = {f"best expert in block {last.block}": (best, [f"expert {expert}" for expert in range(last.experts)])}
     if look.truth is not None:
         cover = token_cover(ground_truth(look.truth, record.ids), _patch_side(look))

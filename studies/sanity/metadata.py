@@ -25,7 +25,7 @@ WORDS = {"given": "its own", "missing": "missing", "shuffled": "another patch's"
 def metadata_section(bench: Bench) -> Section:
     """Masked loss, and a probe fitted and scored, with a patch's own metadata, without, and with another patch's."""
     source = bench.data.main
-    if source.dataset("test").gather(range(1)).meta is None:
+    if source.dataset("test").gather(range(1)).columns is None:
         return Section(TITLE, [f"Not run: {source.patches()} have no metadata."])
     tried = {encoder.name: encoder for encoder in encoders(bench) if encoder.seeds and encoder.name != UNTRAINED}
     judged, metric = bench.config.study.pool, headline(source)

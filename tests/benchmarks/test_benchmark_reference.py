@@ -15,9 +15,9 @@ from benchmarks.setting import SAMPLE
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from models import ModelConfig, build_model
 from models.checkpoint import to_published
-from models.config import META_FIELDS
 from models.losses import mae_loss
 from models.masking import random_masking
+from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_reference_gives_what_the_published_code_gave(reference_dir) -> None:
     reference = ReferenceMAE(ModelConfig.of_size("S"), noise=False).eval()
     content = torch.load(folder / "published_layout_S.pth", map_location="cpu", weights_only=True)
     reference.load_state_dict(content["model_state"], strict=True)
-    meta = {field: known[f"meta_{field}"] for field in META_FIELDS}
+    meta = {field: known[f"meta_{field}"] for field in PUBLISHED_FIELDS}
     with torch.no_grad():
         normed, tokens, balance = reference.encoder(known["images"], meta)
         losses, predicted = reference(known["images"], meta, known["mask_noise"])

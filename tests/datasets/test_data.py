@@ -8,13 +8,14 @@ import rasterio
 import torch
 from tiny import sample_ids, some_pixels, write_bigearthnet, write_tif
 
-from datasets.bigearthnet import BigEarthNetDatasetLS, read_labels
+from datasets.bigearthnet import BigEarthNetDatasetLS, patch_columns, read_labels
 from datasets.eurosat import EuroSATDatasetLS
 from datasets.loader import build_dataset
 from transformation.transformer import ZScoreNormalize, center_crop, resize
 from utils.data_config import BigEarthNetInfo, EuroSATInfo
-from utils.data_utils import encode_metadata, parse_patch_id
+from utils.data_utils import parse_patch_id
 from utils.errors import DataError
+from utils.metadata import encode_metadata
 
 IDS = ["S2A_MSIL2A_20170613T101031_11_66", "S2B_MSIL2A_20170905T95032_1_2", "S2A_MSIL2A_20171221T112501_76_4"]
 
@@ -31,11 +32,12 @@ IDS = ["S2A_MSIL2A_20170613T101031_11_66", "S2B_MSIL2A_20170905T95032_1_2", "S2A
 )
 def test_metadata_of_named_ids(patch_id: str, week: int, hour: int, published_hour: int) -> None:
     time = parse_patch_id(patch_id)
-    assert (time.week, time.hour(), time.hour(published_behaviour=True)) == (week, hour, published_hour)
-    rows = encode_metadata([time.week], [time.hour()], [63.0], [-21.0])
-    angles = (week * 2 * math.pi / 52, hour * 2 * math.pi / 24, math.radians(63.0), math.radians(-21.0))
-    assert rows.shape == (1, 4, 2)
-    np.testing.assert_allclose(rows[0], [[math.sin(a), math.cos(a)] for a in angles], atol=1e-6)
+    for published, expected in ((False, hour), (True, published_hour)):
+        columns = patch_columns([time], [63.0], [-21.0], published)
+        rows = encode_metadata(columns, published_behaviour=published)
+        angles = (week * 2 * math.pi / 52, expected * 2 * math.pi / 24, math.radians(63.0), math.radians(-21.0))
+        assert rows.shape == (1, 4, 2)
+        np.testing.assert_allclose(rows[0], [[math.sin(a), math.cos(a)] for a in angles], atol=1e-6)
 
 
 @pytest.mark.parametrize(

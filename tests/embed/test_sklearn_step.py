@@ -139,7 +139,7 @@ class AnyNumbers(MoEMAETransformer):
     def __init__(self, checkpoint: str = "", *, pool: str = "cls") -> None:
         super().__init__(checkpoint, pool=pool, crop="resize")
 
-    def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _split(self, X: np.ndarray, fields: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         repeated = np.tile(np.asarray(X, np.float64), (1, -(-7 * 64 // X.shape[1])))[:, : 7 * 64]
         return (12_000 + 1_000 * np.tanh(repeated)).reshape(-1, 7, 8, 8), np.full((len(X), 4), np.nan)
 

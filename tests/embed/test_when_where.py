@@ -5,10 +5,11 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import embed_input
 import numpy as np
 import pytest
+from metadata_pairs import pairs
 
-from embed.when_where import encode_when_where, when_where_columns
-from utils.data_utils import encode_metadata
+from embed.when_where import when_where_columns
 from utils.errors import DataError
+from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields
 
 model, patches = embed_input.model, embed_input.patches
 
@@ -36,9 +37,8 @@ MORNING = datetime(2017, 6, 13, 10, 10, 31)
 )
 def test_when(when, week, hour) -> None:
     columns = when_where_columns(2, when)
-    assert columns.shape == (2, 4)
     expected = [np.nan if value is None else value for value in (week, hour, None, None)]
-    np.testing.assert_array_equal(columns, [expected] * 2)
+    np.testing.assert_array_equal(select_fields(columns, PUBLISHED_FIELDS), [expected] * 2)
 
 
 def test_one_time_and_place_a_patch() -> None:
@@ -46,15 +46,15 @@ def test_one_time_and_place_a_patch() -> None:
     mixed = [MORNING, None, "2017-06-13"]
     for when in (mixed, pandas.Series([MORNING, pandas.NaT, MORNING.replace(hour=0)])):
         columns = when_where_columns(3, when, [1.0, None, np.nan], np.array([2.0, np.nan, np.nan]))
-        np.testing.assert_array_equal(columns[0], [24, 10, 1, 2])
+        np.testing.assert_array_equal(columns[0, :4], [24, 10, 1, 2])
         assert np.isnan(columns[1]).all() and columns[2, 0] == 24 and np.isnan(columns[2, 2:]).all()
 
 
 @pytest.mark.parametrize("published", [False, True])
 def test_metadata_are_encoded_as_the_datasets_do(published: bool) -> None:
     columns = when_where_columns(2, [MORNING, None], [48.2, np.nan], [16.4, np.nan])
-    found = encode_when_where(columns, published)
-    np.testing.assert_array_equal(found[0], encode_metadata([24], [1 if published else 10], [48.2], [16.4])[0])
+    found = encode_metadata(columns, published_behaviour=published)
+    np.testing.assert_array_equal(found[0], pairs([24], [1 if published else 10], [48.2], [16.4])[0])
     np.testing.assert_array_equal(found[1], np.zeros((4, 2)))
     assert found.dtype == np.float32
 

@@ -45,12 +45,14 @@ from eval.experts.specialisation import (
 )
 from models import MOEMAE
 from models.checkpoint import write_checkpoint
-from models.config import NUM_PREFIX
 from studies.engine.encoders import MAIN, UNTRAINED, encoders, untrained_twin
 from studies.experts.figures import plot_expert_table, plot_information, plot_pairs, plot_planes, plot_value_maps
 from studies.experts.section import PARTS, experts_section
 from studies.report_parts.sections import Value
 from utils.errors import DataError
+
+PREFIX = 5
+"""Metadata tokens and CLS."""
 
 CPU = torch.device("cpu")
 
@@ -65,7 +67,7 @@ def loader(tmp_path) -> BatchLoader:
 
 def record_of(best: np.ndarray, experts: int, labels: np.ndarray | None = None) -> RoutingRecord:
     """One block, k = 1, from the best experts (n, N); metadata and CLS go to expert 0."""
-    idx = np.pad(best, ((0, 0), (NUM_PREFIX, 0)))[..., None].astype(np.int16)
+    idx = np.pad(best, ((0, 0), (PREFIX, 0)))[..., None].astype(np.int16)
     classes = () if labels is None else tuple(map(str, range(labels.shape[1])))
     block = BlockRouting(0, experts, idx, np.ones(idx.shape, np.float32))
     return RoutingRecord((block,), labels, classes, [str(i) for i in range(len(best))])
@@ -125,10 +127,10 @@ class Covers:
 def test_a_constructed_router_is_found_out() -> None:
     covers = Covers()
     record = record_routing(covers.model(), covers)
-    assert np.array_equal(record.blocks[0].expert_idx[:, NUM_PREFIX:, 0], covers.cover)
+    assert np.array_equal(record.blocks[0].expert_idx[:, PREFIX:, 0], covers.cover)
     assert dead_experts(record) == [(0, 3)]
     shares = np.bincount(covers.cover.ravel(), minlength=3) * 1.0
-    prefix = np.bincount(record.blocks[0].expert_idx[:, :NUM_PREFIX, 0].ravel(), minlength=3)
+    prefix = np.bincount(record.blocks[0].expert_idx[:, :PREFIX, 0].ravel(), minlength=3)
     np.testing.assert_allclose(expert_usage(record)[0, :3], (shares + prefix) / (shares + prefix).sum())
     np.testing.assert_array_equal(usage_by_cover(record, covers.cover, 3)[0], np.eye(3, 4))
     found = token_information(record, covers.cover, seed=0, shuffles=10)
@@ -267,9 +269,9 @@ def test_ablation_maps_go_through_the_whole_encoder(loader) -> None:
     found = ablation_map(model, batch.images, batch.meta, block=0, expert=0)
     whole = model.encode(batch.images, batch.meta).pre_norm
     without = remove_expert(model, 0, 0).encode(batch.images, batch.meta).pre_norm
-    change = ((without - whole).norm(dim=-1) / whole.norm(dim=-1))[:, NUM_PREFIX:].view(4, 10, 10)
+    change = ((without - whole).norm(dim=-1) / whole.norm(dim=-1))[:, PREFIX:].view(4, 10, 10)
     np.testing.assert_allclose(found.end, change, atol=1e-6)
-    routing = model.encode(batch.images, batch.meta).routing[0].expert_idx.view(4, 105, 2)[:, NUM_PREFIX:]
+    routing = model.encode(batch.images, batch.meta).routing[0].expert_idx.view(4, 105, 2)[:, PREFIX:]
     used = (routing == 0).any(dim=-1).view(4, 10, 10).numpy()
     assert not found.block[~used].any() and (found.block[used] > 0).all(), "missed just where it was at work"
     last = ablation_map(model, batch.images, batch.meta, block=1, expert=1)

@@ -15,7 +15,6 @@ from datasets.loader import BatchLoader
 from eval.evaluate_mae import validation_losses
 from eval.experts.ablation import ablate_experts, remove_expert
 from eval.experts.routing import (
-    TOKEN_KINDS,
     BlockRouting,
     RoutingRecord,
     assignment_map,
@@ -103,7 +102,7 @@ def test_a_constructed_router(loader) -> None:
     record = record_routing(model, loader)
     np.testing.assert_allclose(expert_usage(record)[0, :3], [0.5, 0.0, 0.5])
     assert (0, 1) in dead_experts(record)
-    np.testing.assert_allclose(usage_by_token(record)[0, :, :3], [[0.5, 0.0, 0.5]] * len(TOKEN_KINDS))
+    np.testing.assert_allclose(usage_by_token(record)[0, :, :3], [[0.5, 0.0, 0.5]] * len(record.token_kinds))
     g = 1 / (1 + math.exp(-1.0))
     entropy = routing_entropy(record)
     assert entropy.gates[0] == pytest.approx(-(g * math.log(g) + (1 - g) * math.log(1 - g)) / math.log(2), abs=1e-5)
@@ -224,7 +223,7 @@ def test_figures_take_these_arrays(loader) -> None:
         plot_expert_values(expert_usage(record), blocks, "usage", "share"),
         plot_expert_values(expert_usage(record) - 0.2, blocks, "signed", "share", signed=True),
         plot_routing_entropy(entropy.gates, entropy.usage, blocks, "entropy"),
-        plot_share_matrices({"block 0": usage_by_token(record)[0]}, TOKEN_KINDS, "kinds"),
+        plot_share_matrices({"block 0": usage_by_token(record)[0]}, record.token_kinds, "kinds"),
         plot_share_matrices({f"block {b}": usage_by_class(record)[b] for b in blocks}, record.classes, "classes"),
         plot_assignment_maps([image], [{"block 1": assignment_map(record, 0, 1)}], record.ids[:1], "maps"),
         plot_label_information(information.nmi, information.shuffled, blocks, "information"),

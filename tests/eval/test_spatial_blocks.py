@@ -14,11 +14,9 @@ from eval.statistics.spatial_blocks import (
     describe_blocks,
     neighbour_blocks,
     parse_cell,
-    places_of,
     split_by_area,
     touching,
 )
-from utils.data_utils import encode_metadata
 from utils.errors import ConfigError
 
 PASS = "S2A_MSIL2A_20170613T101031"
@@ -68,10 +66,6 @@ def test_places_join_what_ids_cannot() -> None:
     ids = [f"{PASS}_1_1", "S2B_MSIL2A_20180421T114349_80_3", f"{PASS}_2_1", "unknown"]
     places = np.array([[61.003, 21.003], [61.004, 21.006], [40.0, -8.0], [np.nan, np.nan]])
     assert neighbour_blocks(ids, places).tolist() == [0, 0, 1, 2]
-    meta = encode_metadata([1, 2], [3, 4], [61.003, -12.5], [21.003, -170.25])
-    np.testing.assert_allclose(places_of(meta), [[61.003, 21.003], [-12.5, -170.25]], atol=1e-4)
-    np.testing.assert_allclose(places_of(meta.reshape(2, 8)), places_of(meta))
-    assert places_of(None) is None and np.isnan(places_of(np.zeros((1, 4, 2)))).all()
 
 
 def test_a_square_by_place_is_about_twelve_kilometres() -> None:
@@ -124,7 +118,7 @@ def test_touching_by_id_and_by_place() -> None:
 
 def test_places_of_the_sample_and_the_way_from_them() -> None:
     dataset = BigEarthNetDatasetLS(SAMPLE, "bigearthnet-test.csv")
-    places = places_of(dataset.gather(range(len(dataset))).meta)
+    places = dataset.places()
     assert np.isfinite(places).all() and (places[:, 0] > 35).all() and (places[:, 0] < 72).all()
     assert len(np.unique(neighbour_blocks(dataset.ids, places))) > 20
 

@@ -17,13 +17,13 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.patches import Batch
 from models import MOEMAE, ModelConfig, build_model
 from models.checkpoint import read_checkpoint
-from models.config import META_FIELDS
 from models.kernels.padding import aligned, aligned_experts, pad_columns, pad_rows
 from models.losses import mae_loss
 from models.masking import Masking, random_masking
 from models.moe import NoisyTopKGate, Routing, expert_importance, expert_load, expert_ranks
 from models.noise import DrawBuffers, Draws, LayerBuffers
 from utils.devices import mixed_precision
+from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_padded_widths_keep_the_published_outputs(reference_dir, monkeypatch, mu
     monkeypatch.setitem(models.kernels.padding.ALIGNMENT, "cpu", multiple)
     arrays = np.load(reference_dir / "reference" / "published_layout_S_outputs.npz")
     outputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "ids"}
-    meta = torch.stack([outputs[f"meta_{field}"] for field in META_FIELDS], dim=1)
+    meta = torch.stack([outputs[f"meta_{field}"] for field in PUBLISHED_FIELDS], dim=1)
     model = read_checkpoint(reference_dir / "reference" / "published_layout_S.pth").build()
     with torch.no_grad():
         encoded = model.encode(outputs["images"], meta)

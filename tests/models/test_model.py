@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from models import ModelConfig, build_model
-from models.config import CLS_INDEX
 from models.losses import mae_loss
 from models.masking import keep_all, kept_patches, patchify, random_masking, unpatchify
 from models.moe_mae import count_parameters
@@ -91,7 +90,7 @@ def test_parts_of_the_encoding() -> None:
     model = build_model("XXS", seed=0).eval()
     images, meta, masking = some_batch(model)
     encoded = model.encode(images, meta, masking.ids_keep)
-    assert torch.equal(encoded.cls, encoded.tokens[:, CLS_INDEX])
+    assert torch.equal(encoded.cls, encoded.tokens[:, 4])
     assert encoded.meta.shape == (3, 4, 108)
     assert encoded.patches.shape == (3, 25, 108)
     assert torch.equal(encoded.tokens, model.encoder.norm(encoded.pre_norm))

@@ -10,9 +10,9 @@ import torch
 
 from models import MOEMAE, build_model
 from models.checkpoint import read_checkpoint, to_published
-from models.config import META_FIELDS
 from models.losses import mae_loss, total_balance
 from models.masking import random_masking
+from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
 TOLERANCE = 1e-4
@@ -69,7 +69,7 @@ def published(reference_dir):
     """The published checkpoint and what the published code gives for it."""
     arrays = np.load(reference_dir / "reference" / "published_layout_S_outputs.npz")
     outputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "ids"}
-    outputs["meta"] = torch.stack([outputs[f"meta_{field}"] for field in META_FIELDS], dim=1)
+    outputs["meta"] = torch.stack([outputs[f"meta_{field}"] for field in PUBLISHED_FIELDS], dim=1)
     model = without_dropout(read_checkpoint(reference_dir / "reference" / "published_layout_S.pth").build())
     return model, outputs
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from metadata_pairs import pairs
 from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers, tiny_checkpoint, write_product
 
-from embed.embedder import Embedder, pool_tokens
+from embed.embedder import Embedder
 from models.checkpoint import load_model
+from models.pooling import MAP_POOLINGS, pool_tokens, vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata, token_fields
 from scenes.input.product import find_scene
 from scenes.input.reader import SceneReader
@@ -18,7 +20,6 @@ from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo
-from utils.data_utils import encode_metadata
 from utils.errors import DataError
 
 ROUNDING = 2e-3
@@ -46,7 +47,7 @@ def frame_of(folder: Path, stride: int = 40, cell: int | None = None):
     return make_frame(find_scene(folder).grid, 40, 4, stride, cell)
 
 
-@pytest.mark.parametrize("pool", ["patch_mean", "mean", "cls"])
+@pytest.mark.parametrize("pool", MAP_POOLINGS)
 def test_a_cell_is_the_pooled_window(tmp_path, folder, clear_folder, checkpoint, pool) -> None:
     path = embed(clear_folder, checkpoint, tmp_path / "out", "--pool", pool)
     frame = frame_of(clear_folder)
@@ -57,21 +58,21 @@ def test_a_cell_is_the_pooled_window(tmp_path, folder, clear_folder, checkpoint,
     images = normalize(torch.from_numpy(numbers)).images
     lat, lon = frame.centres(np.array([40 * row]), np.array([40 * column]))
     with torch.no_grad():
-        encoded = load_model(checkpoint).encode(images, torch.from_numpy(encode_metadata([27], [9], lat, lon)))
-    expected = pool_tokens(encoded, pool)[0].numpy()
+        encoded = load_model(checkpoint).encode(images, torch.from_numpy(pairs([27], [9], lat, lon)))
+    expected = pool_tokens(encoded.pre_norm, pool, encoded.num_prefix)[0].numpy()
     cells = read(path)
-    assert cells.shape == (24, 4, 5)
+    assert cells.shape == (len(expected), 4, 5)
     np.testing.assert_allclose(cells[:, row, column], expected, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("pool", ["patch_mean", "mean", "cls"])
+@pytest.mark.parametrize("pool", MAP_POOLINGS)
 def test_the_field_of_a_window_averages_to_its_pooled_vector(checkpoint, pool) -> None:
     model = load_model(checkpoint)
     with torch.no_grad():
         encoded = model.encode(torch.randn(3, 7, 40, 40, generator=torch.Generator().manual_seed(0)))
-    fields = token_fields(encoded.pre_norm.flatten(1), pool, 10)
-    assert fields.shape == (3, 10, 10, 24)
-    torch.testing.assert_close(fields.mean((1, 2)), pool_tokens(encoded, pool))
+    fields = token_fields(encoded.pre_norm.flatten(1), pool, 10, 5)
+    assert fields.shape == (3, 10, 10, vector_width(model.config, pool))
+    torch.testing.assert_close(fields.mean((1, 2)), pool_tokens(encoded.pre_norm, pool, encoded.num_prefix))
 
 
 @pytest.mark.parametrize("stride", [20, 40])
@@ -123,7 +124,7 @@ def test_windows_that_coincide_are_the_same_for_every_stride(tmp_path, folder, c
         spy, scene = Spy(load_model(checkpoint)), find_scene(folder)
         with SceneReader(scene) as reader, RowStore(tmp_path, str(stride), (10, 50, 24), "float16", "") as store:
             normalize = ZScoreNormalize(BigEarthNetInfo.STATISTICS)
-            told = WindowMetadata.of(scene.time, True, False)
+            told = WindowMetadata(scene.time, True)
             frame = frame_of(folder, stride, 4)
             SceneEmbedder(reader, frame, spy, normalize, told, "patch_mean", 16, 0.5).run(store)
         seen[stride] = spy.seen

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from metadata_pairs import pairs
 from rasterio.warp import transform
 from scene_files import CLEAR, CLOUD, UTM_33N, embed, read, some_numbers, tiny_checkpoint, write_band, write_product
 
@@ -19,7 +20,6 @@ from scenes.windows import make_frame
 from train_logistic_regression import main as train_main
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo
-from utils.data_utils import encode_metadata
 from utils.errors import ConfigError, DataError
 from utils.files import sha256
 from utils.randomness import generator
@@ -195,7 +195,7 @@ def test_the_reconstruction_is_the_models_prediction_of_masked_windows(tmp_path,
     top, left = 40 - frame.above, 40 - frame.left
     numbers = torch.from_numpy(some_numbers()[None, :, top : top + 40, left : left + 40].copy())
     normalize = ZScoreNormalize(BigEarthNetInfo.STATISTICS)
-    meta = torch.from_numpy(encode_metadata([27], [9], *frame.centres(tops, lefts)))
+    meta = torch.from_numpy(pairs([27], [9], *frame.centres(tops, lefts)))
     noise = torch.rand(100, generator=generator(0, "scene mask", *frame.global_index(40, 40)))
     with torch.no_grad():
         predicted, _ = model(normalize(numbers).images, meta, random_masking(noise[None], 0.75), noise=False)

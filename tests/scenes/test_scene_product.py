@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from metadata_pairs import pairs
 from rasterio.warp import transform
 from scene_files import CLEAR, ORIGIN, PRODUCT, embed, read, some_numbers, tiny_checkpoint, write_band, write_product
 
 from embed_scene import main
+from models.config import ModelConfig
 from scenes.embed import WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.grids import SceneGrid
@@ -18,8 +20,8 @@ from scenes.input.product import SceneOptions, find_scene
 from scenes.input.quality import hidden_pixels
 from scenes.input.reader import SceneReader
 from scenes.windows import make_frame
-from utils.data_utils import encode_metadata
 from utils.errors import CheckpointError, ConfigError, DataError
+from utils.metadata import AcquisitionTime
 
 SIDE = (60, 70)
 
@@ -241,13 +243,13 @@ def test_bad_options_are_one_clear_line(tmp_path, checkpoint, options, reason) -
 
 def test_time_comes_from_the_product_or_is_missing(tmp_path, checkpoint, capsys) -> None:
     full = find_scene(write_product(tmp_path / "a", some_numbers(SIDE)))
-    assert (full.time.week, full.time.hour(), full.time.hour(published_behaviour=True)) == (27, 9, 0)
+    assert (full.time.week, full.time.hour) == (27, 9)
     assert full.notes == ("no QA_PIXEL: cloud and shadow are not masked (--qa FILE names one); fill is",)
     dated = find_scene(write_product(tmp_path / "b", some_numbers(SIDE), time=None))
-    assert (dated.time.week, dated.time.hour()) == (27, None)
+    assert (dated.time.week, dated.time.hour) == (27, None)
     assert any("the hour is given to the model as missing" in note for note in dated.notes)
     bare = find_scene(write_band(tmp_path / "mine.tif", some_numbers(SIDE), crs=None))
-    assert (bare.time.week, bare.time.hour()) == (None, None)
+    assert (bare.time.week, bare.time.hour) == (None, None)
     embed(tmp_path / "mine.tif", checkpoint, tmp_path / "out")
     said = capsys.readouterr().out
     assert "week and hour are given to the model as missing" in said
@@ -260,7 +262,7 @@ def test_an_mtl_text_says_the_same(tmp_path) -> None:
     folder = write_product(tmp_path / "a", some_numbers(SIDE), time=None)
     (folder / f"{PRODUCT}_MTL.txt").write_text(text)
     scene = find_scene(folder)
-    assert (scene.time.week, scene.time.hour(), scene.time.hour(True)) == (27, 23, 2)
+    assert (scene.time.week, scene.time.hour) == (27, 23)
     assert read_mtl(folder / f"{PRODUCT}_MTL.txt")["LANDSAT_PRODUCT_ID"] == PRODUCT
 
 
@@ -268,12 +270,13 @@ def test_what_a_window_is_told(tmp_path) -> None:
     scene = find_scene(write_product(tmp_path / "a", some_numbers(SIDE)))
     frame = make_frame(scene.grid, 40, 4, 40)
     tops, lefts = np.array([0, 40]), np.array([0, 80])
-    told = WindowMetadata.of(scene.time, True, False).encode(frame, tops, lefts)
+    config = ModelConfig.of_size("XXS")
+    told = WindowMetadata(scene.time, True).encode(frame, tops, lefts, config)
     xs = ORIGIN[0] + 30 * (lefts - frame.left + 20)
     ys = ORIGIN[1] - 30 * (tops - frame.above + 20)
     lon, lat = transform(scene.crs, "EPSG:4326", xs, ys)
-    assert torch.equal(told, torch.from_numpy(encode_metadata([27, 27], [9, 9], lat, lon)))
-    missing = WindowMetadata(27, None, False).encode(frame, tops, lefts)
+    assert torch.equal(told, torch.from_numpy(pairs([27, 27], [9, 9], lat, lon)))
+    missing = WindowMetadata(AcquisitionTime(scene.time.day)).encode(frame, tops, lefts, config)
     assert torch.equal(missing[:, 0], told[:, 0])
     assert not missing[:, 1:].any()
 

@@ -34,7 +34,7 @@ def test_it_is_a_complete_product_that_says_it_is_simulated(folder) -> None:
     scene = find_scene(folder)
     assert scene.simulated and scene.product.startswith("LC08_L2SP_999999_")
     assert (scene.grid.height, scene.grid.width, scene.notes) == (SIZE, SIZE, ())
-    assert scene.time.day is not None and 8 <= scene.time.hour() <= 12
+    assert scene.time.day is not None and 8 <= scene.time.hour <= 12
     assert scene.grid.transform.c % 30 == scene.grid.transform.f % 30 == 15, "pixel centres on multiples of 30 m"
     with SceneReader(scene) as reader:
         check_numbers(reader)

@@ -1,0 +1,103 @@
+"""How the tokens of a patch become one vector: one row of `POOLINGS` each.
+
+Dimensions: B patches, N patch tokens, P tokens before them (metadata, then CLS), T = P + N tokens, D width.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.config import ModelConfig
+
+
+class Pooling(NamedTuple):
+    """One way to pool."""
+
+    title: str
+    """For tables and figures."""
+    tokens_used: Callable[[ModelConfig], int]
+    """How many tokens' width a vector has."""
+    of_tokens: Callable[[Tensor, int], Tensor]
+    """(B, T, D) tokens and P to (B, W)."""
+    of_parts: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None
+    """The same from the (B, P, D) prefix, the (B, D) mean of the patch tokens, and N; None where that is not enough."""
+    of_patches: Callable[[Tensor, int], Tensor] | None
+    """(B, T, D) tokens and P to a vector for every patch, (B, N, W), whose mean is the pooled one: what a cell of a map
+    holds. None where cells have no such vector."""
+
+
+def _mean_of_parts(prefix: np.ndarray, patches: np.ndarray, count: int) -> np.ndarray:
+    total = prefix.sum(axis=1, dtype=np.float64) + count * patches.astype(np.float64)
+    return (total / (prefix.shape[1] + count)).astype(np.float32)
+
+
+def _mean_by_patch(tokens: Tensor, P: int) -> Tensor:
+    """Every patch's own token, with those of the prefix shared out among the patches."""
+    patches = tokens[:, P:]
+    return (tokens[:, :P].sum(dim=1, keepdim=True) + patches.shape[1] * patches) / tokens.shape[1]
+
+
+def _for_every_patch(vectors: Tensor, tokens: Tensor, P: int) -> Tensor:
+    """(B, W) to (B, N, W)."""
+    return vectors.unsqueeze(1).expand(-1, tokens.shape[1] - P, -1)
+
+
+POOLINGS = {
+    "cls": Pooling(
+        "CLS token",
+        lambda config: 1,
+        lambda tokens, P: tokens[:, P - 1],
+        lambda prefix, patches, N: prefix[:, -1],
+        lambda tokens, P: _for_every_patch(tokens[:, P - 1], tokens, P),
+    ),
+    "mean": Pooling(
+        "mean of tokens",
+        lambda config: 1,
+        lambda tokens, P: tokens.mean(dim=1),
+        _mean_of_parts,
+        _mean_by_patch,
+    ),
+    "patch_mean": Pooling(
+        "mean of patch tokens",
+        lambda config: 1,
+        lambda tokens, P: tokens[:, P:].mean(dim=1),
+        lambda prefix, patches, N: patches,
+        lambda tokens, P: tokens[:, P:],
+    ),
+    "meta_cls": Pooling(
+        "metadata and CLS tokens",
+        lambda config: config.num_prefix,
+        lambda tokens, P: tokens[:, :P].flatten(1),
+        lambda prefix, patches, N: prefix.reshape(len(prefix), -1),
+        lambda tokens, P: _for_every_patch(tokens[:, :P].flatten(1), tokens, P),
+    ),
+    "all": Pooling("all tokens", lambda config: config.num_tokens, lambda tokens, P: tokens.flatten(1), None, None),
+}
+"""Every pooling by the name that configs, command lines and `MOEMAE.embed` give it."""
+
+MAP_POOLINGS = tuple(name for name, pooling in POOLINGS.items() if pooling.of_patches is not None)
+"""Those that the cells of a map can hold."""
+
+DEFAULT_POOL = "cls"
+
+
+def pool_tokens(tokens: Tensor, pool: str, num_prefix: int) -> Tensor:
+    """Tokens to one vector a patch, float32.
+
+    Args:
+        tokens: (B, T, D) of whole patches, before the final norm.
+        pool: a key of `POOLINGS`.
+        num_prefix: P, `ModelConfig.num_prefix`.
+
+    Returns:
+        (B, W), W as `vector_width` says.
+    """
+    return POOLINGS[pool].of_tokens(tokens.to(torch.float32), num_prefix)
+
+
+def vector_width(config: ModelConfig, pool: str) -> int:
+    """Numbers in an embedding."""
+    return config.embed_dim * POOLINGS[pool].tokens_used(config)
