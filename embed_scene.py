@@ -13,21 +13,16 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from models.pooling import MAP_POOLINGS
 from scenes.input.product import SceneOptions, find_scene
 from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun, SceneSettings
+from utils.arguments import ArgumentParser
 from utils.data_config import DATASETS
-from utils.errors import ConfigError, run_script
+from utils.errors import run_script
 
 DEFAULT_BATCH = 64
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
 
 
 def _pair(text: str) -> tuple[float, float]:
@@ -72,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     Raises:
         ConfigError: for an unknown flag or an impossible value.
     """
-    parser = _Parser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
+    parser = ArgumentParser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
     add = parser.add_argument
     add("--scene", required=True, type=Path, metavar="PATH", help="folder of a product, or a 7-band GeoTIFF")
     add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
@@ -91,14 +86,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="class indices on the scene's grid: scores the map, and gives labelled cells",
     )
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
-    add("--reconstruct", action="store_true", help="the autoencoder's view, from a quarter of each window")
+    add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
     add("--qa", type=Path, metavar="TIF", help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)")
     add("--bands", type=_numbers, metavar="N,…", help="which bands of a stack are SR_B1..SR_B7, counted from 1")
     add("--scale", type=_pair, metavar="A,B", help="reflectance = value * A + B; numbers are then not checked")
     add("--statistics", choices=DATASETS, help="whose mean and spread to normalise with (default: the probe's, "
         "else bigearthnet_ls)")  # fmt: skip
-    add("--metadata", choices=("auto", "none"), default="auto", help="none: tell the model neither time nor place")
+    add(
+        "--metadata",
+        choices=("auto", "none"),
+        default="auto",
+        help="none: do not condition the model on time and place",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     add("--amp", choices=("false", "bf16"), default="false", help="mixed precision (default: false)")
     add("--compile", choices=("auto", "on", "off"), default="auto", help="compile the model (default: auto)")

@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     device = select_device(config.model.device)
     data = config.data
     model = load_configured_model(config, device)
+    assert data.dataset_path is not None and data.dataset_csv is not None  # `required` above
     dataset = build_configured_dataset(config, model.config, data.dataset_path, data.dataset_csv)
     dataset.hold_in_memory()
     loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)

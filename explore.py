@@ -1,4 +1,4 @@
-"""A dataset's embeddings as one page to look around in.
+"""A dataset's embeddings as one interactive page.
 
     python explore.py --embeddings outputs/embeddings/a_train.npz … --out explore.html [--dataset_path DIR]
 
@@ -9,12 +9,12 @@ The page is one file without any request to elsewhere: patches on a plane by pri
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from explorer.page import write_page
 from explorer.pictures import make_pictures
 from explorer.points import FEWEST, Points, read_points
-from utils.errors import ConfigError, run_script
+from utils.arguments import ArgumentParser
+from utils.errors import run_script
 from utils.files import check_writable
 from utils.reporting import reporter
 
@@ -26,13 +26,8 @@ TSNE_SECONDS = 0.01
 """About how long t-SNE takes a patch on one core: 13 s for 2,000, 83 s for 8,000, well over linear beyond."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(description="One interactive page of a dataset's embeddings.")
+    parser = ArgumentParser(description="One interactive page of a dataset's embeddings.")
     add = parser.add_argument
     add("--embeddings", type=Path, nargs="+", required=True, metavar="NPZ", help="one file or several, of one dataset")
     add("--out", type=Path, required=True, metavar="HTML", help="the page")

@@ -2,7 +2,7 @@
 
     python export.py --checkpoint weights/….pth --out outputs/release
 
-Writes `model.safetensors` and `config.json` (what `MOEMAE.from_pretrained` takes), a program from stored numbers to
+Writes `model.safetensors` and `config.json` (what `MOEMAE.from_pretrained` takes), a program from digital numbers to
 embeddings for PyTorch alone (`embed_cls.pt2`) and for ONNX (`embed_cls.onnx`), each checked against the model on the
 spot, and a `README.md` that says what is on record about the weights. Nothing in the folder is a pickle.
 """
@@ -10,19 +10,14 @@ spot, and a `README.md` that says what is on record about the weights. Nothing i
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from models.api import DEFAULT_STATISTICS
 from models.pooling import DEFAULT_POOL, POOLINGS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
+from utils.arguments import ArgumentParser
 from utils.data_config import DATASETS
-from utils.errors import ConfigError, run_script
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
+from utils.errors import run_script
 
 
 def _programs(text: str) -> tuple[str, ...]:
@@ -38,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         ConfigError: for an unknown flag or an impossible value.
     """
-    parser = _Parser(description="Export a checkpoint: weights without pickle, programs, model card.")
+    parser = ArgumentParser(description="Export a checkpoint: weights without pickle, programs, model card.")
     add = parser.add_argument
     add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to make")

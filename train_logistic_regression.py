@@ -10,7 +10,7 @@ import argparse
 import logging
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -28,7 +28,8 @@ from classification_models.probe_files import ProbeFiles, new_run, write_run
 from classification_models.scores import class_table, score_probe, summary_table
 from classification_models.solvers import PRECONDITIONED, SOLVERS
 from utils.analysis_utils import plot_class_scores
-from utils.errors import ConfigError, DataError, run_script
+from utils.arguments import ArgumentParser
+from utils.errors import DataError, run_script
 from utils.files import check_writable
 from utils.reporting import reporter
 
@@ -48,11 +49,6 @@ class Split(NamedTuple):
     x: np.ndarray  # (N, D)
     y: np.ndarray  # (N,) class index or (N, L) multi-hot
     multilabel: bool
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
 
 
 def _boolean(text: str) -> bool:
@@ -81,7 +77,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     Raises:
         ConfigError: for an unknown flag or an impossible value.
     """
-    parser = _Parser(description="Fit a linear probe (L2 logistic regression) on embeddings and score it.")
+    parser = ArgumentParser(description="Fit a linear probe (L2 logistic regression) on embeddings and score it.")
     add = parser.add_argument
     add("--train", required=True, metavar="T.npz", help="embeddings to fit on")
     add("--val", metavar="V.npz", help="embeddings to score")
@@ -148,7 +144,9 @@ def _check_fits(train: Split, other: Split) -> None:
     if other is not train and train.source.ids is not None and other.source.ids is not None:
         shared = len(np.intersect1d(train.source.ids, other.source.ids))
         if shared:
-            logger.warning(f"warning: {other.source.path}: {shared} ids are fitted on, too, so its scores flatter")
+            logger.warning(
+                f"warning: {other.source.path}: {shared} ids are fitted on, too, so its scores are optimistic"
+            )
 
 
 def name_classes(splits: dict[str, Split]) -> list[str]:
@@ -161,7 +159,7 @@ def name_classes(splits: dict[str, Split]) -> list[str]:
 
 
 def find_constant_labels(train: Split, names: list[str]) -> list[str]:
-    """Names of the labels that training cannot teach, each warned of."""
+    """Names of the labels that are constant in training, so that nothing can be fitted; each gives a warning."""
     positives = train.y.sum(axis=0) if train.multilabel else np.bincount(train.y, minlength=len(names))
     found = []
     for reason, which in (("no positive", positives == 0), ("no negative", positives == len(train.y))):

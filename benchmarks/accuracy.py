@@ -1,4 +1,4 @@
-"""The same learning with every fast path on as with all of them off: `python -m benchmarks.accuracy [--seeds 5]`.
+"""Whether learning is the same with all fast paths on and with all off: `python -m benchmarks.accuracy [--seeds 5]`.
 
 Pretrains on the sample once per seed and way, with `configs/sample_pretrain.yaml`, and compares the losses. The ways
 differ by rounding only, which grows from step to step; the seeds say how much is little. (192 patches are soon known by

@@ -1,12 +1,12 @@
-"""The check of the reference within a run: what it costs beside matrix products taken in turns with it."""
+"""Check of the reference within a run: its cost relative to matrix products timed alternately with it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
-from benchmarks.honesty import Verdict, judge
 from benchmarks.machine import measure_limits
+from benchmarks.reference_cost import Verdict, judge
 from benchmarks.report import Row
 from benchmarks.setting import Setting
 from benchmarks.timing import Timing, Work, alternate
@@ -44,7 +44,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
         return None
     if setting.kind == "cpu":
         return _verdict(work, setting, timings)
-    with torch_threads(PUBLISHED_CORES):
+    with torch_threads(PUBLISHED_CORES):  # as many as the published cost was measured on
         host = torch.device("cpu")
         setting = setting._replace(device=host, limits=measure_limits(host, quick=True))
         works = {**make(setting, ["reference"]), PRODUCT: product_work(setting)}
@@ -53,14 +53,15 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
 
 def _verdict(work: str, setting: Setting, timings: dict[str, Timing]) -> Verdict:
     limits = setting.limits
+    # The product was timed in turns with the reference; limits measured at another moment could differ by the load.
     fastest = limits.float32_by.shape.operations / timings[PRODUCT].median
     return judge(work, timings["reference"].median, fastest, fastest * limits.linear / limits.float32)
 
 
 def judged(rows: list[Row], verdict: Verdict | None) -> list[Row]:
-    """The rows with their ratios void where the reference is not what it claims to be, and its cost in the first."""
+    """The rows with their ratios void where the reference is no fair baseline, and its cost in the first."""
     if verdict is None:
         return rows
     first, *others = (row.judged(verdict) for row in rows)
-    note = "; ".join(filter(None, [first.note, verdict.sentence if verdict.honest else ""]))
+    note = "; ".join(filter(None, [first.note, verdict.sentence if verdict.valid else ""]))
     return [replace(first, note=note, details={**first.details, "cost_of_the_reference": verdict.as_dict()}), *others]

@@ -1,4 +1,4 @@
-"""The figures to reach, by work and kind of device."""
+"""Performance goals, by work and kind of device."""
 
 from benchmarks.report import Goal
 
@@ -19,7 +19,7 @@ GOALS: dict[tuple[str, str], Goal] = {
     ("large probe", "cuda"): Goal("≤ 5 min", most=300.0),
     ("paper", "cuda"): Goal("≤ 45 min (stretch 20)", most=2700.0),
 }
-"""What is pursued on each kind of device; work that is not listed has no goal there."""
+"""Goals on each kind of device; work that is not listed has none there."""
 
 
 def goal(work: str, kind: str, quick: bool = False) -> Goal | None:

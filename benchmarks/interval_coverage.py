@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth, on simulated test sets whose truth is known.
+"""Coverage of the 95 % intervals, on simulated test sets whose true values are known.
 
     python -m benchmarks.interval_coverage [--samples 200] [--draws 300] [--out benchmarks/results/interval_coverage.md]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import expit
 from scipy.stats import norm
 from tqdm import tqdm
@@ -64,7 +64,7 @@ class Coverage(NamedTuple):
     """Of one figure and one size of test set."""
 
     held: dict[str, float]
-    """Kind of interval to the share of test sets whose interval holds the truth."""
+    """Kind of interval to its coverage: the share of test sets whose interval contains the true value."""
     bias: float
     """Mean of the measured figure minus the truth."""
     drawn_bias: float
@@ -75,7 +75,7 @@ class Verdicts(NamedTuple):
     """Of one kind of difference and one size of test set, shares of the test sets."""
 
     held: float
-    """Whose interval holds the true difference."""
+    """Whose interval contains the true difference."""
     above: float
     """Whose interval lies above 0: a claim would be supported."""
     below: float
@@ -100,7 +100,7 @@ class Simulation:
         """Figures of a test set, and the block of every patch (N,)."""
         block, truth, noise = self._patches(blocks)
         scores = SKILL * truth + noise + 0.3 * np.log(PREVALENCE)
-        counted, chosen = truth.any(axis=0), scores > CUT
+        counted, chosen = np.any(truth, axis=0), scores > CUT
         figures = {
             "micro mAP": micro_map(truth, scores),
             "macro mAP": macro_map(truth, scores, counted),
@@ -112,7 +112,7 @@ class Simulation:
     def models(self, blocks: int, skills: Sequence[float]) -> tuple[list[dict[str, Statistic]], np.ndarray]:
         """Figures of several models on one test set, by skill, and the block of every patch (N,)."""
         block, truth, noise = self._patches(blocks)
-        counted, figures = truth.any(axis=0), []
+        counted, figures = np.any(truth, axis=0), []
         for skill in skills:
             own = OWN * self.random.normal(size=truth.shape)
             own += OWN_BY_BLOCK * self.random.normal(size=(blocks, len(PREVALENCE)))[block]
@@ -142,21 +142,29 @@ class Simulation:
 
 def _log_odds(share: float, effects: np.ndarray) -> float:
     """With which a label is on `share` of all patches, when a block's effects add to them."""
-    return brentq(lambda odds: expit(odds + effects).mean() - share, -20, 20)
+    return root_scalar(lambda odds: expit(odds + effects).mean() - share, bracket=(-20, 20), method="brentq").root
 
 
 def intervals_of(found: Resampled) -> dict[str, tuple[float, float]]:
-    """Every kind of interval from the same draws."""
+    """Every kind of interval from the same draws.
+
+    Raises:
+        ValueError: for a test set of one block, which has no intervals.
+    """
     draws = found.draws[np.isfinite(found.draws)]
     tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     below = ((draws < found.value).mean() + (draws <= found.value).mean()) / 2
     shift = norm.ppf(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
     half = norm.ppf(tails[1]) * draws.std(ddof=1)
     pivotal = found.interval()
+    if pivotal.low is None or pivotal.high is None:
+        raise ValueError(f"no interval over {found.blocks} block(s): give two at least")
+    plain_low, plain_high = np.quantile(draws, tails).tolist()
+    corrected_low, corrected_high = np.quantile(draws, norm.cdf(2 * shift + norm.ppf(tails))).tolist()
     return {
         "pivotal": (pivotal.low, pivotal.high),
-        "percentile": tuple(np.quantile(draws, tails)),
-        "bias-corrected percentile": tuple(np.quantile(draws, norm.cdf(2 * shift + norm.ppf(tails)))),
+        "percentile": (plain_low, plain_high),
+        "bias-corrected percentile": (corrected_low, corrected_high),
         "normal": (found.value - half, found.value + half),
     }
 
@@ -164,7 +172,7 @@ def intervals_of(found: Resampled) -> dict[str, tuple[float, float]]:
 def coverage(
     simulation: Simulation, truth: dict[str, float], blocks: int, samples: int, draws: int
 ) -> dict[str, Coverage]:
-    """How often each kind of interval of each figure holds the truth.
+    """Coverage of each kind of interval, for each metric.
 
     Args:
         simulation: gives the test sets.
@@ -182,14 +190,16 @@ def coverage(
             ends = intervals_of(found)
             held[name].append([ends[kind][0] <= truth[name] <= ends[kind][1] for kind in KINDS])
             biases[name].append((found.value - truth[name], float(np.nanmean(found.draws)) - found.value))
-    means = {name: dict(zip(KINDS, np.mean(held[name], axis=0).tolist(), strict=True)) for name in truth}
+    means: dict[str, dict[str, float]] = {
+        name: dict(zip(KINDS, np.mean(held[name], axis=0).tolist(), strict=True)) for name in truth
+    }
     return {name: Coverage(means[name], *np.mean(biases[name], axis=0).tolist()) for name in truth}
 
 
 def comparisons(
     simulation: Simulation, lead: dict[str, float], blocks: int, samples: int, draws: int
 ) -> dict[tuple[str, str], Verdicts]:
-    """What intervals of differences say, by the kind of difference and the figure.
+    """Coverage and verdicts of intervals of differences, by the kind of difference and the metric.
 
     Args:
         simulation: gives the test sets.
@@ -204,7 +214,7 @@ def comparisons(
     for sample in tqdm(range(samples), desc=f"differences, {blocks} blocks", leave=False, disable=None):
         models, block = simulation.models(blocks, (SKILL, SKILL, BETTER))
         lucky = SKILL + LUCK * simulation.random.normal(size=2 * SEEDS)
-        several, block_of_several = simulation.models(blocks, lucky)
+        several, block_of_several = simulation.models(blocks, lucky.tolist())
         for figure in lead:
             usual, equal, better = (resample(model[figure], block, sample, draws) for model in models)
             runs = [resample(model[figure], block_of_several, sample, max(draws // 5, 2)) for model in several]
@@ -226,11 +236,11 @@ def comparison_table(rows: Iterator[tuple[int, dict[tuple[str, str], Verdicts]]]
     """Lines of a Markdown table."""
     yield ""
     yield f"Differences of models on the same patches, {draws} draws for two models and {max(draws // 5, 2)} for seeds:"
-    yield "share of test sets, in per cent, whose interval holds the true difference, lies above 0 and below 0. Of"
+    yield "share of test sets, in per cent, whose interval contains the true difference, lies above 0 and below 0. Of"
     yield "equal models each of the last two should be 2.5: a claim wrongly called supported, or contradicted."
     yield "Half-widths are in points."
     yield ""
-    yield "| difference | figure | blocks | holds the truth | above 0 | below 0 | half-width |"
+    yield "| difference | metric | blocks | coverage | above 0 | below 0 | half-width |"
     yield "|---|---|" + "--:|" * 5
     for blocks, found in rows:
         for (kind, figure), one in found.items():
@@ -240,7 +250,7 @@ def comparison_table(rows: Iterator[tuple[int, dict[tuple[str, str], Verdicts]]]
 
 def table(rows: Iterator[tuple[int, dict[str, Coverage]]], samples: int, draws: int) -> Iterator[str]:
     """Lines of a Markdown table."""
-    yield f"Share of {samples} simulated test sets whose 95 % interval ({draws} draws) holds the truth, in per cent;"
+    yield f"Coverage, in per cent of {samples} simulated test sets, of 95 % intervals from {draws} draws;"
     yield f"biases are in points. `python -m benchmarks.interval_coverage --samples {samples} --draws {draws}`"
     yield ""
     yield "| figure | blocks | " + " | ".join(KINDS) + " | bias of the figure | bias of the draws |"

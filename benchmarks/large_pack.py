@@ -1,4 +1,4 @@
-"""A pack of any size for timing, made in memory: simulated patches, turned, mirrored and re-lit again and again."""
+"""A pack of any size for timing, made in memory: simulated patches, rotated, mirrored and with varied radiometry."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from datasets.pack.format import (
     TABLE,
     FileRecord,
     Header,
+    Recipe,
     Source,
     TableRow,
     file_record,
@@ -36,7 +37,7 @@ DISTINCT = 2048
 """Simulated patches; the others are variations of them."""
 
 GAIN, OFFSET = 0.05, 200.0
-"""Standard deviations of a variation's factor and of what is added in every band, in stored numbers."""
+"""Standard deviations of a variation's factor and of what is added in every band, in digital numbers."""
 
 TURNS = 8
 """Ways to turn and mirror a square."""
@@ -125,7 +126,7 @@ def table_rows(base: SimulatedPatches, patches: int) -> Iterator[TableRow]:
 _NO_MARKS = str.maketrans("", "", "-:")
 
 
-def _write_header(out: Path, recipe: object, ids: list[str]) -> None:
+def _write_header(out: Path, recipe: Recipe, ids: list[str]) -> None:
     names = (PIXELS, TABLE, SPLIT)
     total = sum((out / name).stat().st_size for name in names)
     with tqdm(total=total, desc="checksums", unit="B", unit_scale=True, leave=False, disable=None) as bar:

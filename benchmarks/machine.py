@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured in the run: matrix products, memory, and what it is made of."""
+"""The machine's limits, measured in the run: matrix products and memory bandwidth; and its description."""
 
 import os
 import platform
@@ -100,7 +100,7 @@ def measure_limits(device: torch.device, quick: bool = False) -> Limits:
             if library != ONEDNN or onednn
             for shape in shapes
         }
-    float32 = max((product for product in rates if product.library != BFLOAT16), key=rates.get)
+    float32 = max((product for product in rates if product.library != BFLOAT16), key=rates.__getitem__)
     products: dict[str, dict[str, float]] = {}
     for product, rate in rates.items():
         products.setdefault(product.library, {})["x".join(map(str, product.shape))] = rate

@@ -1,4 +1,4 @@
-"""How much arithmetic the work is, from the model's numbers: what the fractions of the machine's limit rest on.
+"""Arithmetic of a pass, from the model's config: the numerator of the fractions of the machine's limit.
 
 Multiply-adds of one patch with all experts computed densely, as this project does (18 % more than the top 2 alone).
 One multiply-add is two operations; a backward pass costs twice the forward one.

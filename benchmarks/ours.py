@@ -28,7 +28,7 @@ class OurTraining:
         amp: `training.amp`.
 
     Attributes:
-        said: what was said about compiling and capturing; see `not_compiled`.
+        said: messages about compiling and capturing; see `not_compiled`.
     """
 
     def __init__(self, config: ModelConfig, batch: Batch, compiled: bool, seed: int, amp: bool | str = "auto") -> None:
@@ -51,7 +51,7 @@ class OurTraining:
         self.on(self.batch)
 
     def on(self, batch: Batch) -> None:
-        """A step on another batch of the same shape, looked at by the host as often as in pretraining."""
+        """A step on another batch of the same shape, synchronised with the host as often as in pretraining."""
         self.train(batch, self.steps, SCHEDULE(self.steps))
         if batch.images.device.type == "cpu" or self.steps % LOOK_EVERY == 0:
             self.train.require_finite()
@@ -100,5 +100,5 @@ def forget_compiled() -> None:
 
 
 def not_compiled(work: object) -> str:
-    """Why what was to be compiled was not, in the project's own words; empty if it was, or was not to be."""
+    """The message why compilation failed; empty if it did not, or was not asked for."""
     return next((line for line in getattr(work, "said", []) if line.startswith("compile")), "")

@@ -1,4 +1,4 @@
-"""Some minutes of the paper's schedule on a simulated pack of its size: `python -m benchmarks.paper_schedule`.
+"""A few minutes of the paper's schedule on a simulated pack of its size: `python -m benchmarks.paper_schedule`.
 
 Makes a pack of 269,695 simulated patches (6 GB), runs `pretrain_mae.py` on it with the published recipe, size S,
 asks it to stop after some minutes, and keeps the loss curve, the steps/s it reached, and how long the 500 epochs would
@@ -87,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_schedule", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paper_schedule", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"how long to train (default {MINUTES:g})")
     parser.add_argument("--patches", type=int, default=PATCHES, metavar="N", help=f"of the pack (default {PATCHES:,})")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="B", help=f"patches a step (default {BATCH})")
@@ -168,8 +170,9 @@ def summary(progress: Progress, patches: int, batch: int, device: torch.device) 
     each = [later - earlier for earlier, later in zip(progress.finished, progress.finished[1:], strict=False)]
     epoch = statistics.median(each) if each else None
     first = progress.began + progress.finished[0] if progress.finished else None
-    projected = None if epoch is None else first + (EPOCHS - 1) * epoch
+    projected = None if epoch is None or first is None else first + (EPOCHS - 1) * epoch
     target = goal("paper", device.type)
+    most = None if target is None else target.most
     return {
         "patches": patches,
         "batch": batch,
@@ -182,7 +185,7 @@ def summary(progress: Progress, patches: int, batch: int, device: torch.device) 
         "patches_per_second": None if epoch is None else patches / epoch,
         "projected_seconds_of_500_epochs": projected,
         "goal": None if target is None else target.text,
-        "projection_meets_goal": None if target is None or projected is None else projected <= target.most,
+        "projection_meets_goal": None if most is None or projected is None else projected <= most,
         "epoch_ends": progress.finished,
     }
 

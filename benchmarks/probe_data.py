@@ -1,4 +1,4 @@
-"""Made-up embeddings for timing the probe: a function of the seed, and as badly conditioned as real ones.
+"""Synthetic embeddings for timing the probe: a function of the seed, and as ill-conditioned as real ones.
 
 Features are mixtures of a few hundred hidden factors of decreasing strength, so that they are strongly correlated;
 their scales are spread over two decades and their means are not zero. Labels depend on the factors, the weak ones as

@@ -5,7 +5,6 @@ import time
 from typing import NamedTuple
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import Work
@@ -56,7 +55,7 @@ def profile_call(work: Work, device: torch.device, repeats: int = 3) -> list[Par
         _synchronise(device)
     sums: dict[str, list[float]] = {}
     for event in profiler.key_averages():
-        if device.type == "cuda" and event.device_type != DeviceType.CUDA:
+        if device.type == "cuda" and event.device_type.name != "CUDA":
             continue
         micros = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
         entry = sums.setdefault(group_of(event.key), [0.0, 0])

@@ -128,10 +128,10 @@ def place(path: Path) -> tuple[float, float]:
     with rasterio.open(path) as source:
         left, bottom, right, top = source.bounds
         target = rasterio.CRS.from_epsg(4326)
-        (longitude,), (latitude,) = rasterio.warp.transform(
+        longitudes, latitudes, *_ = rasterio.warp.transform(
             rasterio.CRS.from_wkt(source.crs.to_wkt()), target, [(left + right) / 2], [(bottom + top) / 2]
         )
-    return longitude, latitude
+    return longitudes[0], latitudes[0]
 
 
 def reference_loader(folder: Path, ids: list[str]) -> Iterator[dict[str, Any]]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.honesty import Verdict
 from benchmarks.machine import Limits
+from benchmarks.reference_cost import Verdict
 from benchmarks.timing import Ratio, Timing, faster
 from utils.files import write_json, write_text
 
@@ -86,10 +86,11 @@ class Row:
             return None if goal is None else self.reached
         if self.ours is None or goal.ratio is goal.most is goal.least is None:
             return None
-        if goal.ratio is not None and (self.ratio is None or self.void):
+        ratio = None if self.ratio is None or self.void else self.ratio.value
+        if goal.ratio is not None and ratio is None:
             return None
         reached = (
-            goal.ratio is None or self.ratio.value >= goal.ratio,
+            goal.ratio is None or ratio is None or ratio >= goal.ratio,
             goal.most is None or self.ours <= goal.most,
             goal.least is None or self.ours >= goal.least,
         )
@@ -103,8 +104,8 @@ class Row:
         return f"{self.work}: {ours}{reference}"
 
     def judged(self, verdict: Verdict | None) -> "Row":
-        """The same, its ratio void if the reference is not what it claims to be."""
-        if verdict is None or verdict.honest or self.ratio is None:
+        """The same, its ratio void if the reference is no fair baseline."""
+        if verdict is None or verdict.valid or self.ratio is None:
             return self
         return replace(self, void=verdict.sentence)
 

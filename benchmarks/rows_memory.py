@@ -1,4 +1,4 @@
-"""Peak memory of a training step and of embedding: each in a process of its own, so that nothing else counts."""
+"""Peak memory of a training step and of embedding: each in its own process, so that nothing else is counted."""
 
 import multiprocessing
 import resource

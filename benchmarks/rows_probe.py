@@ -16,6 +16,7 @@ from benchmarks.report import Row
 from benchmarks.setting import Setting
 from benchmarks.timing import Ratio, Timing, faster, quartiles
 from classification_models.fitting import plan_fit
+from classification_models.linear_head import fitted, linear_head
 from classification_models.logistic_regression import LogisticRegressionModel
 from classification_models.solvers import Size
 from utils.errors import UserError
@@ -43,7 +44,7 @@ def _against_sag(setting: Setting) -> list[Row]:
     """Fit both in turns on the same numbers, then see when ours was as good as the other ended."""
     count = QUICK_ROWS if setting.quick else ROWS
     x, y = probe_problem(count, WIDTH, CLASSES, multilabel=False, seed=setting.seed)
-    turns = max(1, setting.rounds // 4)
+    turns = max(1, setting.rounds // 4)  # `sag` takes half a minute a turn
     ours, theirs = [], []
     for _ in range(turns):
         started = time.perf_counter()
@@ -53,9 +54,8 @@ def _against_sag(setting: Setting) -> list[Row]:
         reference = reference_probe(x, y, setting.seed)
         theirs.append(time.perf_counter() - started)
     ours, theirs = Timing(tuple(ours)), Timing(tuple(theirs))
-    found = objective(x, y, probe.model.coef_, probe.model.intercept_)
-    target = objective(x, y, reference.coef_, reference.intercept_)
-    iterations, converged = int(reference.n_iter_.max()), bool(probe.report["converged"])
+    found, target = (objective(x, y, head.coef, head.intercept) for head in (probe.head, linear_head(reference, None)))
+    iterations, converged = int(fitted(reference, "n_iter_").max()), bool(probe.report["converged"])
     note = (
         f"objective {found:.9f} after {probe.report['n_iter'][0]} iterations of {probe.report['solver']} "
         f"({'converged' if converged else 'NOT CONVERGED'}); `sag`: {target:.9f} after {iterations} of {SAG_ITERATIONS}"
@@ -85,7 +85,7 @@ def _equal_objective(work: str, x: np.ndarray, y: np.ndarray, target: float, the
         probe = LogisticRegressionModel(n_jobs=-1, seed=setting.seed, max_iter=limit).fit(x, y)
         seconds = time.perf_counter() - started
         logging.disable(logging.NOTSET)
-        if objective(x, y, probe.model.coef_, probe.model.intercept_) <= target:
+        if objective(x, y, probe.head.coef, probe.head.intercept) <= target:
             pairs = [reference / seconds for reference in theirs.rounds]
             return Row(
                 f"{work}: time to the objective where `sag` ended",
@@ -158,5 +158,5 @@ def objective(x: np.ndarray, y: np.ndarray, coef: np.ndarray, intercept: np.ndar
         C: inverse strength of the penalty.
     """
     logits = x.astype(np.float64) @ coef.T.astype(np.float64) + intercept
-    loss = logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]
+    loss = np.asarray(logsumexp(logits, axis=1)) - logits[np.arange(len(y)), y]
     return float(loss.mean() + np.square(coef, dtype=np.float64).sum() / (2 * C * len(y)))

@@ -36,7 +36,7 @@ def training_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
             works[name] = lambda training=training, fields=fields: training.step(batch.images, fields)
         else:
             amp = "bf16" if name == HALF else "auto"
-            ours = batch.to(setting.device)
+            ours = batch.to(setting.device).training()
             works[name] = OurTraining(setting.config, ours, name.startswith("compiled"), setting.seed, amp)
     return works
 
@@ -82,19 +82,20 @@ def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], names: 
     compiled = setting.kind == "cuda" and len(names) > 1
     for other in () if setting.quick else OTHER_BATCHES[setting.kind]:
         forget_compiled()
-        with suppress(torch.OutOfMemoryError):
-            work = OurTraining(setting.config, sample_batch(other).to(setting.device), compiled, setting.seed)
+        with suppress(torch.OutOfMemoryError):  # the largest batches need not fit every GPU
+            patches = sample_batch(other).to(setting.device).training()
+            work = OurTraining(setting.config, patches, compiled, setting.seed)
             timing = alternate({"step": work}, max(1, setting.rounds // 2), setting.device)["step"]
             tried[f"{other}, {'compiled' if compiled else 'eager'}"] = other, timing
     best = max(tried, key=lambda key: tried[key][0] / tried[key][1].median)
-    patches, timing = tried[best]
+    count, timing = tried[best]
     row = timed_row(
         f"training throughput, best batch ({best})",
         timing,
         None,
         unit="patches/s",
-        items=patches,
-        uses=_operations(setting, patches, "bf16" if HALF in best else "auto"),
+        items=count,
+        uses=_operations(setting, count, "bf16" if HALF in best else "auto"),
         goal=goal("train throughput", setting.kind, setting.quick),
     )
     rates = {key: count / timing.median for key, (count, timing) in tried.items()}

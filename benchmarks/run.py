@@ -48,12 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     works = _works(options.only)
     device = _device(options.device)
-    if options.threads is not None:
-        if not 1 <= options.threads <= (os.cpu_count() or 1):
-            raise ConfigError(
-                f"--threads {options.threads}: give 1 to {os.cpu_count() or 1}, the cores of this machine"
-            )
-        torch.set_num_threads(options.threads)
+    _set_threads(options.threads, device)
     if options.rounds is not None and options.rounds < 1:
         raise ConfigError(f"--rounds {options.rounds}: give at least 1")
     folder = check_writable(options.out)
@@ -95,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 … or auto (default): cuda if there is one")
     parser.add_argument("--only", metavar="WORK,…", help=f"some of {','.join(WORKS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
@@ -131,7 +126,7 @@ def _device(name: str) -> torch.device:
 
 
 def _set_threads(asked: int | None, device: torch.device) -> None:
-    """On a CPU two by default, for which the goals are meant."""
+    """On a CPU two by default: the goals, and the published code's own timings, are for two cores."""
     cores = os.cpu_count() or 1
     if asked is None and device.type == "cpu":
         asked = min(PUBLISHED_CORES, cores)

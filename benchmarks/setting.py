@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from benchmarks.machine import Limits
 from datasets.bigearthnet import BigEarthNetDatasetLS
@@ -40,11 +41,27 @@ class Setting(NamedTuple):
         return self.device.type
 
 
-def sample_batch(count: int, start: int = 0) -> Batch:
+class SampleBatch(NamedTuple):
+    """Patches of BigEarthNet-Landsat, all of which have metadata; fields as in `Batch`."""
+
+    images: Tensor
+    meta: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device) -> "SampleBatch":
+        """The same on `device`."""
+        return SampleBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def training(self) -> Batch:
+        """As a training step takes it."""
+        return Batch(self.images, self.meta, self.valid, None, [f"patch {index}" for index in range(len(self.images))])
+
+
+def sample_batch(count: int, start: int = 0) -> SampleBatch:
     """`count` patches of the sample on the CPU, over and over from `start`."""
     dataset = BigEarthNetDatasetLS(SAMPLE, SAMPLE_SPLIT, published_behaviour=True)
     distinct = min(count, len(dataset))
     batch = dataset.batch([(start + index) % len(dataset) for index in range(distinct)])
+    assert batch.meta is not None  # BigEarthNet-Landsat has time and place
     rows = torch.arange(count) % distinct
-    images, meta, valid = (tensor[rows].contiguous() for tensor in (batch.images, batch.meta, batch.valid))
-    return Batch(images, meta, valid, None, [f"patch {index}" for index in range(count)])
+    return SampleBatch(*(tensor[rows].contiguous() for tensor in (batch.images, batch.meta, batch.valid)))

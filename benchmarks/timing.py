@@ -1,4 +1,4 @@
-"""Side-by-side timing: what is compared takes turns, so that a busy spell of the machine meets all of it."""
+"""Alternating timing: what is compared runs in turns, so that load on the machine affects all of it alike."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ from tqdm import tqdm
 Work = Callable[[], object]
 
 ROUND_SECONDS = 0.2
-"""A turn of something shorter repeats it until about so long, so that the clock and the queue weigh nothing."""
+"""A turn of something shorter repeats it until about so long, so that the overhead of clock and queue is negligible."""
 
 MOST_REPEATS = 1000
 
@@ -65,9 +65,11 @@ def alternate(works: Mapping[str, Work], rounds: int, device: torch.device) -> d
     for name, work in works.items():
         for _ in range(WARM_UP[device.type]):
             seconds = timed(work, 1, device)
+        # The last warm-up call is free of compilation and allocation, so it tells how often a turn has to repeat it.
         repeats[name] = min(MOST_REPEATS, max(1, math.ceil(ROUND_SECONDS / max(seconds, 1e-9))))
     measured: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
+    # Every other round runs backwards: a drift of the clock rate then favours no place in the order.
     for turn in tqdm(range(rounds), desc=" | ".join(order), leave=False, disable=None):
         for name in order if turn % 2 == 0 else reversed(order):
             measured[name].append(timed(works[name], repeats[name], device))

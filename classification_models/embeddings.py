@@ -152,7 +152,7 @@ def select_features(embeddings: Embeddings, pool: bool = False, columns: slice |
         (N, D'): a view of the file where nothing is pooled or left out, else an array in memory.
 
     Raises:
-        DataError: when the tokens cannot be told apart, the columns lie outside, or a value is not finite.
+        DataError: when the number of tokens is unknown, the columns lie outside, or a value is not finite.
     """
     x = embeddings.x
     flat = x.reshape(len(x), -1)

@@ -1,4 +1,4 @@
-"""Fit the probe's regressions, and judge what came out."""
+"""Fit the probe's regressions, and check their convergence."""
 
 import logging
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from classification_models.linear_head import (
     one_vs_rest,
     regression_from_numbers,
 )
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import available_memory, gibibytes, require_memory
 from classification_models.preconditioned_lbfgs import PreconditionedLbfgs
 from classification_models.preconditioner import block_edges
@@ -37,11 +37,11 @@ GAP_SLACK = 1.1
 judged as they are stored."""
 
 ONE_THREAD_SIZE = 2**24
-"""Features (rows times width) up to which `preconditioned-lbfgs` keeps to one thread of the CPU: it is done in seconds,
-and on a busy machine further threads cost more than they give."""
+"""Features (rows times width) up to which `preconditioned-lbfgs` uses one CPU thread: it takes seconds, and on a loaded
+machine more threads cost more in synchronisation than they gain."""
 
-WORTH_SAYING = 2**27
-"""Bytes needed from which a line says so."""
+REPORTED_FROM = 2**27
+"""Bytes needed from which a line reports them."""
 
 RESIDENT_SHARE = 0.9
 """Features move to a GPU if they and all else take at most this share of its free memory."""
@@ -62,7 +62,8 @@ class Targets(NamedTuple):
     @property
     def constant(self) -> np.ndarray:
         """(K,) booleans: labels that never change, so that there is nothing to fit."""
-        return self.matrix.all(axis=0) | ~self.matrix.any(axis=0)
+        positives = np.count_nonzero(self.matrix, axis=0)
+        return (positives == 0) | (positives == len(self.matrix))
 
 
 def make_targets(y: np.ndarray, multilabel: bool) -> Targets:
@@ -81,7 +82,7 @@ class FitPlan(NamedTuple):
     threads: int
     needed: int  # bytes beside the features as given
     resident: bool  # the features are moved to the GPU
-    cure: str  # should the memory not suffice after all
+    fix: str  # for the message if memory runs out after all
 
 
 def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, announce: bool) -> FitPlan:
@@ -108,15 +109,15 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
     one_fit = chosen != PRECONDITIONED and (size.multinomial or size.columns == 1)
     at_a_time = 1 if one_fit else threads
     needs = memory_needs(chosen, size, x.dtype.itemsize, at_a_time, gpu)
-    cure = "fit fewer features with --pool true or --feature-slice A:B" + (", or use --device cpu" if gpu else "")
+    fix = "fit fewer features with --pool true or --feature-slice A:B" + (", or use --device cpu" if gpu else "")
     if chosen != PRECONDITIONED:
-        cure += f", or use --solver {PRECONDITIONED}"
+        fix += f", or use --solver {PRECONDITIONED}"
     available = available_memory(where)
-    needed = require_memory(needs, available, f"{chosen} on {size.count} x {size.width} features ({where})", cure)
+    needed = require_memory(needs, available, f"{chosen} on {size.count} x {size.width} features ({where})", fix)
     stored = x.size * (4 if np.can_cast(x.dtype, np.float32, "safe") else 8)
     resident = gpu and needed + stored <= RESIDENT_SHARE * available
     needed += stored if resident else 0
-    if announce and needed >= WORTH_SAYING:
+    if announce and needed >= REPORTED_FROM:
         reporter.info(f"memory       {gibibytes(needed)} needed of {gibibytes(available)} on {where}, by {chosen}")
         if not gpu and isinstance(x, np.memmap) and needed + x.nbytes > available:
             reporter.info(
@@ -127,11 +128,11 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
             reporter.info(
                 f"             {size.width} features in {blocks} blocks, each preconditioned alone: more iterations"
             )
-    return FitPlan(chosen, where, threads, needed, resident, cure)
+    return FitPlan(chosen, where, threads, needed, resident, fix)
 
 
 def fit_preconditioned(
-    objective: LogisticObjective, targets: Targets, settings: dict[str, Any], verbose: bool
+    objective: LogisticLoss, targets: Targets, settings: dict[str, Any], verbose: bool
 ) -> LogisticRegression | OneVsRestClassifier:
     """Fit all labels or classes together with `PreconditionedLbfgs`, as scikit-learn's objects.
 
@@ -187,11 +188,12 @@ def fit_scikit_learn(
         return LogisticRegression(**settings).fit(features, targets.matrix[:, label].astype(np.int64))
 
     count = targets.matrix.shape[1]
-    with threadpool_limits(1):
+    with threadpool_limits(1):  # labels run in parallel; threads within a label would compete with them
         pool = joblib.Parallel(n_jobs=threads, backend="threading", return_as="generator")
         fitted = pool(joblib.delayed(fit_one)(label) for label in range(count))
         bar = tqdm(fitted, desc="probe", total=count, unit="label", disable=None if verbose else True)
-        return one_vs_rest(list(bar), **settings)
+        members: list[LogisticRegression] = [regression for regression in bar if regression is not None]
+        return one_vs_rest(members, **settings)
 
 
 def training_matrix(x: np.ndarray, features: FeatureRows, scale: bool, solver: str) -> np.ndarray:
@@ -212,7 +214,7 @@ def training_matrix(x: np.ndarray, features: FeatureRows, scale: bool, solver: s
 
 
 def judge(
-    objective: LogisticObjective,
+    objective: LogisticLoss,
     targets: Targets,
     model: LogisticRegression | OneVsRestClassifier,
     settings: dict[str, Any],

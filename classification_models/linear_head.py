@@ -58,14 +58,21 @@ def probabilities(logits: np.ndarray, multilabel: bool) -> np.ndarray:
     return softmax(logits, axis=1)
 
 
+def fitted(estimator: object, name: str) -> Any:
+    """An attribute that scikit-learn sets in `fit`, such as "coef_"; it declares no types for them."""
+    return getattr(estimator, name)
+
+
 def linear_head(model: LogisticRegression | OneVsRestClassifier, scaler: StandardScaler | None) -> LinearHead:
     """The numbers inside fitted scikit-learn objects."""
-    mean, scale = (None, None) if scaler is None else (scaler.mean_, scaler.scale_)
-    if not hasattr(model, "estimators_"):
-        return LinearHead(model.coef_, model.intercept_, model.classes_, mean, scale)
-    width = next(member.coef_.shape[1] for member in model.estimators_ if hasattr(member, "coef_"))
+    mean, scale = (None, None) if scaler is None else (fitted(scaler, "mean_"), fitted(scaler, "scale_"))
+    if not isinstance(model, OneVsRestClassifier):
+        coef, intercept, classes = (fitted(model, name) for name in ("coef_", "intercept_", "classes_"))
+        return LinearHead(coef, intercept, classes, mean, scale)
+    members = fitted(model, "estimators_")
+    width = next(member.coef_.shape[1] for member in members if hasattr(member, "coef_"))
     coefs, intercepts = [], []
-    for member in model.estimators_:
+    for member in members:
         if hasattr(member, "coef_"):
             coefs.append(member.coef_)
             intercepts.append(member.intercept_)
@@ -80,8 +87,13 @@ def regression_from_numbers(
 ) -> LogisticRegression:
     """A scikit-learn regression with the given numbers, (K, D) and (K,), instead of fitted ones."""
     regression = LogisticRegression(**settings)
-    regression.coef_, regression.intercept_, regression.classes_ = coef, intercept, classes
-    regression.n_iter_, regression.n_features_in_ = np.array([n_iter], np.int32), coef.shape[1]
+    vars(regression).update(
+        coef_=coef,
+        intercept_=intercept,
+        classes_=classes,
+        n_iter_=np.array([n_iter], np.int32),
+        n_features_in_=coef.shape[1],
+    )
     return regression
 
 
@@ -94,13 +106,16 @@ def constant_regression(positive: bool, width: int, **settings: Any) -> Logistic
 def one_vs_rest(members: list[LogisticRegression], **settings: Any) -> OneVsRestClassifier:
     """scikit-learn's one-vs-rest classifier around regressions that are fitted already, one per label."""
     model = OneVsRestClassifier(LogisticRegression(**settings))
-    model.estimators_, model.n_features_in_ = members, members[0].n_features_in_
-    model.label_binarizer_ = LabelBinarizer(sparse_output=True).fit(np.eye(len(members), dtype=np.int64))
+    vars(model).update(
+        estimators_=members,
+        n_features_in_=fitted(members[0], "n_features_in_"),
+        label_binarizer_=LabelBinarizer(sparse_output=True).fit(np.eye(len(members), dtype=np.int64)),
+    )
     return model
 
 
 def scaler_from_numbers(mean: np.ndarray, scale: np.ndarray) -> StandardScaler:
     """A scikit-learn scaler with the given mean and scale, (D,) each."""
     scaler = StandardScaler()
-    scaler.mean_, scaler.scale_, scaler.var_, scaler.n_features_in_ = mean, scale, scale**2, len(mean)
+    vars(scaler).update(mean_=mean, scale_=scale, var_=scale**2, n_features_in_=len(mean))
     return scaler

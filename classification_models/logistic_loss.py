@@ -39,8 +39,8 @@ class Evaluation(NamedTuple):
         return self
 
 
-class LogisticObjective:
-    """Binary or multinomial logistic loss with an L2 penalty."""
+class LogisticLoss:
+    """Binary or multinomial logistic loss with an L2 penalty: what the solvers minimise."""
 
     def __init__(self, features: FeatureRows, target: np.ndarray, C: float, multinomial: bool, scale: bool):
         """Settle the problem.

@@ -25,12 +25,12 @@ from classification_models.fitting import (
     training_matrix,
 )
 from classification_models.linear_head import LinearHead, linear_head, probabilities, scaler_from_numbers
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import explain_lack_of_memory
 from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, write_npz
 from utils.threads import full_precision, torch_threads
 
 _SETTINGS: dict[str, Any] = {
@@ -118,7 +118,8 @@ class LogisticRegressionModel:
         self._check(x, y)
         started = time.perf_counter()
         targets = make_targets(y, self.multilabel)
-        size = Size(*x.shape, targets.matrix.shape[1], targets.multinomial)
+        count, width = x.shape
+        size = Size(count, width, targets.matrix.shape[1], targets.multinomial)
         plan = plan_fit(x, size, self.solver, self.device, self.n_jobs, self.verbose)
         ours = plan.solver == PRECONDITIONED
         settings = {
@@ -128,9 +129,10 @@ class LogisticRegressionModel:
             "tol": self.tol or SOLVERS[plan.solver].tol,
             "random_state": self.seed,
         }
-        with torch_threads(1), full_precision(), explain_lack_of_memory(plan.cure):
+        # One thread per product, chunks in parallel instead; TF32 would put the gap's bound out of reach.
+        with torch_threads(1), full_precision(), explain_lack_of_memory(plan.fix):
             features = FeatureRows(x, plan.device, plan.resident, plan.threads)
-            objective = LogisticObjective(features, targets.matrix, self.C, targets.multinomial, self.scale)
+            objective = LogisticLoss(features, targets.matrix, self.C, targets.multinomial, self.scale)
             if ours:
                 self.model = fit_preconditioned(objective, targets, settings, self.verbose)
             else:
@@ -159,19 +161,34 @@ class LogisticRegressionModel:
         if not self.multilabel and (y == y[0]).all():
             raise DataError(f"the training labels hold only class {int(y[0])}: at least two classes are needed")
 
-    def _head(self) -> LinearHead:
+    @property
+    def fitted_model(self) -> LogisticRegression | OneVsRestClassifier:
+        """`model`, once there is one.
+
+        Raises:
+            UserError: before fitting.
+        """
         if self.model is None:
             raise UserError("this probe has not been fitted: call fit, or load a fitted one")
-        return linear_head(self.model, self.scaler)
+        return self.model
+
+    @property
+    def head(self) -> LinearHead:
+        """The numbers of the fitted probe.
+
+        Raises:
+            UserError: before fitting.
+        """
+        return linear_head(self.fitted_model, self.scaler)
 
     @property
     def classes_(self) -> np.ndarray:
         """Class (or label) index of every column of `predict_proba`."""
-        return self._head().classes
+        return self.head.classes
 
     def decision_function(self, x: np.ndarray) -> np.ndarray:
         """Logits (N, K) of features (N, D): a column per label or class, a single one for two classes."""
-        return self._head().logits(x, per_label=self.multilabel)
+        return self.head.logits(x, per_label=self.multilabel)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Probabilities (N, K): of each label on its own, or over `classes_`, rows summing to 1."""
@@ -194,13 +211,12 @@ class LogisticRegressionModel:
         path = Path(path)
         if path.suffix not in (".joblib", ".npz"):
             raise ConfigError(f"{path}: a probe is saved as .joblib or .npz")
-        self._head()
+        model = self.fitted_model
+        if path.suffix == ".npz":
+            settings = {name: getattr(self, name) for name in (*_SETTINGS, "report")}
+            return write_npz(path, to_arrays(ProbeParts(settings, model, self.scaler)))
         with atomic_path(path) as temporary:
-            if path.suffix == ".npz":
-                settings = {name: getattr(self, name) for name in (*_SETTINGS, "report")}
-                np.savez(temporary, **to_arrays(ProbeParts(settings, self.model, self.scaler)))
-            else:
-                joblib.dump(self, temporary)
+            joblib.dump(self, temporary)
         return path
 
     @classmethod
@@ -220,7 +236,7 @@ class LogisticRegressionModel:
             probe = cls._from_parts(read_arrays(path)) if path.suffix == ".npz" else read_pickle(path)
             if not isinstance(probe, cls):
                 raise TypeError(f"it holds a {type(probe).__name__}")
-            head = probe._head()
+            head = probe.head
             if head.coef.ndim != 2 or not np.isfinite(head.coef).all() or np.isnan(head.intercept).any():
                 raise ValueError("its coefficients are not finite numbers")
         except Exception as error:  # a damaged pickle can raise anything

@@ -1,4 +1,4 @@
-"""Memory that is available, and one line where it is not enough."""
+"""Available memory, and one line of error where it is not enough."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -49,21 +49,21 @@ def gibibytes(count: float) -> str:
     return f"{count / 2**30:.1f} GiB"
 
 
-def require_memory(needs: Mapping[str, int], available: int, what: str, cure: str) -> int:
+def require_memory(needs: Mapping[str, int], available: int, what: str, fix: str) -> int:
     """The sum of `needs`, names to bytes.
 
     Raises:
-        UserError: when more is needed than available, with the amounts and the cure.
+        UserError: when more is needed than available, with the amounts and the fix.
     """
     total = sum(needs.values())
     if total > available:
         parts = ", ".join(f"{name} {gibibytes(size)}" for name, size in needs.items() if size >= 0.05 * total)
-        raise UserError(f"{what} needs {gibibytes(total)} ({parts}), {gibibytes(available)} are available: {cure}")
+        raise UserError(f"{what} needs {gibibytes(total)} ({parts}), {gibibytes(available)} are available: {fix}")
     return total
 
 
 @contextmanager
-def explain_lack_of_memory(cure: str) -> Iterator[None]:
+def explain_lack_of_memory(fix: str) -> Iterator[None]:
     """Turn a failed allocation inside, on any device, into one line.
 
     Raises:
@@ -75,4 +75,4 @@ def explain_lack_of_memory(cure: str) -> Iterator[None]:
         known = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not known:
             raise
-        raise UserError(f"the memory did not suffice ({str(error).splitlines()[0][:100]}): {cure}") from error
+        raise UserError(f"the memory did not suffice ({str(error).splitlines()[0][:100]}): {fix}") from error

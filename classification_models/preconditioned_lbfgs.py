@@ -1,9 +1,10 @@
-"""Preconditioned L-BFGS for the probe: all labels in one visit of the features an iteration.
+"""Preconditioned L-BFGS for the probe: one pass over the features per iteration serves all labels.
 
 Two-loop recursion of Nocedal and Wright, *Numerical Optimization*, algorithm 7.4, in the coordinates of
-`GramPreconditioner`. Labels are independent problems, each with its own history and step; one that has converged drops
-out. An iteration costs one visit of the features, in which value and gradient at a full step come together; a label
-whose full step was too long or too short finds its best one from the logits at both ends and pays another visit.
+`GramPreconditioner`. Labels are independent problems, each with its own history and step; a converged one drops out.
+Reading the features is the cost, so an iteration reads them once and evaluates value and gradient at the full step. A
+label whose full step fails the curvature condition searches the line with the logits at both ends, which needs no
+features, and then pays a second pass.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classification_models.logistic_loss import Evaluation, LogisticObjective
+from classification_models.logistic_loss import Evaluation, LogisticLoss
 from classification_models.preconditioner import GramPreconditioner
 from utils.errors import DataError
 
@@ -64,6 +65,8 @@ class _History:
 
     def add(self, s: Tensor, y: Tensor) -> None:
         """Take a pair; for a problem whose curvature along it is lost in rounding, a pair without effect."""
+        # All problems share the list, so that the recursion stays a few batched operations: a bad pair is neutralised
+        # instead of left out.
         product, length = _dot(s, y), _dot(y, y)
         good = product > 1e-12 * length
         self._pairs.append((s, torch.where(good, y, s), torch.where(good, 1 / product, 0.0)))
@@ -89,19 +92,19 @@ class _State(NamedTuple):
 
     def keep(self, kept: Tensor) -> "_State":
         """Only the problems `kept`, (P',) booleans."""
-        return _State(*(part.keep(kept) if isinstance(part, Evaluation) else part[kept] for part in self))
+        return _State(self.place[kept], self.point[kept], self.at.keep(kept), self.whitened[kept])
 
 
 class PreconditionedLbfgs:
-    """Minimise a `LogisticObjective` until every problem is proven to be within `tol` of its optimum."""
+    """Minimise a `LogisticLoss` until every problem is proven to be within `tol` of its optimum."""
 
-    def __init__(self, objective: LogisticObjective, max_iter: int, tol: float, progress: bool = False):
+    def __init__(self, objective: LogisticLoss, max_iter: int, tol: float, progress: bool = False):
         """Factor the preconditioner.
 
         Args:
             objective: what to minimise.
             max_iter: most iterations of a problem.
-            tol: `LogisticObjective.relative_gap` to end with.
+            tol: `LogisticLoss.relative_gap` to end with.
             progress: show bars where stderr is a terminal.
         """
         self.objective, self.max_iter, self.tol = objective, max_iter, tol
@@ -183,7 +186,7 @@ class PreconditionedLbfgs:
 
 
 def _allowed(value: Tensor) -> Tensor:
-    """The largest value that is no rise, but for rounding."""
+    """The largest value that does not count as a rise: equal but for rounding."""
     return value + VALUE_NOISE * value.abs()
 
 
@@ -203,6 +206,7 @@ def _best_step(slopes: Callable[[Tensor], tuple[Tensor, Tensor]], first: Tensor)
             break
         newton, far = step - slope / curvature, LARGEST_GROWTH * step
         middle = torch.where(high.isinf(), far, (low + high) / 2)
+        # A Newton step that leaves the bracket comes from a nearly flat curve; bisection cannot fail there.
         inside = (newton > low) & (newton < high) & (newton <= far)
         step = torch.where(inside, newton, middle)
     return step

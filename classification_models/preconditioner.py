@@ -1,4 +1,9 @@
-"""What makes L-BFGS fast on correlated features: the Cholesky factor of the curvature that all labels share."""
+"""The preconditioner of L-BFGS: the Cholesky factor of a curvature that all labels share.
+
+Features of an embedding are strongly correlated, so the Hessian of the logistic loss is ill-conditioned and plain
+L-BFGS needs thousands of iterations. The Hessian of a label is Xᵀ diag(p (1 - p)) X / N + penalty. With p (1 - p)
+replaced by its mean, one matrix serves all labels: it is factored once and removes the effect of the correlations.
+"""
 
 import math
 from typing import NamedTuple
@@ -7,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from utils.threads import torch_threads
 
 GRAM_MAX_WIDTH = 20_000
@@ -44,7 +49,7 @@ class GramPreconditioner:
     independent of the rest, as features are centred, and has the curvature c.
     """
 
-    def __init__(self, objective: LogisticObjective, limit: int = GRAM_MAX_WIDTH, progress: bool = False):
+    def __init__(self, objective: LogisticLoss, limit: int = GRAM_MAX_WIDTH, progress: bool = False):
         """Visit the features once, in the precision they come in, and factor.
 
         Args:
@@ -67,6 +72,7 @@ class GramPreconditioner:
                 bar.update(rows.stop - rows.start)
         self._blocks = []
         for start, stop in edges:
+            # Taken off the list, so that a block's products are freed before the next block is factored.
             gram, columns = grams.pop(0), slice(start, stop)
             gram *= self._intercept_curvature / features.count / features.std[columns] / features.std[columns, None]
             gram.diagonal().add_(objective.penalty[columns])
@@ -99,12 +105,12 @@ def _add_lower_products(gram: Tensor, chunk: Tensor) -> None:
 
 
 def _cholesky(gram: Tensor) -> Tensor:
-    """Factor of a matrix of which the lower triangle is given; its diagonal grows until rounding lets it be factored.
+    """Factor of a matrix given by its lower triangle; its diagonal is increased until the factorisation succeeds.
 
     Products in float32 can leave a matrix of dependent features slightly indefinite. A larger diagonal makes it a
     slightly worse preconditioner and changes nothing else.
     """
-    jitter = 0.0
+    jitter = 0.0  # first without: most matrices are positive definite as they are
     while True:
         factor, info = torch.linalg.cholesky_ex(gram)
         if int(info) == 0 or jitter >= _LARGEST_JITTER:

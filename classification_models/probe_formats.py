@@ -61,8 +61,8 @@ def read_arrays(path: Path) -> ProbeParts:
         members = [regression_from_numbers(w[None], b[None], np.array([0, 1]), n, **kept) for w, b, n in rows]
         model = one_vs_rest(members, **kept)
     else:
-        numbers = (arrays[name] for name in ("coef", "intercept", "classes"))
-        model = regression_from_numbers(*numbers, arrays["n_iter"][0], **kept)
+        coef, intercept, classes = (arrays[name] for name in ("coef", "intercept", "classes"))
+        model = regression_from_numbers(coef, intercept, classes, arrays["n_iter"][0], **kept)
     scaled = "scaler_mean" in arrays
     scaler = scaler_from_numbers(arrays["scaler_mean"], arrays["scaler_scale"]) if scaled else None
     return ProbeParts(settings, model, scaler)
@@ -73,7 +73,8 @@ def read_pickle(path: Path) -> Any:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         value = joblib.load(path)
-    versions = {w.message.original_sklearn_version for w in caught if w.category is InconsistentVersionWarning}
+    found = [warning.message for warning in caught]
+    versions = {known.original_sklearn_version for known in found if isinstance(known, InconsistentVersionWarning)}
     if versions:
         logger.warning(f"{path}: written with scikit-learn {', '.join(sorted(versions))}; only its numbers are used")
     return value

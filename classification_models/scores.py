@@ -151,8 +151,8 @@ def _pairwise(
         "recall_micro": float(_ratio(hits.sum(), support.sum())),
         "recall_macro": macro("recall"),
         "left_out": {
-            "constant_in_train": [str(names[label]) for label in np.flatnonzero(unlearned)],
-            "absent_from_split": [str(names[label]) for label in np.flatnonzero(~present)],
+            "constant_in_train": [str(names[label]) for label in np.flatnonzero(unlearned).tolist()],
+            "absent_from_split": [str(names[label]) for label in np.flatnonzero(~present).tolist()],
         },
         "per_class": per_class,
     }

@@ -1,4 +1,4 @@
-"""Solvers of the probe: which one, and what memory it takes."""
+"""Solvers of the probe: which one is chosen, and the memory it needs."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ the more so the larger the problem: 14 times at 16,200 x 144 and 10 classes.
 
 
 class Solver(NamedTuple):
-    """What a solver is run with unless told otherwise."""
+    """Default settings of a solver."""
 
     max_iter: int
     tol: float  # of the relative gap for preconditioned-lbfgs, else of the gradient or (stochastic) the coefficients
@@ -79,6 +79,7 @@ def choose_solver(name: str, size: Size, device: str = "auto") -> str:
     check_solver(name, device)
     if name != "auto":
         return name
+    # Newton's method converges in a handful of iterations, but each factors a Hessian: cubic in the unknowns.
     small = size.newton_work <= NEWTON_MAX_WORK and not device.startswith("cuda")
     return "newton-cholesky" if small else PRECONDITIONED
 
@@ -97,6 +98,7 @@ def memory_needs(solver: str, size: Size, itemsize: int, threads: int, gpu: bool
     whole = 8 * count * width
     if solver != PRECONDITIONED:
         single = SOLVERS[solver].stochastic and itemsize <= 4
+        # scikit-learn's solvers work on a copy: float64 but for the stochastic ones, which keep float32.
         needs = {"features of the solver": whole // 2 if single else whole}
         if solver == "newton-cholesky":
             needs["Hessians"] = threads * (whole + 3 * 8 * size.unknowns**2)

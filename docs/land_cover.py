@@ -1,8 +1,8 @@
 """The README's land-cover map, from nothing: `python -m docs.land_cover --out outputs/land_cover`.
 
-Simulates a scene, embeds it, fits a linear probe on the cells of its upper half, maps the whole scene with it, and says
-how many cells are as in the truth: all of them, and those of the lower half, which the probe has not seen. This is how
-part of a scene is held out: 255 in a truth is unknown.
+Simulates a scene, embeds it, fits a linear probe on the cells of its upper half, maps the whole scene with it, and
+reports the accuracy over all cells and over those of the lower half, which the probe has not seen. Part of a scene is
+held out by setting its truth to 255 (unknown).
 """
 
 import argparse
@@ -39,7 +39,7 @@ def halves(truth: Path) -> dict[str, Path]:
 
 
 def scores(scene: Path, out: Path, stride: str, truth: Path, probe: Path | None = None) -> dict[str, Any]:
-    """Embed or, where that is done, only map and score; what `scene.json` then says of the truth."""
+    """Embed or, where that is done, only map and score; the scores against the truth in `scene.json`."""
     arguments = ["--scene", str(scene), "--checkpoint", WEIGHTS, "--out", str(out), "--stride", stride]
     arguments += ["--truth", str(truth), *([] if probe is None else ["--probe", str(probe)])]
     embed_scene(arguments)

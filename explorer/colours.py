@@ -1,4 +1,4 @@
-"""One colour a class: apart enough to be told on white and on black, and close to those of land-cover maps."""
+"""One colour per class: distinguishable on white and on black, and close to those of land-cover maps."""
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment

@@ -1,4 +1,4 @@
-"""The page: numbers, pictures, styles and scripts in one file that asks for nothing from elsewhere."""
+"""The page: data, thumbnails, styles and scripts in one file without external requests."""
 
 import base64
 import html

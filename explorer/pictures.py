@@ -1,11 +1,11 @@
-"""Small true-colour pictures of patches, many to a sheet, and where the patches are."""
+"""True-colour thumbnails of patches, many to a sheet, and the places of the patches."""
 
 import base64
 import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from datasets.loader import build_dataset
 from datasets.patches import PatchDataset
-from explorer.points import Points
+from explorer.points import PatchSource, Points
 from utils.analysis_utils import TRUE_COLOUR
 from utils.data_config import IMAGE_SIZE, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
@@ -48,31 +48,34 @@ def make_pictures(points: Points, dataset_path: str) -> Pictures:
         dataset_path: the dataset's folder, or a pack.
 
     Raises:
-        DataError: when the folder does not hold these patches.
+        DataError: when the folder does not hold these patches, or the embeddings do not name them.
     """
-    names = list(dict.fromkeys(points.ids))
+    source = points.source
+    if source is None:
+        raise DataError("the embeddings do not name their dataset and patches; leave --dataset_path out")
+    names = list(dict.fromkeys(source.ids))
     with tempfile.TemporaryDirectory() as scratch:
         split = write_text(Path(scratch) / "patches.txt", "".join(f"{name}\n" for name in names))
-        dataset = _open(points, dataset_path, split)
+        dataset = _open(source, points.provenance, dataset_path, split)
         row_of = {name: row for row, name in enumerate(dataset.ids)}
         sheets, places = [], []
-        for pixels, columns in _read_sheets(dataset, [row_of[name] for name in points.ids]):
+        for pixels, columns in _read_sheets(dataset, [row_of[name] for name in source.ids]):
             sheets.append(_sheet(pixels))
             if columns is not None:
                 places.append(select_fields(columns, ("lat", "lon")))
     return Pictures(sheets, np.concatenate(places).astype(np.float32) if places else None)
 
 
-def _open(points: Points, dataset_path: str, split: Path) -> PatchDataset:
+def _open(source: PatchSource, provenance: dict[str, Any], dataset_path: str, split: Path) -> PatchDataset:
     """The patches as they were embedded."""
-    config = points.provenance.get("config", {})
+    config = provenance.get("config", {})
     options = {
         "crop": config.get("data", {}).get("crop"),
         "image_size": config.get("model", {}).get("img_size") or IMAGE_SIZE,
-        "published_behaviour": bool(points.provenance.get("published_behaviour")),
+        "published_behaviour": bool(provenance.get("published_behaviour")),
     }
     try:
-        return build_dataset(points.dataset, dataset_path, str(split), **options)
+        return build_dataset(source.dataset, dataset_path, str(split), **options)
     except DataError as error:
         said = str(error).replace(str(split), "the embeddings")
         raise DataError(f"--dataset_path {dataset_path}: is not what was embedded ({said})") from error
@@ -86,7 +89,7 @@ def _read_sheets(dataset: PatchDataset, rows: list[int]) -> Iterator[tuple[np.nd
 
 
 def _sheet(pixels: np.ndarray) -> str:
-    """(n, C, S, S) stored numbers as one WebP."""
+    """(n, C, S, S) digital numbers as one WebP."""
     count, _, side, _ = pixels.shape
     rows = -(-count // TILES_A_ROW)
     tiles = np.zeros((rows * TILES_A_ROW, side, side, 3), np.uint8)
@@ -99,8 +102,8 @@ def _sheet(pixels: np.ndarray) -> str:
 
 
 def picture(pixels: np.ndarray) -> np.ndarray:
-    """(n, C, H, W) stored numbers as (n, H, W, 3) uint8 in true colour, all in one stretch; fill is grey."""
+    """(n, C, H, W) digital numbers as (n, H, W, 3) uint8 in true colour, all in one stretch; fill is grey."""
     shown = pixels[:, list(TRUE_COLOUR)].transpose(0, 2, 3, 1).astype(np.float32)
     bright = ((shown * REFLECTANCE_SCALE + REFLECTANCE_OFFSET) / BRIGHTEST).clip(0, 1) ** (1 / GAMMA)
-    fill = ~pixels.any(axis=1)
+    fill = np.logical_not(np.any(pixels, axis=1))
     return np.rint(255 * np.where(fill[..., None], FILL, bright)).astype(np.uint8)

@@ -29,6 +29,14 @@ MOST_CLASSES = 500
 """That a page can list and colour."""
 
 
+class PatchSource(NamedTuple):
+    """Where patches can be read again."""
+
+    dataset: str
+    """A key of `DATASETS`."""
+    ids: list[str]
+
+
 class Points(NamedTuple):
     """N patches."""
 
@@ -56,6 +64,11 @@ class Points(NamedTuple):
     def simulated(self) -> bool:
         """Whether the files say that no satellite took these patches."""
         return bool(self.provenance.get("simulated"))
+
+    @property
+    def source(self) -> PatchSource | None:
+        """The dataset and the ids in it; None where the files do not name both."""
+        return None if self.dataset is None or self.ids is None else PatchSource(self.dataset, self.ids)
 
     @property
     def minutes(self) -> np.ndarray:
@@ -116,7 +129,7 @@ def projections(points: Points, method: Literal["pca", "tsne"], seed: int) -> li
 
 
 def neighbours(points: Points) -> np.ndarray:
-    """(N, k) rows of the patches most alike by their embeddings, nearest first, without the patch itself."""
+    """(N, k) rows of the nearest neighbours in embedding space, nearest first, without the patch itself."""
     k = min(NEIGHBOURS, len(points.x) - 1)
     found = nearest_neighbours(points.x, points.x, k + 1)
     own = found == np.arange(len(found))[:, None]
@@ -182,9 +195,10 @@ def _classes(files: list[Embeddings], labels: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _ids(files: list[Embeddings]) -> list[str] | None:
-    if any(file.ids is None for file in files):
+    known = [file.ids for file in files if file.ids is not None]
+    if len(known) < len(files):
         return None
-    return [str(name) for file in files for name in file.ids]
+    return [str(name) for ids in known for name in ids]
 
 
 def _split_name(file: Embeddings) -> str:

@@ -21,7 +21,7 @@ class ModelConfig:
         dfirsth, dlasth: expert width of the first and the last encoder block; linear in between, rounded down.
         k: experts chosen per token in the encoder.
         position_std: of the position embeddings when they are initialised. With the published 0.02 they start as a
-            few percent of a token; with 0.5 a short run learns sooner where patches are (README, "Short runs").
+            few percent of a token; with 0.5 a short run learns sooner where patches are (docs/guide.md, "Short runs").
         published_behaviour: load loss, metadata and fill pixels as the released weights were trained with.
         load_loss: "shazeer" or "published" (thresholds swapped); None follows `published_behaviour`.
         missing_metadata: what stands for metadata that are not there: "pair", the projection of (0, 0), or "token",

@@ -1,4 +1,4 @@
-"""The README of a release: what these weights are, what is known of them, and how to use them."""
+"""The model card of a release: architecture, provenance, scores, and how to use the weights."""
 
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ class Program(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Everything a card is made from."""
+    """Everything that a card states."""
 
     config: ModelConfig
     record: Record
@@ -92,7 +92,7 @@ def _use(release: Release) -> str:
             "import onnxruntime",
             "",
             f'session = onnxruntime.InferenceSession("{onnx[0]}")',
-            "pixels = np.full((2, 7, 40, 40), 9000, np.int32)  # stored numbers of SR_B1..SR_B7",
+            "pixels = np.full((2, 7, 40, 40), 9000, np.int32)  # digital numbers of SR_B1..SR_B7",
             f"metadata = np.array({_example_rows(release.config)}, np.float32){remark}",
             'vectors = session.run(None, {"pixels": pixels, "metadata": metadata})[0]',
             "```",
@@ -137,7 +137,10 @@ def _files(release: Release) -> str:
         (f"`{CONFIG_FILE}`", "what `MOEMAE.from_pretrained` needs, and the programs' inputs and statistics"),
     ]
     rows += [
-        (f"`{program.file}`", f"program; differs from the model by at most {program.difference:.1e} on made-up patches")
+        (
+            f"`{program.file}`",
+            f"program; differs from the model by at most {program.difference:.1e} on synthetic patches",
+        )
         for program in release.programs
     ]
     return "\n".join(["## Files", "", "None of them holds a pickle.", "", _table(("file", "what"), rows)])

@@ -1,4 +1,4 @@
-"""Whether a program on disk computes what the model computes: made-up patches through both, on the spot."""
+"""Whether an exported program computes what the model computes: synthetic patches through both, at export."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ KINDS, OF_EACH, CANDIDATES = 4, 2, 6
 """Patches: so many kinds, so many of each, chosen from so many candidates."""
 SEED = 0
 PATCH_SPREAD, PIXEL_SPREAD = 0.8, 0.5
-"""Of the made-up numbers, in standard deviations of the data: between patches, and within one."""
+"""Of the synthetic pixels, in standard deviations of the data: between patches, and within one."""
 
 
 class CheckPatches(NamedTuple):
@@ -35,7 +35,7 @@ class CheckPatches(NamedTuple):
 
 
 def check_patches(model: MOEMAE, pool: str, statistics: str) -> CheckPatches:
-    """Made-up patches with and without fill, with and without time and place, and their embeddings.
+    """Synthetic patches with and without fill, with and without time and place, and their embeddings.
 
     An embedding is not continuous where two experts of a token come out equal: rounding may choose either. Of every
     kind of patch, those farthest from any such tie are taken.

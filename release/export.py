@@ -89,7 +89,7 @@ def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tu
 
 
 def _about(model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...], folder: Path) -> dict[str, Any]:
-    """What `config.json` says of the programs: enough to run them without this project."""
+    """The programs' entry in `config.json`: enough to run them without this project."""
     side, numbers = model.config.img_size, DATASETS[settings.statistics].STATISTICS
     return {
         "programs": {

@@ -1,4 +1,4 @@
-"""A folder that is whole or absent: filled beside its place, then renamed onto it."""
+"""A folder that is whole or absent: written under a temporary name, then renamed."""
 
 import os
 import shutil

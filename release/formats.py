@@ -64,6 +64,7 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    assert made is not None  # it is only without `dynamo`
     model = made.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -82,7 +83,13 @@ def load_onnx(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda pixels, metadata: session.run([OUTPUT], dict(zip(INPUTS, (pixels, metadata), strict=True)))[0]
+
+    def run(pixels: np.ndarray, metadata: np.ndarray) -> np.ndarray:
+        (vectors,) = session.run([OUTPUT], dict(zip(INPUTS, (pixels, metadata), strict=True)))
+        assert isinstance(vectors, np.ndarray)  # runtimes also know sparse tensors, lists and maps
+        return vectors
+
+    return run
 
 
 FORMATS = {

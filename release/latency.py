@@ -1,6 +1,7 @@
 """How long an embedding takes: `python -m release.latency --folder outputs/release`.
 
-The model itself and the programs that `export.py` wrote with it, on the same made-up patches, in turns, on one thread.
+The model itself and the programs that `export.py` wrote with it, on the same synthetic patches, in turns, on one
+thread.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Pickles, which run code when they are read: finding them without reading them that way."""
+"""Finding pickles without loading them, since loading a pickle runs code."""
 
 import io
 import pickletools

@@ -1,4 +1,4 @@
-"""What is on record about a checkpoint: the manifest's entry, its own training record, scores that name its hash.
+"""The provenance of a checkpoint: the manifest's entry, its own training record, scores that name its hash.
 
 Nothing is added to what these say, and what none of them says is listed as not recorded.
 """
@@ -158,7 +158,7 @@ def read_scores(path: Path, digest: str) -> list[Score]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: holds no scores that say of which weights they are; give a JSON of eval_mae.py or "
+            f"{path}: holds no scores with the SHA-256 of their weights; give a JSON of eval_mae.py or "
             "train_logistic_regression.py"
         ) from error
 

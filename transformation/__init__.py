@@ -1,1 +1,1 @@
-"""Pixels as stored to pixels as the model wants them."""
+"""From digital numbers to the model's input: crops, z-scores, nodata masks."""

@@ -1,4 +1,4 @@
-"""What simple numbers say of an image: the baseline that every embedding has to beat."""
+"""Per-band statistics of an image: the feature baseline that embeddings are compared with."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ def image_statistics(images: Tensor, valid: Tensor) -> Tensor:
     """Mean, standard deviation, minimum and maximum of each band over the valid pixels.
 
     Args:
-        images: (B, C, H, W), stored numbers or z-scores.
+        images: (B, C, H, W), digital numbers or z-scores.
         valid: (B, H, W), False on fill; every image has a valid pixel.
 
     Returns:

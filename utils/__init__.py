@@ -1,1 +1,1 @@
-"""What every room shares: errors, files, seeds, configuration, constants, figures."""
+"""What every package shares: errors, files, seeds, configuration, constants, figures."""

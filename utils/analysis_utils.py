@@ -56,7 +56,7 @@ def plot_reconstructions(
     """True-colour panels, one patch a row; all images of a row share one stretch.
 
     Args:
-        rows: per patch, column title to (C, H, W) stored Collection-2 numbers; the first column is the original.
+        rows: per patch, column title to (C, H, W) Collection-2 digital numbers; the first column is the original.
             NaN is drawn grey (masked or fill).
         ids: one per row.
         title: of the figure.
@@ -79,7 +79,7 @@ def plot_reconstructions(
 
 
 def true_colour(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """(C, H, W) stored numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
+    """(C, H, W) digital numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
 
     Args:
         numbers: the image.
@@ -102,7 +102,7 @@ def short_name(name: str, most: int = 40) -> str:
 
 
 def _reflectance(numbers: np.ndarray) -> np.ndarray:
-    """(C, H, W) stored numbers to (H, W, 3) true-colour reflectance."""
+    """(C, H, W) digital numbers to (H, W, 3) true-colour reflectance."""
     return numbers[list(TRUE_COLOUR)].transpose(1, 2, 0) * REFLECTANCE_SCALE + REFLECTANCE_OFFSET
 
 
@@ -139,7 +139,7 @@ def plot_projection(points: np.ndarray, classes: np.ndarray, names: Sequence[str
     """
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
-    for index in np.unique(classes):
+    for index in map(int, np.unique(classes)):
         chosen = classes == index
         marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
         axes.scatter(*points[chosen].T, s=28, color=f"C{index % 10}", marker=marker, label=short_name(names[index]))
@@ -166,7 +166,7 @@ def plot_projection_by_label(points: np.ndarray, labels: np.ndarray, names: Sequ
     for axes in grid:
         axes.set(xticks=[], yticks=[])
         axes.set_visible(False)
-    for axes, index in zip(grid, present, strict=False):
+    for axes, index in zip(grid, present.tolist(), strict=False):
         has = labels[:, index] > 0
         axes.set_visible(True)
         axes.scatter(*points[~has].T, s=5, color="0.85")

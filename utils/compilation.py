@@ -68,7 +68,7 @@ EAGER = Compilation(False)
 
 
 def _backward_too() -> AbstractContextManager:
-    """Compile the backward pass with the forward one, not when it is first run: there, nothing could be mended."""
+    """Compile the backward pass with the forward one: an error at its first run could no longer fall back to eager."""
     return _functorch_config.patch(force_non_lazy_backward_lowering=True)
 
 

@@ -1,4 +1,4 @@
-"""YAML and overrides to a validated config: every problem at once, each with its path and a cure.
+"""YAML and overrides to a validated config: all problems at once, each with its key and the fix.
 
 Generic: the keys themselves are declared as pydantic models in `configs/schema.py`.
 """
@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from utils.errors import ConfigError
 
@@ -198,7 +199,7 @@ def _known_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _known_keys(section, f"{prefix}{key}.")
 
 
-def _sentence(schema: type[BaseModel], location: tuple[str, ...], item: dict, error: ValidationError) -> str:
+def _sentence(schema: type[BaseModel], location: tuple[str, ...], item: ErrorDetails, error: ValidationError) -> str:
     if item["type"] == "extra_forbidden":
         return f"unknown key{_nearest(schema, location)}"
     if item["type"] == "missing":

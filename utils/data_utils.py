@@ -1,4 +1,4 @@
-"""What a patch's name says, and small helpers for messages."""
+"""Acquisition times from patch ids, and small helpers for messages."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and the one place where scripts turn them into an exit code."""
+"""User-fixable errors, and the one place where scripts turn them into an exit code."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from utils.reporting import configure, reporter
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, and the cure."""
+    """A user-fixable error. The message is one line: the file or key, what is wrong with it, and the fix."""
 
     exit_code = 2
 
@@ -34,7 +34,7 @@ class TrainingDiverged(UserError):
     exit_code = 3
 
 
-_OS_CURES = {
+_OS_FIXES = {
     errno.ENOSPC: "no space left on the device: free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is exhausted: free some space or write elsewhere",
     errno.EFBIG: "the file would exceed the size limit: raise the limit or write elsewhere",
@@ -49,10 +49,10 @@ _OS_CURES = {
 
 
 def describe_os_error(error: OSError, path: object = None) -> str:
-    """One line for an operating-system error: the path and, where known, the cure."""
+    """One line for an operating-system error: the path and, where known, the fix."""
     where = path if path is not None else error.filename
-    cure = _OS_CURES.get(error.errno, error.strerror or str(error))
-    return f"{where}: {cure}" if where is not None else cure
+    fix = _OS_FIXES.get(error.errno or 0, error.strerror or str(error))
+    return f"{where}: {fix}" if where is not None else fix
 
 
 def run_script(main: Callable[[], int | None], several: bool = False) -> None:

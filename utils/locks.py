@@ -14,7 +14,7 @@ def held_alone(folder: Path, otherwise: str) -> Iterator[None]:
     """Hold a folder against a second run of the same command, however this one ends.
 
     Raises:
-        UserError: naming the folder, with what `otherwise` says of the one that holds it.
+        UserError: naming the folder and, with `otherwise`, what the process that holds it is doing.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

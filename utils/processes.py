@@ -12,11 +12,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from utils.errors import ConfigError, UserError
 from utils.reporting import reporter
@@ -27,13 +28,22 @@ TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than one of them ever works alone (reading data, joining files)."""
 
 QUIET_SECONDS = 3.0
-"""How long a process whose error another one says waits to be ended: leaving first could end that one unheard."""
+"""How long a process waits to be ended when another one reports the error: exiting first could end that one before it
+has printed."""
 
 AGAIN_SECONDS = 0.02
 """How long a signal that comes at the wrong moment is put off."""
 
 _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` sets for a process, besides WORLD_SIZE."""
+
+
+class _SharedCounters(Protocol):
+    """What is needed of the store that all processes of a run share."""
+
+    def add(self, key: str, amount: int, /) -> int:
+        """Add to a counter and give its new value."""
+        ...
 
 
 class _Stopped(UserError):
@@ -97,13 +107,13 @@ def local_rank() -> int:
 def joined_processes() -> Iterator[Processes]:
     """Join the processes that `torchrun` started; alone without it.
 
-    Within, all but the main process are quiet. When one fails the others end, too, and one of them says why: the first
-    to meet an error. A process that is gone without a word shows as a lost connection. SIGTERM, with which `torchrun`
-    ends the others, unwinds, so that temporary files are removed.
+    Within, only the main process prints. When one process fails all end, and only the first to fail reports its error.
+    A process that died without an error shows as a lost connection. SIGTERM, with which `torchrun` ends the others,
+    unwinds the stack, so that temporary files are removed.
 
     Raises:
         UserError: when the others cannot be reached, or are lost later on.
-        SystemExit: where another process has said what is wrong.
+        SystemExit: where another process has reported the error.
     """
     count = int(os.environ.get("WORLD_SIZE") or 1)
     if count == 1:
@@ -118,15 +128,15 @@ def joined_processes() -> Iterator[Processes]:
             yield processes
         except (Exception, KeyboardInterrupt) as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends anyway, and may have to say why
-            raise _as_told(error, processes, _is_first(store)) from error
+            raise _reported_once(error, processes, _is_first(store)) from error
         dist.destroy_process_group()  # only after success: with a process gone, this would wait for it
 
 
-def _join(processes: Processes) -> dist.Store:
+def _join(processes: Processes) -> _SharedCounters:
     """Connect; values on the CPU travel by gloo, those on GPUs by NCCL."""
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     try:
-        store, rank, count = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+        store, rank, count = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
@@ -135,7 +145,7 @@ def _join(processes: Processes) -> dist.Store:
     return store
 
 
-def _is_first(store: dist.Store) -> bool:
+def _is_first(store: _SharedCounters) -> bool:
     """Whether no other process of the run has failed before this one."""
     try:
         return store.add("failures", 1) == 1
@@ -143,8 +153,8 @@ def _is_first(store: dist.Store) -> bool:
         return True
 
 
-def _as_told(error: BaseException, processes: Processes, first: bool) -> BaseException:
-    """What to raise for an error: something to say, or a quiet end where another process has said it."""
+def _reported_once(error: BaseException, processes: Processes, first: bool) -> BaseException:
+    """What to raise for an error: a message, or a silent exit where another process has reported it."""
     lost = isinstance(error, RuntimeError) and _is_lost_connection(error)
     if not lost and not isinstance(error, (UserError, OSError, KeyboardInterrupt)):
         return error  # a defect of this project keeps its traceback
@@ -179,6 +189,12 @@ class _OffTerminal:
 
     def isatty(self) -> bool:
         return False
+
+    def write(self, text: str, /) -> Any:
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

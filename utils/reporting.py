@@ -1,4 +1,4 @@
-"""What a run tells its user: the logger `moemae` of Python's `logging`, configured by scripts only.
+"""Messages of a run: the logger `moemae` of Python's `logging`, configured by scripts only.
 
     from utils.reporting import reporter
 

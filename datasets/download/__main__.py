@@ -15,14 +15,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from datasets.download.archive import DamagedArchive, unpack
 from datasets.download.check import READ_WHOLE, RECORD, REPORT, Checked, check_dataset, summary
 from datasets.download.hub import AGAIN, RemoteFile, fetch, has_checksum, locate, part_of
 from datasets.download.source import PUBLISHED, Published
+from utils.arguments import ArgumentParser
 from utils.data_utils import list_some
-from utils.errors import ConfigError, DataError, UserError, run_script
+from utils.errors import DataError, UserError, run_script
 from utils.files import check_writable, sync, write_json, write_text
 from utils.locks import held_alone
 from utils.reporting import reporter
@@ -56,13 +56,8 @@ def main(arguments: list[str] | None = None, published: dict[str, Published] = P
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-
 def _parse(arguments: list[str] | None, published: dict[str, Published]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="python -m datasets.download",
         description="Fetch a dataset from the Hugging Face hub, unpack it and check what came.",
     )

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import honesty
-from benchmarks.honesty import judge
+from benchmarks import reference_cost
 from benchmarks.reference import ReferenceMAE
+from benchmarks.reference_cost import judge
 from benchmarks.reference_work import ReferenceFiles, ReferenceTraining, by_field, reference_embed, reference_loader
 from benchmarks.setting import SAMPLE
 from datasets.bigearthnet import BigEarthNetDatasetLS
@@ -163,24 +163,24 @@ def test_reference_trains() -> None:
     assert all(isinstance(value, float) and np.isfinite(value) for value in first.values())
 
 
-def test_honesty_scales_with_the_rate() -> None:
+def test_the_reference_cost_scales_with_the_rate() -> None:
     low, high = 2.06 * 217, 2.06 * 240  # published, in GFLOP
-    assert judge("train", 2.06, 228e9).honest
-    assert judge("train", 4.12, 114e9).honest  # half the machine, twice the time
-    assert not judge("train", 2.06, 114e9).honest  # cheaper than the published code
-    assert not judge("train", 4.12, 228e9).honest
-    assert judge("train", 0.851 * low / 180, 180e9).honest and not judge("train", 0.849 * low / 180, 180e9).honest
-    assert judge("train", 1.149 * high / 180, 180e9).honest and not judge("train", 1.151 * high / 180, 180e9).honest
+    assert judge("train", 2.06, 228e9).valid
+    assert judge("train", 4.12, 114e9).valid  # half the machine, twice the time
+    assert not judge("train", 2.06, 114e9).valid  # cheaper than the published code
+    assert not judge("train", 4.12, 228e9).valid
+    assert judge("train", 0.851 * low / 180, 180e9).valid and not judge("train", 0.849 * low / 180, 180e9).valid
+    assert judge("train", 1.149 * high / 180, 180e9).valid and not judge("train", 1.151 * high / 180, 180e9).valid
     assert "VOID" in judge("embed", 0.1, 228e9).sentence
-    assert set(honesty.PUBLISHED) == {"train", "embed"}
+    assert set(reference_cost.PUBLISHED) == {"train", "embed"}
 
 
 def test_honesty_lies_between_the_rates_of_two_libraries() -> None:
     """What `nn.Linear` computes may be scaled by its rate, everything else by the processor's."""
-    low, high = (operations / 1e9 for operations in honesty.PUBLISHED["train"].operations)
+    low, high = (operations / 1e9 for operations in reference_cost.PUBLISHED["train"].operations)
     assert (
-        judge("train", 0.86 * low / 400, 400e9, 200e9).honest and judge("train", 1.14 * high / 200, 400e9, 200e9).honest
+        judge("train", 0.86 * low / 400, 400e9, 200e9).valid and judge("train", 1.14 * high / 200, 400e9, 200e9).valid
     )
-    assert not judge("train", 0.84 * low / 400, 400e9, 200e9).honest
-    assert not judge("train", 1.16 * high / 200, 400e9, 200e9).honest
+    assert not judge("train", 0.84 * low / 400, 400e9, 200e9).valid
+    assert not judge("train", 1.16 * high / 200, 400e9, 200e9).valid
     assert "(with `nn.Linear` 200)" in judge("train", 1.5, 400e9, 200e9).sentence

@@ -1,6 +1,7 @@
 """Operations, timings, rows and tables of the benchmarks say what was measured."""
 
 import json
+import os
 import time
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 
 from benchmarks import operations, paper_schedule, run
 from benchmarks.check import PRODUCT, judged, reference_verdict
-from benchmarks.honesty import judge
 from benchmarks.large_pack import make_large_pack, variations
 from benchmarks.machine import BFLOAT16, LINEAR, Limits, Product, Shape, describe, measure_limits
 from benchmarks.probe_data import probe_problem
 from benchmarks.profile import group_of, profile_call, profile_table
 from benchmarks.reference import ReferenceMAE
+from benchmarks.reference_cost import judge
 from benchmarks.reference_work import by_field
 from benchmarks.report import Goal, Row, markdown_table, timed_row
 from benchmarks.rows_embed import embedding_works
@@ -100,7 +101,7 @@ def test_limits_are_measured() -> None:
 
 def test_sample_batch_repeats_the_sample() -> None:
     batch = sample_batch(310)
-    assert batch.images.shape == (310, 7, 40, 40) and len(batch.ids) == 310
+    assert batch.images.shape == (310, 7, 40, 40) and len(batch.training().ids) == 310
     assert torch.equal(batch.images[304], batch.images[0])
 
 
@@ -244,6 +245,19 @@ def test_run_writes_table_and_numbers(tmp_path, monkeypatch, capsys) -> None:
     assert record["rows"][0]["met"] is True and record["machine"]["threads"] == 1 and record["limits"]["float32"] > 0
     assert "| step |" in said and said.strip() in written.with_suffix(".md").read_text()
     assert "Quick run" in said
+
+
+def test_a_cpu_is_timed_on_two_threads_unless_told_otherwise(tmp_path, monkeypatch) -> None:
+    used: list[int] = []
+    monkeypatch.setitem(run.WORKS, "train", lambda setting: used.append(torch.get_num_threads()) or [])
+    monkeypatch.setattr(run, "measure_limits", lambda device, quick: LIMITS)
+    before = torch.get_num_threads()
+    try:
+        for threads in ([], ["--threads", "1"]):
+            run.main(["--device", "cpu", "--quick", "--only", "train", "--out", str(tmp_path), *threads])
+    finally:
+        torch.set_num_threads(before)
+    assert used == [min(2, os.cpu_count() or 1), 1]
 
 
 @pytest.mark.parametrize(

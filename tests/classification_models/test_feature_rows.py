@@ -9,7 +9,7 @@ from probe_data import make_data
 
 from classification_models import feature_rows, fitting, memory, preconditioner
 from classification_models.feature_rows import FeatureRows
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from classification_models.logistic_regression import LogisticRegressionModel
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, memory_needs
 from utils.errors import UserError
@@ -76,7 +76,7 @@ def test_threads_share_a_visit_and_change_no_bit(monkeypatch):
     x, multi_hot, _ = make_data()
     found = []
     for threads in (1, 3):
-        objective = LogisticObjective(FeatureRows(x, CPU, threads=threads), multi_hot > 0, 1.0, False, False)
+        objective = LogisticLoss(FeatureRows(x, CPU, threads=threads), multi_hot > 0, 1.0, False, False)
         found.append(objective.evaluate(objective.start() + 1, torch.arange(4)))
         before = threading.active_count()
         objective.evaluate(objective.start(), torch.arange(4))
@@ -152,7 +152,7 @@ def test_what_is_needed_is_said_where_it_is_much(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     x.tofile(tmp_path / "x")
     mapped = np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape)
-    monkeypatch.setattr(fitting, "WORTH_SAYING", 0)
+    monkeypatch.setattr(fitting, "REPORTED_FROM", 0)
     monkeypatch.setattr(fitting, "block_edges", lambda width: [(0, 3), (3, 6)])
     probe.fit(mapped, multi_hot)
     said = capsys.readouterr().out

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from classification_models import feature_rows, fitting, preconditioned_lbfgs, preconditioner
 from classification_models.feature_rows import FeatureRows
-from classification_models.logistic_loss import LogisticObjective
+from classification_models.logistic_loss import LogisticLoss
 from classification_models.logistic_regression import LogisticRegressionModel
 from classification_models.preconditioner import GramPreconditioner, block_edges
 from classification_models.solvers import PRECONDITIONED
@@ -78,9 +78,9 @@ def test_objective_agrees_with_scikit_learn_to_a_millionth(kind, multilabel, sca
         assert (found - expected) / found <= probe.report["gap"][index] + 1e-9
 
 
-def make_objective(x: np.ndarray, target: np.ndarray, **settings) -> LogisticObjective:
+def make_objective(x: np.ndarray, target: np.ndarray, **settings) -> LogisticLoss:
     given = {"C": 1.0, "multinomial": False, "scale": False} | settings
-    return LogisticObjective(FeatureRows(x, CPU), target, **given)
+    return LogisticLoss(FeatureRows(x, CPU), target, **given)
 
 
 @pytest.mark.parametrize("scale", [False, True])
@@ -162,13 +162,13 @@ def test_converged_labels_drop_out(monkeypatch):
     x, multi_hot, _ = hard_features("correlated")
     multi_hot[:, 0] = np.arange(len(x)) < 4  # rare, and so takes longer
     counts = []
-    move = LogisticObjective.move
+    move = LogisticLoss.move
 
     def counted(self, at, point, change, problems):
         counts.append(len(problems))
         return move(self, at, point, change, problems)
 
-    monkeypatch.setattr(LogisticObjective, "move", counted)
+    monkeypatch.setattr(LogisticLoss, "move", counted)
     n_iter = LogisticRegressionModel(multilabel=True, solver=PRECONDITIONED).fit(x, multi_hot).report["n_iter"]
     assert counts[0] == 4 and counts[-1] < 4 and len(set(n_iter)) > 1
     assert len(counts) < sum(n_iter)

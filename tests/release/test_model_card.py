@@ -92,5 +92,5 @@ def test_measured_scores(tmp_path, checkpoint) -> None:
     with pytest.raises(DataError, match=r"metrics\.json: was measured with other weights"):
         export_weights_only(checkpoint, tmp_path / "s", "--scores", scores[0])
     (tmp_path / "metrics.json").write_text('{"accuracy": 1.0}')
-    with pytest.raises(DataError, match=r"metrics\.json: holds no scores that say of which weights"):
+    with pytest.raises(DataError, match=r"metrics\.json: holds no scores with the SHA-256"):
         export_weights_only(checkpoint, tmp_path / "s", "--scores", scores[0])

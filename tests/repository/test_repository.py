@@ -1,4 +1,4 @@
-"""The repository says the truth about itself: the README's tree, the commands it names, the licence, the figure."""
+"""The repository describes itself correctly: the tree of docs/architecture.md, the configs it names, the figure."""
 
 import re
 import subprocess
@@ -10,12 +10,15 @@ from models import ModelConfig
 from models.config import SIZES
 from models.diagram import main, plot_architecture
 
-README, GUIDE = ((ROOT / name).read_text() for name in ("README.md", "docs/guide.md"))
+README, GUIDE, ARCHITECTURE, CONTRIBUTING = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/guide.md", "docs/architecture.md", "CONTRIBUTING.md")
+)
 
 
 def tree() -> set[str]:
-    """Paths in the README's tree."""
-    block = README.split("## Tree")[1].split("```")[1]
+    """Paths in the tree of docs/architecture.md."""
+    block = ARCHITECTURE.split("## Tree")[1].split("```")[1]
     paths, folder = set(), ""
     for line in filter(None, block.split("\n")):
         names = re.split(r" {2,}", line.strip())[0]
@@ -43,11 +46,20 @@ def test_every_module_is_in_the_tree() -> None:
     described = [re.compile(re.escape(path).replace(r"\*", "[^/]*")) for path in tree()]
     for path in tracked():
         if path.endswith(".py") and not path.endswith("__init__.py") and not path.startswith("tests/"):
-            assert any(pattern.fullmatch(path) for pattern in described), f"{path} is not in the README's tree"
+            assert any(pattern.fullmatch(path) for pattern in described), f"{path}: not in docs/architecture.md"
 
 
 def test_every_config_named_in_the_texts_exists() -> None:
-    for path in re.findall(r"configs/\w+\.yaml", README + GUIDE):
+    for path in re.findall(r"configs/\w+\.yaml", README + GUIDE + CONTRIBUTING):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_links_to_the_tree() -> None:
+    assert "docs/architecture.md" in README and "## Tree" not in README
+
+
+def test_every_module_named_on_the_way_of_a_patch_exists() -> None:
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", ARCHITECTURE):
         assert (ROOT / path).exists(), path
 
 

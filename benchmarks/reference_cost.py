@@ -1,4 +1,4 @@
-"""Is the reference what it claims to be? It must cost what the published code was measured to cost."""
+"""Whether the reference is a fair baseline: it must cost what the published code was measured to cost."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ class Published(NamedTuple):
 
     @property
     def operations(self) -> tuple[float, float]:
-        """The cost in units that travel between machines: how many operations of matrix products take as long."""
+        """The cost independent of the machine: the operations of matrix products that take as long."""
         return self.seconds[0] * self.rate[0], self.seconds[1] * self.rate[1]
 
 
@@ -26,9 +26,9 @@ PUBLISHED = {
 
 
 class Verdict(NamedTuple):
-    """Whether the ratios to the reference mean anything."""
+    """Whether ratios to the reference are valid."""
 
-    honest: bool
+    valid: bool
     cost: float
     """Seconds of the reference."""
     expected: tuple[float, float]
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
         low, high = self.expected
         fastest, linear = (f"{rate / 1e9:.0f}" for rate in self.rates)
         rates = fastest if fastest == linear else f"{fastest} (with `nn.Linear` {linear})"
-        kept = "as the published code" if self.honest else f"outside {SLACK:.0%} of the published code: RATIOS VOID"
+        kept = "as the published code" if self.valid else f"outside {SLACK:.0%} of the published code: RATIOS VOID"
         return (
             f"the reference takes {self.cost:.2f} s; the published code, scaled to the {rates} GFLOP/s "
             f"of float32 matrix products in this run, {low:.2f} to {high:.2f} s; {kept}"
@@ -68,6 +68,7 @@ def judge(work: str, seconds: float, fastest: float, linear: float | None = None
     """
     linear = fastest if linear is None else linear
     least, most = PUBLISHED[work].operations
+    # The fastest rate bounds the cost from below, nn.Linear's rate from above: see the docstring.
     low, high = least / fastest, most / linear
-    honest = low * (1 - SLACK) <= seconds <= high * (1 + SLACK)
-    return Verdict(honest, seconds, (low, high), (fastest, linear))
+    valid = low * (1 - SLACK) <= seconds <= high * (1 + SLACK)
+    return Verdict(valid, seconds, (low, high), (fastest, linear))

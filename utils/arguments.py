@@ -1,0 +1,18 @@
+"""The command line of scripts: what argparse refuses becomes a user-fixable error like any other."""
+
+import argparse
+from typing import NoReturn
+
+from utils.errors import ConfigError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, but a mistake on the command line is one line without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; see --help")
