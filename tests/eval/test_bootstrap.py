@@ -170,7 +170,7 @@ def test_rare_labels_need_the_mirrored_interval() -> None:
 
 
 def test_verdicts_on_simulated_differences() -> None:
-    """Equal models are seldom told apart, a better one more often, and every interval mostly holds the truth."""
+    """Equal models seldom differ significantly, a better one more often, and every interval mostly holds the truth."""
     simulation = Simulation(1)
     found = comparisons(simulation, {"micro mAP": 0.029}, blocks=20, samples=16, draws=40)
     equal, better, seeds = (found[kind, "micro mAP"] for kind in dict.fromkeys(kind for kind, _ in found))

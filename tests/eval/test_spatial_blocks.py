@@ -9,12 +9,12 @@ from tiny import some_pixels, write_bigearthnet, write_tif
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.patches import read_split
 from eval.split_by_area import main
+from eval.statistics.coordinates import coordinates_of, patch_coordinates
 from eval.statistics.spatial_blocks import (
     area_folds,
     describe_blocks,
     neighbour_blocks,
     parse_cell,
-    places_of,
     split_by_area,
     touching,
 )
@@ -69,9 +69,9 @@ def test_places_join_what_ids_cannot() -> None:
     places = np.array([[61.003, 21.003], [61.004, 21.006], [40.0, -8.0], [np.nan, np.nan]])
     assert neighbour_blocks(ids, places).tolist() == [0, 0, 1, 2]
     meta = encode_metadata([1, 2], [3, 4], [61.003, -12.5], [21.003, -170.25])
-    np.testing.assert_allclose(places_of(meta), [[61.003, 21.003], [-12.5, -170.25]], atol=1e-4)
-    np.testing.assert_allclose(places_of(meta.reshape(2, 8)), places_of(meta))
-    assert places_of(None) is None and np.isnan(places_of(np.zeros((1, 4, 2)))).all()
+    np.testing.assert_allclose(coordinates_of(meta), [[61.003, 21.003], [-12.5, -170.25]], atol=1e-4)
+    np.testing.assert_allclose(coordinates_of(meta.reshape(2, 8)), coordinates_of(meta))
+    assert np.isnan(coordinates_of(np.zeros((1, 4, 2)))).all()
 
 
 def test_a_square_by_place_is_about_twelve_kilometres() -> None:
@@ -124,7 +124,7 @@ def test_touching_by_id_and_by_place() -> None:
 
 def test_places_of_the_sample_and_the_way_from_them() -> None:
     dataset = BigEarthNetDatasetLS(SAMPLE, "bigearthnet-test.csv")
-    places = places_of(dataset.gather(range(len(dataset))).meta)
+    places = patch_coordinates(dataset)
     assert np.isfinite(places).all() and (places[:, 0] > 35).all() and (places[:, 0] < 72).all()
     assert len(np.unique(neighbour_blocks(dataset.ids, places))) > 20
 
