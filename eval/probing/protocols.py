@@ -41,7 +41,8 @@ class Vectors(NamedTuple):
     def rows(self, chosen: np.ndarray) -> "Vectors":
         """Some of the patches: (M,) indices, or (N,) booleans."""
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        return Vectors(self.x[chosen], self.y[chosen], [self.ids[index] for index in chosen.tolist()])
+        indices: list[int] = chosen.tolist()
+        return Vectors(self.x[chosen], self.y[chosen], [self.ids[index] for index in indices])
 
 
 class Scores(NamedTuple):

@@ -101,7 +101,9 @@ def _section(
         lambda: plot_balance(curves, "CV of expert usage in training\n(mean over blocks)"),
         "CV of expert usage in training by epoch (0: balanced); the band spans the seeds",
     )
-    judged = {claim: _usage_gap(usage, *(one.title for one in pair), "cv", digits=3) for claim, pair in claims.items()}
+    judged = {
+        claim: _usage_gap(usage, first.title, second.title, "cv", digits=3) for claim, (first, second) in claims.items()
+    }
     heading = title.capitalize()
     tables = [
         *study.claims(judged),

@@ -1,6 +1,6 @@
 """This run compared with the paper and Landsat-Bench: amount of pretraining, and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from studies.comparison.main_table import BOTH, STATISTICS, Row
 from studies.comparison.published import PAPER, PAPER_SCHEDULE, PUBLISHED
@@ -58,7 +58,7 @@ def setting_section(context: StudyContext) -> Section:
     return Section("What was run", text, [table])
 
 
-def published_section(context: StudyContext, rows_of: dict[str, Sequence[Row]]) -> Section:
+def published_section(context: StudyContext, rows_of: Mapping[str, Sequence[Row]]) -> Section:
     """The published tables with rows of this run on top.
 
     Args:
@@ -87,7 +87,7 @@ def _shown(row: Row) -> bool:
 
 
 def _our_row(
-    context: StudyContext, title: str, sources: dict[str, Source], rows_of: dict[str, Sequence[Row]]
+    context: StudyContext, title: str, sources: dict[str, Source], rows_of: Mapping[str, Sequence[Row]]
 ) -> list[Cell]:
     cells: list[Cell] = []
     run = False
@@ -105,7 +105,7 @@ def _our_row(
     return [f"{title} (this run)", _millions(title, rows_of), *cells, where if run else "not run"]
 
 
-def _millions(title: str, rows_of: dict[str, Sequence[Row]]) -> str | None:
+def _millions(title: str, rows_of: Mapping[str, Sequence[Row]]) -> str | None:
     """Parameters of the encoder that a row is of; 0 for baselines."""
     row = next(one for rows in rows_of.values() for one in rows if one.title == title)
     if row.encoder is None:

@@ -39,7 +39,8 @@ def subset(context: StudyContext, source: Source, name: str, ids: Sequence[str])
 def some(ids: Sequence[str], most: int, seed: int) -> list[str]:
     """At most so many of the patches, drawn at random, in their order."""
     random = np.random.default_rng(derive_seed(seed, "some patches"))
-    return [ids[index] for index in np.sort(random.permutation(len(ids))[:most]).tolist()]
+    chosen: list[int] = np.sort(random.permutation(len(ids))[:most]).tolist()
+    return [ids[index] for index in chosen]
 
 
 def truth_folder(context: StudyContext, source: Source) -> Path | None:

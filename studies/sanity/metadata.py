@@ -31,7 +31,9 @@ def metadata_section(context: StudyContext) -> Section:
     tried = {encoder.name: encoder for encoder in encoders(context) if encoder.seeds and encoder.name != UNTRAINED}
     pooling, metric = context.config.study.pool, headline(source)
     pools = [pooling, *(pool for pool in context.config.embed.pools if pool not in (pooling, "all"))]
-    rows, drops, rises = [], {}, {}
+    rows: list[list[Cell]] = []
+    drops: dict[tuple[str, str], dict[Metadata, Value | None]] = {}
+    rises: dict[str, dict[Metadata, Value]] = {}
     for name, encoder in tried.items():
         losses = {condition: _loss(context, encoder, source, condition) for condition in WORDS}
         rises[name] = {
@@ -88,7 +90,7 @@ def _loss(context: StudyContext, encoder: Encoder, source: Source, condition: Me
     return losses_over_folds(context, name, source, runs, {"metadata": condition}, wrap=shown)[MODEL]
 
 
-def _reconstruction(encoder: Encoder, rises: dict[str, Value]) -> str:
+def _reconstruction(encoder: Encoder, rises: dict[Metadata, Value]) -> str:
     """Whether metadata help an encoder to reconstruct masked patches, in words."""
     if all(side(rise) == ABOVE for rise in rises.values()):
         return f"{encoder.title}: metadata also help to reconstruct masked patches."
@@ -99,7 +101,10 @@ def _reconstruction(encoder: Encoder, rises: dict[str, Value]) -> str:
 
 
 def _figure(
-    context: StudyContext, tried: dict[str, Encoder], drops: dict[tuple[str, str], dict[str, Value | None]], title: str
+    context: StudyContext,
+    tried: dict[str, Encoder],
+    drops: dict[tuple[str, str], dict[Metadata, Value | None]],
+    title: str,
 ) -> Figure:
     values = {f"{tried[name].title}, {pool}; {WORDS[condition]}": drop for (name, pool), found in drops.items()
               for condition, drop in found.items() if drop is not None}  # fmt: skip
