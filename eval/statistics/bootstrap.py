@@ -95,7 +95,7 @@ def resample(
     """Evaluate a statistic on resampled test sets.
 
     Args:
-        statistic: of weights (N,); see `eval.statistics.weighted_metrics`, whose `of_rows` makes one from row indices.
+        statistic: of weights (N,), how often each patch counts; see `eval.statistics.weighted_metrics`.
         blocks: (N,) anything that names the block of every patch.
         seed: the draws are a function of it and the blocks alone.
         draws: how many.

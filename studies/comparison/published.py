@@ -46,12 +46,6 @@ PUBLISHED = (
     PublishedRow("Prithvi 2.0-600M", "600", 88.7, 91.9, None, None, LANDSAT_BENCH),
 )
 
-MEAN_OF_TOKENS = {
-    "eurosat_ls": {"accuracy": 74.30, "f1_macro": 73.05},
-    "bigearthnet_ls": {"map_micro": 73.10, "map_macro": 55.68, "f1_micro": 61.45, "exact_match": 23.15},
-}
-"""All that the authors' notebooks print for the mean of tokens, linear probe, test split (`NOTEBOOK`)."""
-
 
 class Schedule(NamedTuple):
     """How much a model was pretrained on."""
