@@ -18,14 +18,13 @@ from studies.comparison.reconstruction import reconstruction_section
 from studies.engine.context import StudyContext
 from studies.engine.stages import StageCache
 from studies.registry import STUDIES
-from studies.report import Report, write_report
+from studies.report import report_of, write_report
 from studies.report_parts.sections import Section
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
 from utils.files import check_writable
 from utils.locks import held_alone
-from utils.provenance import provenance
 from utils.reporting import reporter
 
 
@@ -61,16 +60,8 @@ def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, s
     sections += _study_sections(context)
     claims = claims_section(sections, few_blocks(context))
     sections[1:1] = [] if claims is None else [claims]
-    report = Report(
-        title=config.title,
-        subtitle=f"Main dataset: {data.main.measured_on()}.",
-        sections=sections,
-        config=config.model_dump(mode="json"),
-        provenance={"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **provenance(context.runs.device)},
-        stages=context.cache.stages,
-        seconds=time.perf_counter() - started,
-    )
-    return write_report(report, folder)
+    subtitle = f"Main dataset: {data.main.measured_on()}."
+    return write_report(report_of(context, config.title, subtitle, sections, started), folder)
 
 
 def _study_sections(context: StudyContext) -> list[Section]:

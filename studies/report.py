@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 import yaml
 from PIL import Image
 
+from studies.engine.context import StudyContext
 from studies.engine.stages import Stage
 from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.errors import DataError
 from utils.files import atomic_path, make_folder, write_json, write_text
+from utils.provenance import provenance
 
 STYLE = Path(__file__).with_name("report.css")
 MANY_COLUMNS = 4
@@ -37,6 +40,20 @@ class Report(NamedTuple):
     stages: Sequence[Stage]
     seconds: float
     """Duration of this call."""
+
+
+def report_of(context: StudyContext, title: str, subtitle: str, sections: Sequence[Section], started: float) -> Report:
+    """A report of this call, which began at `started` (`time.perf_counter`)."""
+    written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Report(
+        title,
+        subtitle,
+        sections,
+        config=context.config.model_dump(mode="json"),
+        provenance={"written": written, **provenance(context.runs.device)},
+        stages=context.cache.stages,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def write_report(report: Report, folder: Path) -> Path:

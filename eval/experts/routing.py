@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import entr
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
@@ -254,7 +255,7 @@ def _shares(values: np.ndarray) -> np.ndarray:
 
 def _entropy(shares: np.ndarray) -> np.ndarray:
     """-sum p ln p along the last axis, in nats."""
-    return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=-1)
+    return entr(shares).sum(axis=-1)
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:

@@ -137,7 +137,7 @@ def _balance_table(study: Study, title: str, usage: Usage, variants: Sequence[Va
     note = (
         "Usage: each expert's share of its block's choices on whole test patches without routing noise, mean over "
         "blocks (of the first fold, where there are several). CV: standard deviation over mean, 0 where all experts "
-        "are used alike. Brackets: 95 % intervals."
+        "are used equally. Brackets: 95 % intervals."
     )
     return Table(f"study_{study.name}_balance", title, columns, rows, study.source.measured_on(), note)
 

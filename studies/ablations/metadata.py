@@ -22,7 +22,7 @@ METADATA = "metadata"
 def metadata_section(context: StudyContext) -> Section:
     """Encoders pretrained with and without metadata, each conditioned on a patch's own, no, or another's metadata."""
     study = Study(context, "metadata", "Study: metadata", context.data.study)
-    if not has_metadata(study.source):
+    if not study.source.has_metadata:
         return study.not_run(f"{study.source.patches()} have no metadata.")
     variants, pool = metadata_variants(context), context.config.study.pool
     rows = {
@@ -53,11 +53,6 @@ def metadata_variants(context: StudyContext) -> dict[str, Variant]:
         "with": variant_of(context, "metadata_on", "pretrained with metadata"),
         "without": variant_of(context, "metadata_off", "pretrained without", training__metadata_dropout=1.0),
     }
-
-
-def has_metadata(source: Source) -> bool:
-    """Whether a dataset's patches have metadata."""
-    return source.dataset("test").gather(range(1)).meta is not None
 
 
 def _claims(results: ProbeResults, variants: dict[str, Variant], concatenated: str) -> dict[str, PairedDifference]:

@@ -1,7 +1,6 @@
 """What stands for missing metadata: a pair never seen in pretraining, a pair seen there, a learned token."""
 
 from models.config import META_FIELDS
-from studies.ablations.metadata import has_metadata
 from studies.ablations.study import Study
 from studies.ablations.variants import EmbeddingSpec, Variant, recipe_value, run_of, variant_of
 from studies.engine.context import StudyContext
@@ -15,7 +14,7 @@ CONDITIONS: tuple[Metadata, ...] = ("given", "missing")
 def missing_metadata_section(context: StudyContext) -> Section:
     """Three ways to stand for missing metadata, embedded with and without metadata."""
     study = Study(context, "missing_metadata", "Study: missing metadata", context.data.study)
-    if not has_metadata(study.source):
+    if not study.source.has_metadata:
         return study.not_run(f"{study.source.patches()} have no metadata.")
     variants, pool = missing_variants(context), context.config.study.pool
     results = {condition: study.probe(variants, EmbeddingSpec(pool, condition)) for condition in CONDITIONS}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import entr
 
 from configs.schema import ModelSection
 from eval.experts.routing import choices_by_image, record_routing
@@ -224,8 +225,7 @@ def usage_statistics(counts: Sequence[np.ndarray]) -> dict[str, Statistic]:
 
 def usage_entropy(shares: np.ndarray) -> float:
     """Entropy of (E,) shares over ln E: 1 uses all experts equally."""
-    used = shares[shares > 0]
-    return float(-(used * np.log(used)).sum() / np.log(len(shares)))
+    return float(entr(shares).sum() / np.log(len(shares)))
 
 
 def usage_cv(shares: np.ndarray) -> float:

@@ -27,9 +27,9 @@ class PairedDifference(NamedTuple):
     runs: int | None = None
     """Pretraining runs that the difference rests on."""
 
-    def words(self, joint: str) -> str:
-        """The two with a word between them, and their difference with its interval."""
-        pair = f"{self.first} {joint} {self.second}"
+    def words(self) -> str:
+        """The two, and their difference with its interval."""
+        pair = f"{self.first} vs. {self.second}"
         if self.value is None or self.value.bounds is None:
             return pair
         value, low, high = (_signed(number, self.value.digits) for number in (self.value.value, *self.value.bounds))
@@ -37,22 +37,22 @@ class PairedDifference(NamedTuple):
 
 
 SENTENCES = {
-    ABOVE: ("Significantly higher {metric} (95 % CI of the difference above 0):", "than"),
-    BELOW: ("Significantly lower {metric} (95 % CI of the difference below 0):", "than"),
-    OPEN: ("No significant difference in {metric} (95 % CI includes 0):", "and"),
-    None: ("No confidence interval for a difference in {metric}:", "and"),
+    ABOVE: "Significantly higher {metric} (95 % CI of the difference above 0)",
+    BELOW: "Significantly lower {metric} (95 % CI of the difference below 0)",
+    OPEN: "No significant difference in {metric} (95 % CI includes 0)",
+    None: "No confidence interval for a difference in {metric}",
 }
-"""Side of a difference (`report_parts.verdicts.side`) to the beginning of a sentence and the word between the two."""
+"""Side of a difference (`report_parts.verdicts.side`) to the beginning of a sentence."""
 
 
 def summary(differences: Sequence[PairedDifference]) -> list[str]:
     """What the data support about pairs of rows, and what not: a sentence for each kind of finding."""
     sentences = []
     for metric in dict.fromkeys(one.metric for one in differences):
-        for where, (beginning, joint) in SENTENCES.items():
-            found = [one.words(joint) for one in differences if one.metric == metric and side(one.value) == where]
+        for where, beginning in SENTENCES.items():
+            found = [one.words() for one in differences if one.metric == metric and side(one.value) == where]
             if found:
-                sentences.append(f"{beginning.format(metric=metric)} {'; '.join(found)}.")
+                sentences.append(f"{beginning.format(metric=metric)}: {'; '.join(found)}.")
     return sentences
 
 

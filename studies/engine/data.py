@@ -44,6 +44,7 @@ class Source:
         section: that section.
         path: the folder or pack that holds the patches.
         folds: at least one; every patch is tested once over all of them.
+        model: decides how patches are read, where no other model is given.
         multilabel: whether labels are multi-hot.
         classes: class names in label order.
     """
@@ -52,7 +53,7 @@ class Source:
         self, key: str, section: SourceSection, path: str, folds: tuple[Fold, ...], model: ModelConfig
     ) -> None:
         self.key, self.section, self.path, self.folds = key, section, path, folds
-        self._model, self._config = model, Config(data=section)
+        self.model, self._config = model, Config(data=section)
         self._places: dict[str, np.ndarray] | None = None
         self._datasets: dict[tuple[Any, ...], PatchDataset] = {}
         any_split = self.dataset("test")
@@ -76,7 +77,7 @@ class Source:
             fold: index in `folds`.
             labels: False also gives the patches that have no label file.
         """
-        model = model or self._model
+        model = model or self.model
         key = (split, fold, labels, model.img_size, model.published_behaviour)
         if key not in self._datasets:
             asked = self.section.missing_labels if labels else "none"
@@ -108,6 +109,11 @@ class Source:
         if labels:
             digest.update(labels_of(dataset).tobytes())
         return digest.hexdigest()
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the patches have metadata."""
+        return self.dataset("test").gather(range(1)).meta is not None
 
     def labels(self, split: str, fold: int = 0) -> np.ndarray:
         """(N,) class indices or (N, L) multi-hot of a split's labelled patches."""

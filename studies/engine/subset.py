@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from datasets.simulator.truth import ground_truth
-from models.config import ModelConfig
 from studies.engine.context import StudyContext
 from studies.engine.data import Fold, Source
 from utils.data_config import BigEarthNetInfo
@@ -30,10 +29,8 @@ def subset(context: StudyContext, source: Source, name: str, ids: Sequence[str])
 
     stage = context.cache.stage(f"subset/{source.key}/{name}", {"ids": list(ids)}, work, quiet=True)
     file = str(stage.folder / stage.result)
-    config = context.config
-    model = ModelConfig.of_size(img_size=config.model.img_size, published_behaviour=bool(config.published_behaviour))
     folds = (Fold("", {"train": file, "test": file}),)
-    return Source(f"{source.key}/{name}", source.section, source.path, folds, model)
+    return Source(f"{source.key}/{name}", source.section, source.path, folds, source.model)
 
 
 def some(ids: Sequence[str], most: int, seed: int) -> list[str]:

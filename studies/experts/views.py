@@ -82,6 +82,10 @@ class ExpertAnalysis(NamedTuple):
     def dataset(self) -> PatchDataset:
         return self.loader.dataset
 
+    def cover(self, ids: list[str]) -> np.ndarray | None:
+        """(n, N) land cover of every patch token; None where it is not known."""
+        return None if self.truth is None else token_cover(ground_truth(self.truth, ids), self.model.config.patch_size)
+
     def resampled(self, statistic: Statistic, ids: list[str], limits: Limits = ANY) -> Resampled:
         return resample(statistic, self.blocks(ids), self.seed, self.draws, limits=limits)
 
@@ -102,13 +106,11 @@ def view_routing(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]:
     blocks = [routing.block for routing in record.blocks]
     entropy, areas = routing_entropy(record), analysis.blocks(record.ids)
     labels = label_information(record, analysis.seed, SHUFFLES, areas)
-    some = _some_blocks(blocks)
+    some = first_middle_last(len(blocks))
     by_token = {f"block {blocks[row]}": usage_by_token(record)[row] for row in some}
     figure = plot_share_matrices(by_token, TOKEN_KINDS, f"Expert usage by kind of token, {analysis.title}")
     save_figure(figure, folder / "token_kinds.png")
-    cover = (
-        None if analysis.truth is None else token_cover(ground_truth(analysis.truth, record.ids), _patch_side(analysis))
-    )
+    cover = analysis.cover(record.ids)
     found = {
         "blocks": blocks,
         "experts": [routing.experts for routing in record.blocks],
@@ -265,8 +267,8 @@ def view_planes(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]:
     last = record.blocks[-1]
     best = np.take_along_axis(last.expert_idx[:, NUM_PREFIX:, 0], chosen, axis=1).ravel()
     colours = {f"best expert in block {last.block}": (best, [f"expert {expert}" for expert in range(last.experts)])}
-    if analysis.truth is not None:
-        cover = token_cover(ground_truth(analysis.truth, record.ids), _patch_side(analysis))
+    cover = analysis.cover(record.ids)
+    if cover is not None:
         under = np.take_along_axis(cover, chosen, axis=1).ravel()
         colours["land cover under the token"] = (under, [*BigEarthNetInfo.CLASSES, "another"])  # -1 is the last one
     vectors = np.take_along_axis(tokens, chosen[..., None], axis=1).reshape(-1, tokens.shape[-1])
@@ -296,9 +298,9 @@ def _draw_planes(
 # --------------------------------------------------------------------------- parts
 
 
-def _some_blocks(blocks: list[int]) -> list[int]:
+def first_middle_last(count: int) -> list[int]:
     """Rows of the first, a middle and the last block."""
-    return sorted({0, len(blocks) // 2, len(blocks) - 1})
+    return sorted({0, count // 2, count - 1})
 
 
 def _shown(count: int) -> list[int]:
@@ -307,7 +309,3 @@ def _shown(count: int) -> list[int]:
 
 def _shown_batch(analysis: ExpertAnalysis) -> Batch:
     return next(batch for batch in analysis.loader.batches(_shown(len(analysis.dataset))) if batch.ids)
-
-
-def _patch_side(analysis: ExpertAnalysis) -> int:
-    return analysis.model.config.patch_size

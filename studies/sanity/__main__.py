@@ -17,7 +17,7 @@ from configs.reproduction import ReproductionConfig, read_reproduction_config
 from eval.probing.protocols import PROTOCOLS
 from studies.engine.context import StudyContext
 from studies.engine.stages import StageCache
-from studies.report import Report, write_report
+from studies.report import report_of, write_report
 from studies.report_parts.sections import Section
 from studies.sanity.metadata import metadata_section
 from studies.sanity.overfit import QUICK, overfit_section
@@ -26,7 +26,6 @@ from training.stopping import StopRequested, StopSignals
 from utils.errors import run_script
 from utils.files import check_writable
 from utils.locks import held_alone
-from utils.provenance import provenance
 from utils.reporting import reporter
 
 EXPERIMENTS: dict[str, Callable[[StudyContext], Section]] = {
@@ -70,15 +69,7 @@ def _run(
     """Run the experiment and write its report; returns the exit code."""
     context = StudyContext.prepare(config, StageCache(folder), signals)
     section = _experiment(options.experiment, options.quick)(context)
-    report = Report(
-        title=section.title,
-        subtitle=f"Data: {context.data.main.patches()}.",
-        sections=[section],
-        config=config.model_dump(mode="json"),
-        provenance={"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **provenance(context.runs.device)},
-        stages=context.cache.stages,
-        seconds=time.perf_counter() - started,
-    )
+    report = report_of(context, section.title, f"Data: {context.data.main.patches()}.", [section], started)
     reporter.info("\n".join(section.text))
     reporter.info(f"report: {write_report(report, folder / options.experiment)}")
     return NOT_PASSED if section.passed is False else 0

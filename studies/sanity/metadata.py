@@ -26,7 +26,7 @@ WORDS: dict[Metadata, str] = {"given": "its own", "missing": "missing", "shuffle
 def metadata_section(context: StudyContext) -> Section:
     """Masked loss, and a probe fitted and scored, with a patch's own metadata, without, and with another patch's."""
     source = context.data.main
-    if source.dataset("test").gather(range(1)).meta is None:
+    if not source.has_metadata:
         return Section(TITLE, [f"Not run: {source.patches()} have no metadata."])
     tried = {encoder.name: encoder for encoder in encoders(context) if encoder.seeds and encoder.name != UNTRAINED}
     pooling, metric = context.config.study.pool, headline(source)

@@ -19,6 +19,7 @@ from studies.engine.runs import Run
 from studies.engine.stages import Stage
 from studies.engine.subset import subset
 from studies.experts.figures import plot_pairs, plot_share_matrices
+from studies.experts.views import first_middle_last
 from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.analysis_utils import save_figure
 from utils.randomness import derive_seed
@@ -173,9 +174,8 @@ def _draw(
     groups: np.ndarray,
     folder: Path,
 ) -> None:
-    some = sorted({0, len(record.blocks) // 2, len(record.blocks) - 1})
     shares = {}
-    for block in (record.blocks[row] for row in some):
+    for block in (record.blocks[row] for row in first_middle_last(len(record.blocks))):
         best = block.expert_idx[images, NUM_PREFIX:, 0]
         shares[f"block {block.block}"] = np.array([
             [(best[groups == group] == expert).mean() for expert in range(block.experts)] for group in range(len(names))

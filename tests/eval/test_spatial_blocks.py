@@ -7,6 +7,7 @@ from packing import SPLITS, pack
 from tiny import some_pixels, write_bigearthnet, write_tif
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
+from datasets.eurosat import EuroSATDatasetLS
 from datasets.patches import read_split
 from eval.split_by_area import main
 from eval.statistics.coordinates import coordinates_of, patch_coordinates
@@ -127,6 +128,16 @@ def test_places_of_the_sample_and_the_way_from_them() -> None:
     places = patch_coordinates(dataset)
     assert np.isfinite(places).all() and (places[:, 0] > 35).all() and (places[:, 0] < 72).all()
     assert len(np.unique(neighbour_blocks(dataset.ids, places))) > 20
+
+
+def test_patches_without_metadata_have_no_place_and_blocks_by_their_ids(tmp_path) -> None:
+    (tmp_path / "some.txt").write_text("\n".join(f"Forest_{number}.jpg" for number in (1, 2)) + "\n")
+    for number in (1, 2):
+        write_tif(tmp_path / "Forest" / f"Forest_{number}.tif", some_pixels(number, (8, 22, 22)))
+    dataset = EuroSATDatasetLS(tmp_path, tmp_path / "some.txt")
+    places = patch_coordinates(dataset)
+    assert places.shape == (2, 2) and np.isnan(places).all()
+    assert neighbour_blocks(dataset.ids, places).tolist() == neighbour_blocks(dataset.ids).tolist() == [0, 1]
 
 
 COMMAND = ["--dataset_path", str(SAMPLE), "--dataset_csv", *SPLITS["bigearthnet_ls"]]

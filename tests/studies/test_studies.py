@@ -211,13 +211,12 @@ def test_words_follow_from_intervals() -> None:
               "edge": Value(0.5, 0.0, 1.0), "alone": Value(2.0), "none": None}  # fmt: skip
     several = [PairedDifference(name, "b", value, "score") for name, value in values.items()]
     assert summary(several) == [
-        "Significantly higher score (95 % CI of the difference above 0): up than b (+2.0 points, 95 % CI +1.0 to "
-        "+3.0).",
-        "Significantly lower score (95 % CI of the difference below 0): down than b (−2.0 points, 95 % CI −3.0 to "
+        "Significantly higher score (95 % CI of the difference above 0): up vs. b (+2.0 points, 95 % CI +1.0 to +3.0).",
+        "Significantly lower score (95 % CI of the difference below 0): down vs. b (−2.0 points, 95 % CI −3.0 to "
         "−1.0).",
-        "No significant difference in score (95 % CI includes 0): open and b (+2.0 points, 95 % CI −1.0 to +3.0); "
-        "edge and b (+0.5 points, 95 % CI +0.0 to +1.0).",
-        "No confidence interval for a difference in score: alone and b; none and b.",
+        "No significant difference in score (95 % CI includes 0): open vs. b (+2.0 points, 95 % CI −1.0 to +3.0); "
+        "edge vs. b (+0.5 points, 95 % CI +0.0 to +1.0).",
+        "No confidence interval for a difference in score: alone vs. b; none vs. b.",
     ]
 
 
