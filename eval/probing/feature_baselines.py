@@ -75,14 +75,7 @@ def probe_features(
         names: of the classes.
         seed: of the folds in which C is chosen where there is no `val`.
     """
-    return {
-        name: run_protocol(
-            "strong_probe",
-            train.vectors(name),
-            None if val is None else val.vectors(name),
-            test.vectors(name),
-            names,
-            seed=seed,
-        )
-        for name in train.x
+    splits = {
+        name: (train.vectors(name), None if val is None else val.vectors(name), test.vectors(name)) for name in train.x
     }
+    return {name: run_protocol("strong_probe", *parts, names, seed=seed) for name, parts in splits.items()}

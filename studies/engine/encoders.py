@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from studies.engine.context import StudyContext
 from studies.engine.data import Source
+from studies.engine.embedding import Metadata
 from studies.engine.runs import Run, SplitRepresentation
 from studies.engine.scoring import Representation
 
@@ -27,12 +28,14 @@ class Encoder(NamedTuple):
     run: Callable[[int, int], Run]
     """From seed and fold (of the main dataset) to the run."""
 
-    def representation(self, context: StudyContext, source: Source, pool: str, seed: int) -> Representation:
+    def representation(
+        self, context: StudyContext, source: Source, pool: str, seed: int, metadata: Metadata = "given"
+    ) -> Representation:
         """Its embeddings; of another dataset than the main one by the run of the first fold."""
 
         def vectors(split: str, fold: int) -> SplitRepresentation:
             run = self.run(seed, fold if source is context.data.main else 0)
-            return context.runs.embeddings(run, pool, split, source=source, fold=fold)
+            return context.runs.embeddings(run, pool, split, source=source, fold=fold, metadata=metadata)
 
         return vectors
 

@@ -10,7 +10,6 @@ from studies.engine.data import Source
 from studies.engine.embedding import Metadata, MetadataLoader
 from studies.engine.encoders import MAIN, UNTRAINED, Encoder, encoders, first_seed
 from studies.engine.masked_losses import MODEL, losses_over_folds
-from studies.engine.runs import SplitRepresentation
 from studies.engine.scoring import METRIC_TITLES, Scored, difference, headline, interval, score
 from studies.report_parts.figures import plot_intervals
 from studies.report_parts.sections import Cell, Figure, Section, Table, Value
@@ -37,16 +36,18 @@ def metadata_section(context: StudyContext) -> Section:
     for name, encoder in tried.items():
         losses = {condition: _loss(context, encoder, source, condition) for condition in WORDS}
         rises[name] = {
-            condition: Value(*losses[condition].minus(losses["given"]).interval(), digits=3) for condition in ABLATED
+            condition: Value.of(losses[condition].minus(losses["given"]).interval(), digits=3) for condition in ABLATED
         }
         for pool in pools:
             scores = {condition: _scored(context, encoder, source, pool, condition) for condition in WORDS}
-            lost = {condition: difference(context, scores["given"], scores[condition], metric) for condition in ABLATED}
+            lost: dict[Metadata, Value | None] = {
+                condition: difference(context, scores["given"], scores[condition], metric) for condition in ABLATED
+            }
             drops[name, pool] = lost
             for condition, words in WORDS.items():
                 loss: list[Cell] = [None, None]  # the same for all pools
                 if pool == pooling:
-                    loss = [Value(*losses[condition].interval(), digits=2), rises[name].get(condition)]
+                    loss = [Value.of(losses[condition].interval(), digits=2), rises[name].get(condition)]
                 title = f"{encoder.title}, {POOL_TITLES[pool]}; {words}"
                 rows.append([title, interval(context, scores[condition], metric), lost.get(condition), *loss])
     title = METRIC_TITLES[headline(source)]
@@ -73,12 +74,7 @@ def metadata_section(context: StudyContext) -> Section:
 
 
 def _scored(context: StudyContext, encoder: Encoder, source: Source, pool: str, condition: Metadata) -> Scored:
-    seed = encoder.seeds[0]
-
-    def representation(split: str, fold: int) -> SplitRepresentation:
-        run = encoder.run(seed, fold)
-        return context.runs.embeddings(run, pool, split, source=source, fold=fold, metadata=condition)
-
+    representation = encoder.representation(context, source, pool, encoder.seeds[0], condition)
     return score(context, f"sanity/{encoder.name}/{pool}_{condition}", PROTOCOL, representation, source=source)
 
 

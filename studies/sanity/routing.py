@@ -145,7 +145,7 @@ def _compared(context: StudyContext, distinct: Source, run: Run) -> Stage:
         }
 
     inputs = {"weights": run.digest, "data": distinct.digest("test", run.config), "seed": seed, "draws": draws,
-              "dealt": "areas"}  # fmt: skip
+              "dealt": "areas"}  # fmt: skip  # the permuted units; an input keeps its name
     return context.cache.stage(f"sanity/routing/{run.name}", inputs, work)
 
 
@@ -154,7 +154,7 @@ def _statistics(
 ) -> list[Statistic]:
     """Of weighted images, mean over the blocks: NMI of best expert and cover, and its mean over permuted covers."""
     counts = [of_block[images] for of_block in best_by_image(record)]
-    random = np.random.default_rng(derive_seed(seed, "covers dealt anew"))
+    random = np.random.default_rng(derive_seed(seed, "covers dealt anew"))  # kept: it decides the permutations
 
     def statistic(several: list[np.ndarray]) -> Statistic:
         hot = np.array([of == np.arange(groups.max() + 1)[:, None] for of in several], float)  # (R, C, m)

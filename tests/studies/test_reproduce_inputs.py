@@ -28,7 +28,7 @@ from studies.engine import stages as cache
 from studies.engine.context import StudyContext
 from studies.engine.data import ReproductionData, Source, read_data
 from studies.engine.run_config import recipe_of, run_config
-from studies.engine.runs import Runs, SplitRepresentation
+from studies.engine.runs import SplitRepresentation
 from studies.engine.stages import StageCache
 from studies.sanity import __main__ as sanity
 from training.stopping import StopSignals
@@ -44,8 +44,7 @@ def again(context: StudyContext, config: ReproductionConfig | None = None) -> St
     """A later run in the same folder."""
     config = config or context.config
     later = StageCache(config.out_dir, report=lambda line: None)
-    data = read_data(config, later)
-    return StudyContext(later, config, data, Runs(later, config, data, StopSignals()))
+    return StudyContext.prepare(config, later, StopSignals())
 
 
 def with_statistics(context: StudyContext, key: str) -> StudyContext:

@@ -19,10 +19,9 @@ from models import build_model
 from models.losses import LossWeights
 from models.masking import random_masking
 from studies.engine.context import StudyContext
-from studies.engine.data import Source, read_data
+from studies.engine.data import Source
 from studies.engine.encoders import Encoder, first_seed
 from studies.engine.masked_losses import MODEL, image_errors
-from studies.engine.runs import Runs
 from studies.engine.stages import StageCache
 from studies.engine.subset import truth_folder
 from studies.experts import section as experts
@@ -67,9 +66,7 @@ def config_file(folder: Path, **changes: object) -> Path:
 
 def context_of(config: Path, *overrides: str) -> StudyContext:
     read = read_reproduction_config(str(config), list(overrides), (), tuple(PROTOCOLS))
-    cache = StageCache(read.out_dir, report=lambda text: None)
-    data = read_data(read, cache)
-    return StudyContext(cache, read, data, Runs(cache, read, data, StopSignals()))
+    return StudyContext.prepare(read, StageCache(read.out_dir, report=lambda text: None), StopSignals())
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,7 @@ from studies.ablations.variants import (
 )
 from studies.ablations.wording import PairedDifference, summary
 from studies.engine.context import StudyContext
-from studies.engine.data import read_data
-from studies.engine.runs import Runs, SplitRepresentation
+from studies.engine.runs import SplitRepresentation
 from studies.engine.stages import StageCache
 from studies.registry import STUDIES
 from studies.report_parts.sections import Section, Value
@@ -93,10 +92,7 @@ def test_studies_share_their_runs_and_do_nothing_twice(context: StudyContext) ->
     assert "pretrain/main/seed0" in made  # the studies' recipe is the main run's here
     assert not any("mask_0750" in name or "loss_sum" in name for name in made)
     again = StageCache(context.config.out_dir, report=lambda line: None)
-    data = read_data(context.config, again)
-    section = STUDIES["masking"](
-        StudyContext(again, context.config, data, Runs(again, context.config, data, StopSignals()))
-    )
+    section = STUDIES["masking"](StudyContext.prepare(context.config, again, StopSignals()))
     assert isinstance(section, Section)
     assert again.stages and all(stage.reused for stage in again.stages)
 
