@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
             with held_alone(folder, "at work in it; wait for it, or choose out_dir"):
                 report = _reproduce(config, folder, signals, started)
     except StopRequested as request:
-        reporter.info("stopped by a signal; the same command continues from here")
+        reporter.info("stopped by a signal; the same command goes on from here")
         return StopSignals.exit_code(request.number)
     reporter.info(f"report: {report}")
     return 0

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             with held_alone(folder, "at work in it; wait for it, or choose another --out"):
                 return _run(config, folder, options, signals, started)
     except StopRequested as request:
-        reporter.info("stopped by a signal; the same command continues from here")
+        reporter.info("stopped by a signal; the same command goes on from here")
         return StopSignals.exit_code(request.number)
 
 

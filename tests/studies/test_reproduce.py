@@ -184,7 +184,7 @@ def test_a_third_dataset_is_probed_too(done: Path, tmp_path) -> None:
     assert "SR_B1" in section["text"][0] and "filled with the mean" in section["text"][0]
     rows = {row[0]: row for row in section["tables"][1]["rows"]}
     assert "metadata" not in rows and rows["image statistics"][2]["value"] > 60
-    assert section["tables"][1]["measured_on"] == "12 labelled images in photos, fitted on 18 others"
+    assert section["tables"][1]["measured_on"] == "12 labelled images in photos, trained on 18 others"
 
 
 def test_two_at_once_are_refused(done: Path) -> None:

@@ -289,7 +289,7 @@ def test_a_gap_lies_around_every_test_patch(strip: Path, tmp_path: Path, how: di
         after = columns(gap, "train", fold) | columns(gap, "val", fold)
         assert before & beside and after == before - beside
         assert gap.folds[fold].left_out == len(before & beside) and plain.folds[fold].left_out == 0
-    assert "beside a test patch left out" in gap.measured_on()
+    assert "adjacent to a test patch left out" in gap.measured_on()
     assert "left out" not in plain.measured_on()
     assert f"{min(fold.left_out for fold in gap.folds)}" in gap.measured_on()
     assert torch.equal(gap.dataset("test", labels=False)[0].image, plain.dataset("test", labels=False)[0].image)
