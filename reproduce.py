@@ -1,8 +1,8 @@
 """Every stage from data to report: `python reproduce.py --config_yaml configs/reproduce_sample.yaml`.
 
-Pack or read, pretrain, reconstruct, embed, score by kNN and probes beside baselines, run the studies, and write
-`report.html` with CSV, JSON and PNG beside it. What has been done for the same inputs is not done again; stopped at any
-moment, the same command goes on.
+Pack or read, pretrain, reconstruct, embed, evaluate by kNN and linear probes next to baselines, run the studies, and
+write `report.html` with its CSV, JSON and PNG files. Stages with unchanged inputs are reused; after an interruption the
+same command continues.
 """
 
 import sys
@@ -15,19 +15,16 @@ from studies.comparison.claims import claims_section, few_blocks
 from studies.comparison.literature import published_section, setting_section
 from studies.comparison.main_table import main_rows, main_section, summary
 from studies.comparison.reconstruction import reconstruction_section
-from studies.engine.context import Bench
-from studies.engine.data import read_data
-from studies.engine.runs import Runs
-from studies.engine.stages import Workbench
+from studies.engine.context import StudyContext
+from studies.engine.stages import StageCache
 from studies.registry import STUDIES
-from studies.report import Report, write_report
+from studies.report import report_of, write_report
 from studies.report_parts.sections import Section
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
 from utils.files import check_writable
 from utils.locks import held_alone
-from utils.provenance import provenance
 from utils.reporting import reporter
 
 
@@ -52,36 +49,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, started: float) -> Path:
-    workbench = Workbench(folder)
-    data = read_data(config, workbench)
-    bench = Bench(workbench, config, data, Runs(workbench, config, data, signals))
+    context = StudyContext.prepare(config, StageCache(folder), signals)
+    data = context.data
     reporter.info(f"== {config.title}: {data.main.measured_on()}")
-    sections = [setting_section(bench), reconstruction_section(bench)]
-    rows_of = {source.key: main_rows(bench, source) for source in data.probed}
-    sections += [main_section(bench, source, rows_of[source.key]) for source in data.probed]
-    reporter.info(summary(bench, data.main, rows_of[data.main.key]))
-    sections.append(published_section(bench, rows_of))
-    sections += _study_sections(bench)
-    claims = claims_section(sections, few_blocks(bench))
+    sections = [setting_section(context), reconstruction_section(context)]
+    rows_of = {source.key: main_rows(context, source) for source in data.probed}
+    sections += [main_section(context, source, rows_of[source.key]) for source in data.probed]
+    reporter.info(summary(context, data.main, rows_of[data.main.key]))
+    sections.append(published_section(context, rows_of))
+    sections += _study_sections(context)
+    claims = claims_section(sections, few_blocks(context))
     sections[1:1] = [] if claims is None else [claims]
-    report = Report(
-        title=config.title,
-        subtitle=f"Main dataset: {data.main.measured_on()}.",
-        sections=sections,
-        config=config.model_dump(mode="json"),
-        provenance={"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **provenance(bench.runs.device)},
-        stages=workbench.stages,
-        seconds=time.perf_counter() - started,
-    )
-    return write_report(report, folder)
+    subtitle = f"Main dataset: {data.main.measured_on()}."
+    return write_report(report_of(context, config.title, subtitle, sections, started), folder)
 
 
-def _study_sections(bench: Bench) -> list[Section]:
-    chosen = list(STUDIES) if bench.config.studies == "all" else bench.config.studies
+def _study_sections(context: StudyContext) -> list[Section]:
+    chosen = list(STUDIES) if context.config.studies == "all" else context.config.studies
     found = []
     for name in chosen:
         reporter.info(f"== study: {name}")
-        found.append(STUDIES[name](bench))
+        found.append(STUDIES[name](context))
     return found
 
 

@@ -9,11 +9,13 @@ that says where the numbers come from. The embeddings are the tokens before the 
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from configs.build import build_configured_dataset, load_configured_model, result_origin
@@ -52,8 +54,12 @@ class Share(NamedTuple):
     skipped_fill: int
 
 
+PatchEmbedder = Callable[[Tensor, Tensor | None], Tensor]
+"""From normalised patches (B, C, H, W) and metadata (None: missing) to vectors (B, D)."""
+
+
 def embed_dataset(
-    embedder: Embedder, loader: BatchLoader, path: Path, split: str, processes: Processes = ALONE
+    embedder: PatchEmbedder, loader: BatchLoader, path: Path, split: str, processes: Processes = ALONE
 ) -> dict[str, Any] | None:
     """Write one split's `.npz`, in memory that does not grow with it.
 
@@ -82,7 +88,7 @@ def embed_dataset(
     return written and {**written, "skipped_without_labels": loader.dataset.skipped_labels}
 
 
-def _embed_share(embedder: Embedder, loader: BatchLoader, rows_path: Path, split: str, part: Part) -> Share:
+def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, split: str, part: Part) -> Share:
     ids, labels = [], []
     total = len(range(len(loader))[part.of(len(loader))])
     with rows_path.open("wb") as file:

@@ -1,1 +1,1 @@
-"""What a model is worth: reconstruction against honest baselines, and what its experts do."""
+"""Evaluation of a model: reconstruction and probes against baselines, and what its experts do."""

@@ -36,7 +36,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
         "interpolation": torch.where(removed, interpolated, original),
     }
     title = f"Masked reconstruction of {dataset.kind} ({model.config.mask_ratio:.0%} of the patches removed)"
-    images = {name: stored_numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
+    images = {name: to_digital_numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
     return _save(images, batch, title, folder / "reconstructions_masked.png")
 
 
@@ -48,8 +48,8 @@ def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: P
     predicted, _ = model(batch.images, batch.meta, everything)
     rebuilt = unpatchify(predicted, model.config.patch_size, model.config.in_channels)
     images = {
-        "original": stored_numbers(batch.images, batch, dataset),
-        "reconstruction": stored_numbers(rebuilt, batch, dataset),
+        "original": to_digital_numbers(batch.images, batch, dataset),
+        "reconstruction": to_digital_numbers(rebuilt, batch, dataset),
     }
     title = f"Reconstruction of {dataset.kind}, nothing masked"
     return _save(images, batch, title, folder / "reconstructions_full.png")
@@ -72,20 +72,20 @@ def plot_neighbours(
         title: of the figure.
     """
     rows = []
-    for image, names in zip(numbers_of(asked, ids), found, strict=True):
-        others = {f"neighbour {i}": other for i, other in enumerate(numbers_of(among, names), 1)}
+    for image, names in zip(digital_numbers_of(asked, ids), found, strict=True):
+        others = {f"neighbour {i}": other for i, other in enumerate(digital_numbers_of(among, names), 1)}
         rows.append({"patch": image, **others})
     return plot_reconstructions(rows, ids, title, stretch_all=True)
 
 
-def numbers_of(dataset: PatchDataset, ids: Sequence[str]) -> np.ndarray:
-    """Stored numbers of the named patches with fill as NaN: (B, C, H, W)."""
+def digital_numbers_of(dataset: PatchDataset, ids: Sequence[str]) -> np.ndarray:
+    """Digital numbers of the named patches, nodata as NaN: (B, C, H, W)."""
     batch = dataset.batch([dataset.ids.index(name) for name in ids])
-    return stored_numbers(batch.images, batch, dataset)
+    return to_digital_numbers(batch.images, batch, dataset)
 
 
-def stored_numbers(images: Tensor, batch: Batch, dataset: PatchDataset) -> np.ndarray:
-    """Z-scores to stored numbers with fill as NaN: (B, C, H, W)."""
+def to_digital_numbers(images: Tensor, batch: Batch, dataset: PatchDataset) -> np.ndarray:
+    """Z-scores to digital numbers, nodata as NaN: (B, C, H, W)."""
     numbers = dataset.normalize.invert(images.cpu().float())
     return numbers.masked_fill(~batch.valid.cpu().unsqueeze(1), float("nan")).numpy()
 

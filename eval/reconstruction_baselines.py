@@ -1,4 +1,4 @@
-"""Reconstructions that need no model: what a masked autoencoder has to beat.
+"""Reconstruction baselines without a model, which a masked autoencoder has to beat.
 
 Each takes (B, C, H, W) normalised images, the (B, H, W) valid mask and the (B, N) patch mask (1 = removed), looks at
 visible valid pixels only, and returns predicted patches (B, N, C * p * p).

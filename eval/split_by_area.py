@@ -16,6 +16,7 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.pack.format import is_pack, open_header
 from datasets.packed import PackedDataset
 from datasets.patches import PatchDataset
+from eval.statistics.coordinates import patch_coordinates
 from eval.statistics.spatial_blocks import CELL, split_by_area, touching
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, run_script
@@ -23,8 +24,6 @@ from utils.files import check_writable, write_text
 from utils.reporting import reporter
 
 SPLITS = ("train", "val", "test")
-
-"""Patches read at a time for their place."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,9 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError("give --shares TRAIN VAL TEST, or three split files, whose sizes are then kept")
     out = check_writable(options.out or options.dataset_path)
     parts = {csv: _dataset(options.dataset_path, csv) for csv in options.dataset_csv}
-    place_of = {name: place for part in parts.values() for name, place in zip(part.ids, part.places(), strict=True)}
+    place_of = {
+        name: place
+        for part in parts.values()
+        for name, place in zip(part.ids, patch_coordinates(part, "reading coordinates"), strict=True)
+    }
     ids, places = list(place_of), np.array(list(place_of.values()))
-    shares = dict(zip(SPLITS, options.shares or [len(part) for part in parts.values()], strict=True))
+    sizes: list[float] = options.shares or [len(part) for part in parts.values()]
+    shares: dict[str, float] = dict(zip(SPLITS, sizes, strict=True))
     splits = split_by_area(ids, shares, options.seed, places, options.cell)
     reporter.info(f"{len(ids):,} patches in squares of {options.cell * 1.2:g} km; seed {options.seed}")
     if options.gap:

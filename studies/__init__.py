@@ -1,1 +1,1 @@
-"""Reproduction: runs of the other rooms, done once, set beside each other and beside what was published."""
+"""Reproduction: pretraining, evaluation and ablation studies in cached stages, compared with published results."""

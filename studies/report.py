@@ -1,4 +1,4 @@
-"""Sections to a report: one HTML file with everything in it, and the same as CSV, JSON and PNG beside it."""
+"""Renders sections to a report: one self-contained HTML file, and the same as CSV, JSON and PNG files next to it."""
 
 import base64
 import csv
@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,20 +15,22 @@ from typing import Any, NamedTuple
 import yaml
 from PIL import Image
 
+from studies.engine.context import StudyContext
 from studies.engine.stages import Stage
 from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.errors import DataError
 from utils.files import atomic_path, make_folder, write_json, write_text
+from utils.provenance import provenance
 
 STYLE = Path(__file__).with_name("report.css")
 MANY_COLUMNS = 4
-"""A table with more scrolls sideways on a phone anyhow: its texts get more room."""
+"""A table with more columns scrolls sideways on a phone in any case, so its texts may be wider."""
 
 REPORT, RESULTS, TABLES, FIGURES = "report.html", "report.json", "tables", "figures"
 
 
 class Report(NamedTuple):
-    """All that a report says."""
+    """Everything in a report."""
 
     title: str
     subtitle: str
@@ -36,7 +39,21 @@ class Report(NamedTuple):
     provenance: Mapping[str, Any]
     stages: Sequence[Stage]
     seconds: float
-    """That this call took."""
+    """Duration of this call."""
+
+
+def report_of(context: StudyContext, title: str, subtitle: str, sections: Sequence[Section], started: float) -> Report:
+    """A report of this call, which began at `started` (`time.perf_counter`)."""
+    written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Report(
+        title,
+        subtitle,
+        sections,
+        config=context.config.model_dump(mode="json"),
+        provenance={"written": written, **provenance(context.runs.device)},
+        stages=context.cache.stages,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -213,8 +230,11 @@ def _shown(cell: Cell) -> str:
     if cell is None:
         return ""
     if isinstance(cell, Value):
-        value, *bounds = (None if part is None else _number(part, cell.digits) for part in cell[:3])
-        return value if None in bounds else f'{value}<span class="ci">[{bounds[0]}, {bounds[1]}]</span>'
+        value, bounds = _number(cell.value, cell.digits), cell.bounds
+        if bounds is None:
+            return value
+        low, high = (_number(bound, cell.digits) for bound in bounds)
+        return f'{value}<span class="ci">[{low}, {high}]</span>'
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, int):
@@ -246,7 +266,7 @@ def _how_html(report: Report) -> str:
     times = Table(
         "times",
         "Time by kind of stage",
-        ["stage", "stages", "of them reused", "seconds"],
+        ["kind of stage", "stages", "reused", "seconds"],
         _times(report.stages),
         "the calls that did the work",
         f"This call took {report.seconds:.0f} s in all.",
@@ -259,7 +279,7 @@ def _how_html(report: Report) -> str:
     warning = ""
     if len(revisions) > 1:
         warning = (
-            "<p>Stages were done with several revisions of the source tree; remove the folder to do all with one.</p>"
+            "<p>Stages were run by several revisions of the source tree; remove the folder to rerun all by one.</p>"
         )
     config = html.escape(yaml.safe_dump(dict(report.config), sort_keys=False, allow_unicode=True))
     return (

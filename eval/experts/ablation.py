@@ -1,4 +1,4 @@
-"""What each expert is worth: the reconstruction without it, through the model's own forward pass."""
+"""Expert ablation: the reconstruction without each expert, through the model's own forward pass."""
 
 import copy
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.loader import BatchLoader
 from eval.evaluate_mae import evaluation_masking
-from eval.experts.contribution import without_expert
+from eval.experts.contribution import encoder_blocks, without_expert
 from models.losses import SMALLEST_WEIGHT, patch_errors
 from models.moe_mae import MOEMAE
 
@@ -39,7 +39,7 @@ def remove_expert(model: MOEMAE, block: int, expert: int) -> MOEMAE:
         ValueError: as `without_expert`.
     """
     without = copy.deepcopy(model)
-    without.encoder.layers[block] = without_expert(model.encoder.layers[block], expert)
+    without.encoder.layers[block] = without_expert(encoder_blocks(model.encoder)[block], expert)
     return without
 
 

@@ -65,14 +65,19 @@ def without_expert(layer: Block, expert: int) -> Block:
     Raises:
         ValueError: when the block has no such expert, or no other one.
     """
-    gate = layer.moe.gate
+    without = copy.deepcopy(layer)
+    gate = without.moe.gate
     experts = 1 if gate is None else gate.Wg.out_features
     if gate is None or not 0 <= expert < experts:
         raise ValueError(f"cannot remove expert {expert} of a block with {experts}")
-    without = copy.deepcopy(layer)
     with torch.no_grad():
-        without.moe.gate.Wg.bias[expert] = -torch.inf
+        gate.Wg.bias[expert] = -torch.inf
     return without
+
+
+def encoder_blocks(encoder: Encoder) -> list[Block]:
+    """The encoder's blocks, in order."""
+    return [layer for layer in encoder.layers if isinstance(layer, Block)]
 
 
 @torch.no_grad()
@@ -96,12 +101,15 @@ def contributions(model: MOEMAE, images: Tensor, meta: Tensor | None) -> Iterato
         meta: (B, F, 2) or None.
     """
     tokens = block_inputs(model.encoder, images, meta)
-    for number, (layer, before, after) in enumerate(zip(model.encoder.layers, tokens, tokens[1:], strict=False)):
-        if layer.moe.gate is None:
+    for number, (layer, before, after) in enumerate(
+        zip(encoder_blocks(model.encoder), tokens, tokens[1:], strict=False)
+    ):
+        gate_of_block = layer.moe.gate
+        if gate_of_block is None:
             continue
         residual = before + layer.attn(layer.norm1(before))
         x = layer.norm2(residual).flatten(0, 1)  # (B * S, D), what gate and experts see
-        gates = layer.moe.gate(x).gates
+        gates = gate_of_block(x).gates
         norms = []
         for expert in range(gates.shape[1]):
             gate = gates[:, expert : expert + 1]
@@ -140,7 +148,7 @@ def contribution_shares(model: MOEMAE, loader: BatchLoader) -> tuple[np.ndarray,
                 (found.update / found.residual)[:, model.config.num_prefix :].double().mean(dim=1).sum().item()
             )
     if not seen:
-        raise DataError("none of these images has a single valid pixel: there is no contribution to look at")
+        raise DataError("none of these images has a single valid pixel: there is no contribution to measure")
     return shares / seen, updates / seen
 
 
@@ -158,7 +166,7 @@ def ablation_map(model: MOEMAE, images: Tensor, meta: Tensor | None, block: int,
         ValueError: as `without_expert`.
     """
     tokens = block_inputs(model.encoder, images, meta)
-    after = without_expert(model.encoder.layers[block], expert)(tokens[block])[0]
+    after = without_expert(encoder_blocks(model.encoder)[block], expert)(tokens[block])[0]
     end = _rest(model.encoder, after, block + 1)
     grid = model.config.grid
 
@@ -185,7 +193,8 @@ def embeddings_without_experts(model: MOEMAE, loader: BatchLoader, pool: str) ->
     """
     encoder = model.encoder
     removals = [(b, e) for b, count in enumerate(model.config.experts) if count > 1 for e in range(count)]
-    layers = {(block, expert): without_expert(encoder.layers[block], expert) for block, expert in removals}
+    blocks = encoder_blocks(encoder)
+    layers = {(block, expert): without_expert(blocks[block], expert) for block, expert in removals}
     whole, without, labels, ids = [], [], [], []
     for batch in tqdm(loader.batches(), total=len(loader), desc="without each expert", leave=False, disable=None):
         if not batch.ids:

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import entr
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
-from eval.statistics.block_permutation import deal
+from eval.statistics.block_permutation import permute_blocks
+from models.config import META_FIELDS, NUM_PREFIX
 from models.moe_mae import MOEMAE
 from utils.errors import ConfigError, DataError
 from utils.metadata import PUBLISHED_FIELDS
@@ -54,6 +56,17 @@ class RoutingRecord(NamedTuple):
         """What to call the kinds of tokens, in their order."""
         return (*self.meta_fields, "CLS", "patches")
 
+    @property
+    def known_labels(self) -> np.ndarray:
+        """(n, C) bool.
+
+        Raises:
+            ValueError: when the dataset was read without labels.
+        """
+        if self.labels is None:
+            raise ValueError("the routing was recorded without labels: build the dataset with labels")
+        return self.labels
+
 
 class RoutingEntropy(NamedTuple):
     """Entropies as shares of their largest possible value, (L,) each."""
@@ -74,12 +87,12 @@ class AssignmentMap(NamedTuple):
 
 
 class LabelInformation(NamedTuple):
-    """How much the best expert of a patch token says about its image's label."""
+    """Normalised mutual information (NMI) of a patch token's best expert and its image's label."""
 
     nmi: np.ndarray
-    """(L, C) normalised mutual information with "the image has this class"."""
+    """(L, C) NMI with "the image has this class"."""
     shuffled: np.ndarray
-    """(R, L, C) the same with the labels dealt to blocks of neighbouring images anew, R times."""
+    """(R, L, C) the null distribution: the same with labels permuted between blocks of neighbouring images, R times."""
 
 
 @torch.no_grad()
@@ -98,23 +111,22 @@ def record_routing(model: MOEMAE, loader: BatchLoader, order: Sequence[int] | No
     config, dataset = model.config, loader.dataset
     with_experts = [block for block, experts in enumerate(config.experts) if experts > 1]
     if not with_experts:
-        raise ConfigError("the model has one expert in every block: there is no routing to look at")
+        raise ConfigError("the model has one expert in every block: there is no routing to analyse")
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {block: [] for block in with_experts}
     labels, ids = [], []
     for batch in tqdm(loader.batches(order), desc="routing", leave=False, disable=None):
         if not batch.ids:
             continue
-        routing = model.encode(batch.images, batch.meta, noise=False).routing
-        for block in with_experts:
-            chosen = routing[block].expert_idx
-            gates = routing[block].gates.gather(1, chosen)
-            shape = (len(batch.ids), config.num_tokens, config.k)
-            pair = (chosen.to(torch.int16), gates.float())
-            parts[block].append(tuple(values.view(shape).cpu().numpy() for values in pair))
+        for block, routing in enumerate(model.encode(batch.images, batch.meta, noise=False).routing):
+            if routing is not None:
+                chosen = routing.expert_idx
+                gates = routing.gates.gather(1, chosen).float()
+                shape = (len(batch.ids), config.num_tokens, config.k)
+                parts[block].append((chosen.to(torch.int16).view(shape).cpu().numpy(), gates.view(shape).cpu().numpy()))
         labels.append(None if batch.labels is None else batch.labels.cpu().numpy())
         ids += batch.ids
     if not ids:
-        raise DataError("none of these images has a single valid pixel: there is no routing to look at")
+        raise DataError("none of these images has a single valid pixel: there is no routing to analyse")
     blocks = tuple(
         BlockRouting(block, config.experts[block], *map(np.concatenate, zip(*parts[block], strict=True)))
         for block in with_experts
@@ -178,7 +190,7 @@ def usage_by_class(record: RoutingRecord) -> np.ndarray:
 
     An image counts for every class it has. Rows of classes without an image are NaN.
     """
-    hot = _labels(record).astype(np.float64)
+    hot = record.known_labels.astype(np.float64)
     return _padded(
         [
             _shares(hot.T @ choices_by_image(block.expert_idx[:, record.num_prefix :], block.experts))
@@ -209,30 +221,30 @@ def assignment_map(record: RoutingRecord, image: int, block: int) -> AssignmentM
 def label_information(
     record: RoutingRecord, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
 ) -> LabelInformation:
-    """Normalised mutual information between the best expert of a patch token and its image's label, beside a control.
+    """Normalised mutual information between the best expert of a patch token and its image's label, and its null.
 
     A token's label is its image's, class by class: "the image has this class", yes or no.
 
         NMI(X, Y) = 2 I(X; Y) / (H(X) + H(Y))
 
-    The tokens of an image are alike, so even labels without meaning share some information with them. The control
-    therefore deals the labels to whole images, not to tokens, and to whole blocks of neighbouring images (see
-    `eval.statistics.block_permutation`); only what exceeds it speaks of the label.
+    The tokens of an image are correlated, so even meaningless labels share some information with them. The null
+    distribution therefore permutes the labels of whole images, not of tokens, and of whole blocks of neighbouring
+    images (spatial-block permutation test, `eval.statistics.block_permutation`); only an excess over it is evidence.
 
     Args:
         record: with labels.
-        seed: of the shuffles.
-        shuffles: how often labels are dealt anew.
+        seed: of the permutations.
+        shuffles: how many permutations.
         blocks: (n,) of `spatial_blocks.neighbour_blocks`; None takes the images as independent of each other.
 
     Raises:
         ValueError: when the dataset was read without labels.
     """
-    labels = _labels(record)
+    labels = record.known_labels
     best = best_by_image(record)
     rng = np.random.default_rng(seed)
-    dealt = [labels, *(labels[deal(blocks, len(labels), rng)] for _ in range(shuffles))]
-    found = np.array([[_binary_nmi(counts, hot) for counts in best] for hot in dealt])
+    several = [labels, *(labels[permute_blocks(blocks, len(labels), rng)] for _ in range(shuffles))]
+    found = np.array([[_binary_nmi(counts, hot) for counts in best] for hot in several])
     return LabelInformation(found[0], found[1:])
 
 
@@ -258,7 +270,7 @@ def _shares(values: np.ndarray) -> np.ndarray:
 
 def _entropy(shares: np.ndarray) -> np.ndarray:
     """-sum p ln p along the last axis, in nats."""
-    return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=-1)
+    return entr(shares).sum(axis=-1)
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:
@@ -271,9 +283,3 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
 def _multi_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """(n,) class indices or (n, C) zeros and ones to (n, C) bool."""
     return labels[:, None] == np.arange(classes) if labels.ndim == 1 else labels > 0
-
-
-def _labels(record: RoutingRecord) -> np.ndarray:
-    if record.labels is None:
-        raise ValueError("the routing was recorded without labels: build the dataset with labels")
-    return record.labels

@@ -1,7 +1,7 @@
-"""Which land cover the experts are for: token by token where the ground is known, image by image where labels are.
+"""Specialisation of experts in land cover: by token where the ground truth is known, by image where labels are.
 
 Dimensions: n images, N patch tokens on a grid, L blocks with experts, E experts of the widest block, C classes, R
-shuffles. Every figure stands beside a control that keeps everything but what is asked about.
+permutations. Every statistic has a null distribution that keeps everything but the association tested.
 
 Labels are permuted over whole blocks of neighbouring images (`eval.statistics.block_permutation`): `blocks` are
 those of the record's images, (n,) of `spatial_blocks.neighbour_blocks`; None takes images as independent.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.experts.routing import RoutingRecord, best_by_image, mutual_information
-from eval.statistics.block_permutation import deal, smallest_p
+from eval.statistics.block_permutation import permute_blocks, smallest_p
 from eval.statistics.weighted_metrics import Statistic
 from utils.randomness import derive_seed
 
@@ -22,15 +22,15 @@ UNKNOWN = -1
 
 
 class TokenInformation(NamedTuple):
-    """How much the best expert of a patch token says about the land cover under it (normalised mutual information)."""
+    """Normalised mutual information (NMI) of a patch token's best expert and the land cover under it."""
 
     nmi: np.ndarray
     """(L,)"""
     shuffled: np.ndarray
-    """(R, L) the same with whole maps of cover dealt to the blocks anew: experts that follow anything but the cover."""
+    """(R, L) the same with whole cover maps permuted between blocks: experts that follow anything but the cover."""
     turned: np.ndarray
     """(R, L) the same with every image's own map turned or mirrored: experts that follow the image but not where in
-    it the cover lies. What `nmi` has beyond this is told apart within images."""
+    it the cover lies. An excess of `nmi` over this is specialisation within images."""
 
 
 class CoverSeparation(NamedTuple):
@@ -43,17 +43,17 @@ class CoverSeparation(NamedTuple):
     nmi: np.ndarray
     """(L,) between the best expert of a patch token and the cover of its image."""
     shuffled: np.ndarray
-    """(R, L) the same with the covers dealt to the blocks anew."""
+    """(R, L) the same with the covers permuted between blocks."""
     pairs: np.ndarray
-    """(C, C) p-value of the hypothesis that two covers use the experts alike; NaN on the diagonal."""
+    """(C, C) p-value of the null hypothesis that two covers use the experts in the same way; NaN on the diagonal."""
     smallest_p: float
-    """What `p_value` can be at least: few blocks can be dealt in few ways only."""
+    """Lower bound of `p_value`: few blocks have few permutations."""
     smallest_pairs: np.ndarray
     """The same of `pairs`."""
 
     @property
     def p_value(self) -> float:
-        """Chance of so large a mean over the blocks if cover did not matter: (1 + shuffles as large) / (1 + R)."""
+        """p-value of the mean over the blocks under the null: (1 + permutations as large) / (1 + R)."""
         return _p_value(self.nmi.mean(), self.shuffled.mean(axis=1))
 
 
@@ -89,13 +89,13 @@ def usage_by_cover(record: RoutingRecord, cover: np.ndarray, classes: int) -> np
 def token_information(
     record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
 ) -> TokenInformation:
-    """What the best expert of a patch token says about its land cover, beside two controls.
+    """NMI of a patch token's best expert and its land cover, and two null distributions.
 
     Args:
         record: of n images.
         cover: (n, N) class of every patch token, N a square number.
-        seed: of the controls.
-        shuffles: how often each control is drawn.
+        seed: of the permutations.
+        shuffles: how many permutations of each kind.
         blocks: see above.
     """
     found = [[mutual_information(joints.sum(axis=-3)) for joints in block]
@@ -108,7 +108,10 @@ def token_statistics(
     record: RoutingRecord, cover: np.ndarray, seed: int, shuffles: int = 20, blocks: np.ndarray | None = None
 ) -> list[tuple[Statistic, Statistic, Statistic]]:
     """The same as statistics of weighted images, for a bootstrap: of every block its NMI and the controls' means."""
-    return [tuple(map(_mean_nmi, block)) for block in _token_joints(record, cover, seed, shuffles, blocks)]
+    return [
+        (_mean_nmi(true), _mean_nmi(permuted), _mean_nmi(turned))
+        for true, permuted, turned in _token_joints(record, cover, seed, shuffles, blocks)
+    ]
 
 
 def _mean_nmi(joints: np.ndarray) -> Statistic:
@@ -128,17 +131,19 @@ def _token_joints(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of every block how many tokens of each image have each class and best expert.
 
-    (n, C, E) of the true maps, (R, n, C, E) of maps dealt anew, and of each image's own map turned.
+    (n, C, E) of the true maps, (R, n, C, E) of permuted maps, and of each image's own map turned.
     """
     random = np.random.default_rng(derive_seed(seed, "token information"))
     side = round(cover.shape[1] ** 0.5)
     maps = cover.reshape(-1, side, side)
-    shuffled = [cover[deal(blocks, len(cover), random)] for _ in range(shuffles)]
+    shuffled = [cover[permute_blocks(blocks, len(cover), random)] for _ in range(shuffles)]
     turned = [_turned(maps, random).reshape(cover.shape) for _ in range(shuffles)]
     classes = int(cover.max(initial=0)) + 1
     for best, experts in _best_experts(record):
-        controls = (np.stack([_joints(of, best, classes, experts) for of in control]) for control in (shuffled, turned))
-        yield (_joints(cover, best, classes, experts), *controls)
+        permuted, rotated = (
+            np.stack([_joints(one, best, classes, experts) for one in null]) for null in (shuffled, turned)
+        )
+        yield _joints(cover, best, classes, experts), permuted, rotated
 
 
 def distinct_covers(
@@ -175,13 +180,13 @@ def cover_separation(
 ) -> CoverSeparation:
     """Whether images of distinct covers use the experts differently, all together and pair by pair.
 
-    For a pair the figure is the mean over the blocks of the squared difference of the covers' usage, and the control
-    deals the two covers to the blocks of their images anew.
+    For a pair the statistic is the mean over the blocks of the squared difference of the covers' usage, and the null
+    distribution permutes the two covers between the blocks of their images.
 
     Args:
         record: the routing.
         classes, images, groups: of `distinct_covers`; at least two classes.
-        seed: of the shuffles.
+        seed: of the permutations.
         shuffles: how many.
         blocks: see above.
     """
@@ -194,7 +199,7 @@ def cover_separation(
         hot = (of == np.arange(count)[:, None]).astype(np.float64)  # (C, m)
         return np.array([mutual_information(hot @ counts) for counts in usage])
 
-    shuffled = np.array([nmi(groups[deal(places, len(groups), random)]) for _ in range(shuffles)])
+    shuffled = np.array([nmi(groups[permute_blocks(places, len(groups), random)]) for _ in range(shuffles)])
     shares = np.concatenate([counts / counts.sum(axis=1, keepdims=True) for counts in usage], axis=1)  # (m, sum of E)
     pairs, smallest = np.full((2, count, count), np.nan)
     for first in range(count):
@@ -216,14 +221,14 @@ def _pair_p(
     def difference(of: np.ndarray) -> float:
         return float(np.square(shares[of].mean(axis=0) - shares[~of].mean(axis=0)).sum())
 
-    # Dealt to unequal blocks, all images may come to be of one cover: no difference to look at, so counted against one.
-    dealt = (first[deal(blocks, len(first), random)] for _ in range(shuffles))
-    control = [difference(of) if 0 < of.sum() < len(of) else np.inf for of in dealt]
+    # Permuted between unequal blocks, all images may get one cover: no difference is defined, so it counts as larger.
+    permuted = (first[permute_blocks(blocks, len(first), random)] for _ in range(shuffles))
+    control = [difference(of) if 0 < of.sum() < len(of) else np.inf for of in permuted]
     return _p_value(difference(first), np.array(control))
 
 
 def _p_value(found: float, control: np.ndarray) -> float:
-    # A hair of tolerance: a shuffle that deals the same again is as large, whatever the order of its sums.
+    # With tolerance: a permutation that changes nothing must count as large, whatever the rounding of its sums.
     return float((1 + (control >= found * (1 - 1e-12)).sum()) / (1 + len(control)))
 
 

@@ -1,4 +1,4 @@
-"""What a probe scores on features that need no model, beside what it scores on embeddings."""
+"""Probe scores of hand-made features, to compare embeddings with."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,21 +8,21 @@ import torch
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
-from eval.probing.protocols import Scores, Vectors, judge
+from eval.probing.protocols import Scores, Vectors, run_protocol
 from transformation.image_statistics import image_statistics
 
 
 class Features(NamedTuple):
-    """Several descriptions of the same N patches."""
+    """Several representations of the same N patches."""
 
     x: dict[str, np.ndarray]
-    """Name of the description to (N, D)."""
+    """Name of the representation to (N, D)."""
     y: np.ndarray
     """(N,) class index or (N, L) multi-hot."""
     ids: list[str]
 
     def vectors(self, name: str) -> Vectors:
-        """One description."""
+        """One representation."""
         return Vectors(self.x[name], self.y, self.ids)
 
     def with_embeddings(self, name: str, x: np.ndarray, ids: Sequence[str]) -> "Features":
@@ -39,18 +39,23 @@ class Features(NamedTuple):
 def feature_baselines(loader: BatchLoader) -> Features:
     """Features without a model of every patch that the loader gives.
 
-    "class prior" is one constant number, so that a probe learns how frequent each class is and no more; "image
+    "class prior" is a constant feature, from which a probe learns the class frequencies and no more; "image
     statistics" are 28 numbers (see `image_statistics`); "metadata" are the 8 numbers that the model is given, and
     "statistics + metadata" both, where the dataset has metadata.
 
     Args:
         loader: of a dataset with labels.
+
+    Raises:
+        ValueError: when the dataset was read without labels.
     """
     statistics, metadata, labels, ids = [], [], [], []
     for batch in tqdm(loader.batches(), total=len(loader), desc="image statistics", leave=False, disable=None):
         if batch.ids:
             statistics.append(image_statistics(batch.images, batch.valid).cpu())
             metadata.append(None if batch.meta is None else batch.meta.flatten(1).cpu())
+            if batch.labels is None:
+                raise ValueError("feature baselines need a dataset that was read with labels")
             labels.append(batch.labels.cpu())
             ids += batch.ids
     x = {"class prior": np.zeros((len(ids), 1)), "image statistics": torch.cat(statistics).numpy()}
@@ -63,16 +68,14 @@ def feature_baselines(loader: BatchLoader) -> Features:
 def probe_features(
     train: Features, val: Features | None, test: Features, names: Sequence[str], seed: int = 0
 ) -> dict[str, Scores]:
-    """Judge every description by the same probe, `eval.probing.protocols.strong_probe` (see `judge`).
+    """Evaluate every representation by `eval.probing.protocols.strong_probe` (see `run_protocol`).
 
     Args:
-        train, val, test: the same descriptions of three splits; `val` may be None.
+        train, val, test: the same representations of three splits; `val` may be None.
         names: of the classes.
         seed: of the folds in which C is chosen where there is no `val`.
     """
-    return {
-        name: judge(
-            "strong_probe", *(split.vectors(name) if split else None for split in (train, val, test)), names, seed=seed
-        )
-        for name in train.x
+    splits = {
+        name: (train.vectors(name), None if val is None else val.vectors(name), test.vectors(name)) for name in train.x
     }
+    return {name: run_protocol("strong_probe", *parts, names, seed=seed) for name, parts in splits.items()}

@@ -1,4 +1,4 @@
-"""The baseline that an encoder of the same output size has to beat: principal components of whole patches."""
+"""PCA baseline: principal components of whole patches, as many as an encoder's embedding has features."""
 
 from typing import NamedTuple
 
@@ -44,13 +44,13 @@ class PatchComponents(NamedTuple):
 
 
 def fit_pca(loader: BatchLoader, width: int) -> PrincipalComponents:
-    """Principal components of the z-scored pixels (fill is 0) of a training split.
+    """Principal components of the z-scored pixels (nodata is 0) of a training split.
 
-    Exact for the patches looked at, from the products of all pairs of them: there are fewer patches than pixels.
+    Exact for the patches used, from their Gram matrix: there are fewer patches than pixels.
 
     Args:
-        loader: of the training split; at most `FIT_PATCHES` of its patches are looked at.
-        width: how many components, as many as the embedding has numbers; fewer where there are too few patches.
+        loader: of the training split; at most `FIT_PATCHES` of its patches are used.
+        width: how many components, as many as the embedding has features; fewer where there are too few patches.
 
     Raises:
         DataError: when there are fewer than two different patches.

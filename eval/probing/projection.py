@@ -1,4 +1,4 @@
-"""Embeddings seen by eye: two-dimensional projections and nearest neighbours."""
+"""Visual inspection of embeddings: two-dimensional projections and nearest neighbours."""
 
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,7 @@ class Projection(NamedTuple):
     points: np.ndarray
     """(N, 2)"""
     method: str
-    """How they came there, for a title."""
+    """PCA or t-SNE with its setting, for a title."""
 
 
 def project(x: np.ndarray, method: Literal["pca", "tsne"], seed: int, perplexity: float = 30.0) -> Projection:

@@ -1,7 +1,7 @@
-"""How a description of patches is judged: Landsat-Bench's two protocols, exactly, and a stronger probe.
+"""Evaluation protocols of frozen representations: Landsat-Bench's two, exactly, and a stronger linear probe.
 
-A protocol takes the three splits of one description and returns scores on the test split, with the probabilities that
-they come from, so that intervals (`eval.statistics.bootstrap`) need no second fit.
+A protocol takes the three splits of one representation and returns scores on the test split, with the probabilities
+that they come from, so that intervals (`eval.statistics.bootstrap`) need no second fit.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 """That the strong probe chooses from; the first of equally good ones."""
 
 MOST_TURNED = 4000
-"""Training patches; of more, their space is not worth finding."""
+"""Training patches up to which their row space is computed; of more, the SVD costs more than it saves."""
 
 FOLDS = 5
-"""In which the training split is taken apart where there is no validation split."""
+"""Cross-validation folds of the training split where there is no validation split."""
 
 
 class Vectors(NamedTuple):
-    """One split of one description of patches."""
+    """One split of patches in one representation."""
 
     x: np.ndarray
     """(N, D) real numbers."""
@@ -41,7 +41,8 @@ class Vectors(NamedTuple):
     def rows(self, chosen: np.ndarray) -> "Vectors":
         """Some of the patches: (M,) indices, or (N,) booleans."""
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        return Vectors(self.x[chosen], self.y[chosen], [self.ids[index] for index in chosen])
+        indices: list[int] = chosen.tolist()
+        return Vectors(self.x[chosen], self.y[chosen], [self.ids[index] for index in indices])
 
 
 class Scores(NamedTuple):
@@ -94,7 +95,7 @@ def knn5(
 def landsat_bench_probe(
     train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0, scale: bool = False
 ) -> Scores:
-    """Landsat-Bench's probe, `LANDSAT_BENCH`: it often stops unconverged, and `details` says so.
+    """Landsat-Bench's probe, `LANDSAT_BENCH`: it often stops before convergence, which `details` reports.
 
     Args:
         train, val, test: the splits; `val` is not used.
@@ -124,7 +125,9 @@ def strong_probe(
     choice = _choose_on(val, train, names) if val is not None else _choose_within(train, names, seed)
     task = _standardised(train, test)
     probe = _probe(train, C=choice["C"], scale=task.scale).fit(task.fitted_on, train.y)
-    return _scored(_probabilities(probe, task.judged_on, len(names)), train, test, names, _fit_details(probe) | choice)
+    return _scored(
+        _probabilities(probe, task.evaluated_on, len(names)), train, test, names, _fit_details(probe) | choice
+    )
 
 
 PROTOCOLS: dict[str, ProtocolFunction] = {
@@ -140,14 +143,13 @@ PROTOCOL_TITLES = {
 }
 
 
-def judge(
+def run_protocol(
     protocol: str, train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], *, seed: int = 0
 ) -> Scores:
-    """Judge a description by a protocol.
+    """Evaluate a representation by a protocol.
 
-    One that is the same for all training patches tells how frequent the classes are, and no more: whatever the
-    protocol, its scores are the training split's shares of the classes. (`sag` would stop before its first step, and
-    the neighbours would be five patches like any others.)
+    A constant representation carries no more than the class frequencies: whatever the protocol, its scores are the
+    training split's class shares. (`sag` would stop before its first step, and kNN would pick any five patches.)
 
     Args:
         protocol: a key of `PROTOCOLS`.
@@ -175,7 +177,7 @@ def _choose_on(val: Vectors, train: Vectors, names: Sequence[str]) -> dict[str, 
     task = _standardised(train, val)
     for C in C_GRID:
         probe = _probe(train, C=C, scale=task.scale).fit(task.fitted_on, train.y)
-        found.append(_headline(_probabilities(probe, task.judged_on, len(names)), val.y, train.y, names))
+        found.append(_headline(_probabilities(probe, task.evaluated_on, len(names)), val.y, train.y, names))
     return _best(found, f"{len(val.ids)} validation patches")
 
 
@@ -194,7 +196,7 @@ def _choose_within(train: Vectors, names: Sequence[str], seed: int) -> dict[str,
                 probe = _probe(inside, C=C, scale=task.scale).fit(task.fitted_on, inside.y)
             except DataError:  # a fold without a single positive, or of one class
                 return fixed
-            held_out[row, outside] = _probabilities(probe, task.judged_on, len(names))
+            held_out[row, outside] = _probabilities(probe, task.evaluated_on, len(names))
     found = [_headline(probabilities, train.y, train.y, names) for probabilities in held_out]
     return _best(found, f"{FOLDS} folds of the training split, areas kept whole")
 
@@ -252,11 +254,11 @@ def _fit_details(probe: LogisticRegressionModel) -> dict[str, Any]:
 
 
 class _Task(NamedTuple):
-    """What a standardised probe is fitted and judged on."""
+    """What a standardised probe is fitted and evaluated on."""
 
     fitted_on: np.ndarray
     """(N, D)"""
-    judged_on: np.ndarray
+    evaluated_on: np.ndarray
     """(M, D)"""
     scale: bool
     """The probe is to standardise them itself, chunk by chunk; else it is done."""
@@ -272,9 +274,9 @@ def _standardised(train: Vectors, other: Vectors) -> _Task:
     if not (patches <= MOST_TURNED and patches < features):
         return _Task(train.x, other.x, scale=True)
     mean, std = _standard(train.x)
-    fitted_on, judged_on = ((part.x - mean) / std for part in (train, other))
+    fitted_on, evaluated_on = ((part.x - mean) / std for part in (train, other))
     axes = np.linalg.svd(fitted_on, full_matrices=False)[2]  # (patches, features)
-    return _Task(fitted_on @ axes.T, judged_on @ axes.T, scale=False)
+    return _Task(fitted_on @ axes.T, evaluated_on @ axes.T, scale=False)
 
 
 def _standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

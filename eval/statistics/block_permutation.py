@@ -1,16 +1,17 @@
-"""Controls that deal what images have, such as labels, to images anew, whole blocks of neighbours at a time.
+"""Spatial-block permutation test: values such as labels are permuted between whole blocks of neighbouring images.
 
-Images of one area share cover and routing. Dealt to single images, labels lose what they share within an area, so even
-experts that follow nothing but the area tell more about the true labels than about the dealt ones. So whole blocks
-change places, as in Winkler et al., "Multi-level block permutation" (NeuroImage 123, 2015).
+Images of one area share cover and routing. A permutation of single images would break the spatial autocorrelation of
+the labels, so even experts that follow nothing but the area would share more information with the true labels than with
+permuted ones. So whole blocks are exchanged, as in Winkler et al., "Multi-level block permutation" (NeuroImage 123,
+2015).
 
-Blocks of one size change places among themselves, which is exact where blocks are independent of each other. Of unequal
-blocks, those that differ by less than a factor of two do (sizes 1, 2 to 3, 4 to 7, …; a size with fewer than `FEWEST`
-blocks joins the next smaller one), and the receiving block takes evenly spaced rows of the giving one: some twice, some
-not at all. That is approximate: it takes what a block has to be independent of its size within such a class, and where
-images of a block have little in common it repeats them, so p-values are somewhat too large rather than too small.
-With every image a block of its own it is the ordinary permutation. Areas that are alike beyond their block, as one
-tile's are, are still taken as independent.
+Blocks of one size are exchanged among themselves, which is exact where blocks are independent of each other. Of unequal
+blocks, those that differ by less than a factor of two are (sizes 1, 2 to 3, 4 to 7, …; a size class with fewer than
+`FEWEST` blocks joins the next smaller one), and the receiving block takes evenly spaced rows of the giving one: some
+twice, some not at all. That is approximate: it assumes that values are independent of block size within such a class,
+and where the images of a block have little in common it repeats them, so p-values are conservative.
+With every image a block of its own it is the ordinary permutation test. Correlation beyond a block, as within one tile,
+is not accounted for.
 """
 
 from collections import Counter
@@ -19,16 +20,16 @@ from math import exp, lgamma
 import numpy as np
 
 FEWEST = 5
-"""Blocks that change places among themselves; fewer join those of the next size."""
+"""Blocks of a size class that are exchanged among themselves; fewer join the next class."""
 
 
-def deal(blocks: np.ndarray | None, count: int, random: np.random.Generator) -> np.ndarray:
-    """Whose row every image is given, (N,) positions.
+def permute_blocks(blocks: np.ndarray | None, count: int, random: np.random.Generator) -> np.ndarray:
+    """The row that every image receives in one random permutation of blocks, (N,) positions.
 
     Args:
         blocks: (N,) anything that names the block of every image; None makes every image one of its own.
         count: N.
-        random: decides.
+        random: source of the permutation.
     """
     if blocks is None:
         return random.permutation(count)
@@ -42,15 +43,15 @@ def deal(blocks: np.ndarray | None, count: int, random: np.random.Generator) -> 
 
 
 def smallest_p(values: np.ndarray, blocks: np.ndarray | None, shuffles: int) -> float:
-    """The smallest p-value that so many shuffles can give, and so many different ways to deal the values.
+    """The smallest p-value that a number of permutations can give, where the values have few distinct permutations.
 
     Args:
-        values: (N, …) what is dealt.
-        blocks: as for `deal`.
-        shuffles: how often.
+        values: (N, …) what is permuted.
+        blocks: as for `permute_blocks`.
+        shuffles: how many permutations.
 
     Returns:
-        1 where nothing can be dealt in another way.
+        1 where there is only one distinct permutation.
     """
     rows = np.ascontiguousarray(values).reshape(len(values), -1)
     classes = _classes(np.arange(len(rows)) if blocks is None else blocks)
@@ -62,7 +63,7 @@ def smallest_p(values: np.ndarray, blocks: np.ndarray | None, shuffles: int) -> 
 
 
 def _classes(blocks: np.ndarray) -> list[list[np.ndarray]]:
-    """The images of every block, in lists of blocks that change places."""
+    """The images of every block, in lists of exchangeable blocks."""
     _, block_of = np.unique(np.asarray(blocks), return_inverse=True)
     sizes = np.bincount(block_of)
     members = np.split(np.argsort(block_of, kind="stable"), np.cumsum(sizes)[:-1])

@@ -1,7 +1,7 @@
 """95 % intervals by a bootstrap over blocks of neighbouring patches, and of differences on the same resampled patches.
 
-Patches of one area are alike: drawing them one by one would treat them as independent and give intervals that are too
-narrow. So whole blocks are drawn, with replacement, as many as there are (see `eval.statistics.spatial_blocks`).
+Patches of one area are correlated: drawing them one by one would treat them as independent and give intervals that are
+too narrow. So whole blocks are drawn, with replacement, as many as there are (see `eval.statistics.spatial_blocks`).
 
 The interval is the pivotal (or basic) one: a resampled figure lies about the measured one as that lies about the true
 one, so the percentiles of the draws are mirrored at the measured figure. For accuracy, F1 and micro mAP that is as good
@@ -44,7 +44,12 @@ class Interval(NamedTuple):
     value: float
     low: float | None
     high: float | None
-    """None where there is nothing to tell the spread by: a single block, or a single run."""
+    """None where the spread is not known: a single block, or a single run."""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Both ends; None where the spread is not known."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 class Resampled(NamedTuple):
@@ -90,7 +95,7 @@ def resample(
     """Evaluate a statistic on resampled test sets.
 
     Args:
-        statistic: of weights (N,); see `eval.statistics.weighted_metrics`, whose `of_rows` makes one from row indices.
+        statistic: of weights (N,), how often each patch counts; see `eval.statistics.weighted_metrics`.
         blocks: (N,) anything that names the block of every patch.
         seed: the draws are a function of it and the blocks alone.
         draws: how many.
@@ -104,7 +109,7 @@ def resample(
     for draw in tqdm(range(draws), desc=progress, leave=False, disable=None if progress else True):
         times = np.bincount(random.integers(count, size=count), minlength=count)
         values[draw] = statistic(times[block_of].astype(np.float64))
-    digest = hashlib.sha256(np.ascontiguousarray(block_of, np.int64)).hexdigest()
+    digest = hashlib.sha256(block_of.astype(np.int64).tobytes()).hexdigest()
     return Resampled(float(statistic(np.ones(len(block_of)))), values, count, f"{seed}/{draws}/{digest}", limits)
 
 
@@ -126,14 +131,14 @@ def paired_difference(
 
 
 def over_seeds(runs: Sequence[Resampled]) -> Interval:
-    """The mean over runs that differ in their seed alone, with both doubts: other seeds, and other test patches.
+    """The mean over runs that differ in their seed alone, with two sources of variance: seeds and test patches.
 
     The squares of two half-widths are added: Student's for the mean of the runs' values, and the normal one for the
-    mean's spread over resampled test sets. What the resampled means lie above the mean, the interval lies below it, as
-    for a single run. For a claim about pretraining, `runs` are differences of paired runs or figures of single ones.
-    One run says nothing about other seeds, so it has no interval. The interval is on the safe side: part of what the
-    patches leave in doubt also sets the runs apart, and counts twice (it held the truth in 97 to 99 % of simulated
-    comparisons of five runs each, benchmarks/results/interval_coverage.md).
+    mean's spread over bootstrap samples. The bias of the bootstrap means is mirrored, as for a single run. For a claim
+    about pretraining, `runs` are differences of paired runs or values of single ones. One run does not show the
+    variance over seeds, so it has no interval. The interval is conservative: part of the variance over patches is also
+    in the variance over runs, and counts twice (it covered the true value in 97 to 99 % of simulated comparisons of
+    five runs each, benchmarks/results/interval_coverage.md).
 
     Args:
         runs: of the same patches and draws.
@@ -159,5 +164,5 @@ def _within(limits: Limits, value: float, *ends: float) -> Interval:
 
 
 def of_runs(runs: Sequence[Resampled]) -> Interval:
-    """Of one run, what the test patches leave in doubt; of several, also what other seeds do (see `over_seeds`)."""
+    """One run: variance over test patches; several runs: variance over seeds as well (see `over_seeds`)."""
     return runs[0].interval() if len(runs) == 1 else over_seeds(runs)

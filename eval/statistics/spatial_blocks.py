@@ -3,17 +3,18 @@
 An id such as `S2A_MSIL2A_20170613T101031_11_66` names an acquisition and the patch's column and row (of 1,200 m) in its
 tile, but not the tile itself: patches of several tiles share a second, and one tile's patches differ by a second or two
 where two would have had the same name. So, by ids, a block is a square of columns and rows of one acquisition, in all
-of its tiles: nothing that lies close together within it is told apart, at the price of fewer blocks. By place it is a
+of its tiles: neighbours are never in different blocks, at the price of fewer blocks. By place it is a
 square on the globe, whatever the tile and date.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from utils.data_utils import parse_patch_id
 from utils.errors import ConfigError, DataError
@@ -35,7 +36,7 @@ _ID_END = re.compile(r"_(\d+)_(\d+)$")
 
 
 class PatchCell(NamedTuple):
-    """Where a BigEarthNet id says that a patch is."""
+    """Location of a patch in a BigEarthNet id."""
 
     satellite: str
     when: datetime
@@ -49,7 +50,10 @@ def parse_cell(patch_id: str) -> PatchCell | None:
         when = parse_patch_id(patch_id).when
     except DataError:
         return None
-    column, row = map(int, _ID_END.search(patch_id).groups())
+    end = _ID_END.search(patch_id)
+    if end is None:
+        return None
+    column, row = map(int, end.groups())
     return PatchCell(patch_id[:3], when, column, row)
 
 
@@ -57,10 +61,10 @@ def neighbour_blocks(ids: Sequence[str], places: np.ndarray | None = None, cell:
     """The block of every patch, (N,) whole numbers from 0.
 
     Args:
-        ids: of the patches. One that says nothing about acquisition, column and row (all of EuroSAT-Landsat's) is a
+        ids: of the patches. One without acquisition, column and row (all of EuroSAT-Landsat's) is a
             block of its own, unless its place is known.
-        places: (N, 2) latitude and longitude in degrees, NaN where unknown; see `PatchDataset.places`. Where
-            known, they decide.
+        places: (N, 2) latitude and longitude in degrees, NaN where unknown (`eval.statistics.coordinates`).
+            Where known, they decide.
         cell: side of a block, in patches of 1.2 km.
     """
     cells = [parse_cell(patch_id) for patch_id in ids]
@@ -79,10 +83,10 @@ def neighbour_blocks(ids: Sequence[str], places: np.ndarray | None = None, cell:
 
 
 def describe_blocks(ids: Sequence[str], blocks: np.ndarray) -> str:
-    """One sentence for a report: how many blocks, and what they are where ids say nothing."""
+    """One sentence for a report: how many blocks, and what they are where ids hold no location."""
     count = len(np.unique(blocks))
     if count == len(ids) and not any(map(parse_cell, ids)):
-        return f"{len(ids):,} patches; their names say nothing about neighbours, so each is a block of its own"
+        return f"{len(ids):,} patches; their names hold no location, so each is a block of its own"
     return f"{len(ids):,} patches in {count:,} blocks of neighbouring patches"
 
 
@@ -90,7 +94,7 @@ def touching(ids: Sequence[str], places: np.ndarray | None, first: np.ndarray, s
     """Which of the `first` patches have one of the `second` beside them, also across a corner: (N,) booleans.
 
     Args:
-        ids, places: of N patches, as for `neighbour_blocks`; those that say nothing touch nothing.
+        ids, places: of N patches, as for `neighbour_blocks`; those without a location touch nothing.
         first, second: (N,) booleans.
     """
     beside = np.zeros(len(ids), bool)
@@ -98,7 +102,7 @@ def touching(ids: Sequence[str], places: np.ndarray | None, first: np.ndarray, s
         known = np.isfinite(points).all(axis=1)
         ours, others = np.flatnonzero(known & first), np.flatnonzero(known & second)
         if len(ours) and len(others):
-            nearest, _ = cKDTree(points[others]).query(points[ours], p=metric, distance_upper_bound=distance)
+            nearest, _ = KDTree(points[others]).query(points[ours], p=metric, distance_upper_bound=distance)
             beside[ours] |= np.isfinite(nearest)
     return beside
 
@@ -157,9 +161,9 @@ def area_folds(ids: Sequence[str], count: int, seed: int, places: np.ndarray | N
 def _passes(cells: Sequence[PatchCell | None]) -> dict[tuple[str, datetime], int]:
     """Satellite and time to the number of its overpass."""
     times = sorted({(cell.satellite, cell.when) for cell in cells if cell is not None})
-    numbers: dict[tuple[str, datetime], int] = {}
-    for before, now in zip([None, *times], times, strict=False):
-        same = before and before[0] == now[0] and (now[1] - before[1]).total_seconds() <= SAME_PASS_SECONDS
+    numbers = {times[0]: 0} if times else {}
+    for before, now in itertools.pairwise(times):
+        same = before[0] == now[0] and (now[1] - before[1]).total_seconds() <= SAME_PASS_SECONDS
         numbers[now] = numbers[before] if same else len(numbers)
     return numbers
 

@@ -13,11 +13,6 @@ Statistic = Callable[[np.ndarray], float]
 """Weights (N,), how often each patch counts, to a figure; NaN where it is not defined for them."""
 
 
-def of_rows(statistic: Callable[[np.ndarray], float]) -> Statistic:
-    """A statistic of row indices, in which a row may occur several times, as one of weights."""
-    return lambda weights: float(statistic(np.repeat(np.arange(len(weights)), np.asarray(weights, np.int64))))
-
-
 def mean_of(values: np.ndarray) -> Statistic:
     """The mean of one number a patch, (N,), such as a loss."""
     values = np.asarray(values, np.float64)

@@ -1,1 +1,1 @@
-"""Studies that change one thing of the recipe at a time."""
+"""Ablation studies: each changes one setting of the recipe at a time."""

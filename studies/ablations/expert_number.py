@@ -1,4 +1,4 @@
-"""Whether experts are worth their parameters: dense encoders beside mixtures of several sizes, top 1 and top 2."""
+"""Number of experts: dense encoders of equal parameters compared with mixtures of several sizes, top 1 and top 2."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,27 +7,17 @@ import numpy as np
 
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE, count_parameters
-from studies.ablations.figures import plot_groups
-from studies.ablations.variants import Arm, How, arm_of, figure_of, masked_losses, minus, probe, recipe_model, run_of
-from studies.ablations.wording import (
-    claims_of,
-    compare,
-    figure,
-    headline_title,
-    recipe_words,
-    score_table,
-    shown_scores,
-    summary,
-)
-from studies.engine.context import Bench
+from studies.ablations.study import Study
+from studies.ablations.variants import Variant, figure_of, masked_losses, minus, recipe_model, run_of, variant_of
+from studies.engine.context import StudyContext
 from studies.engine.masked_losses import MODEL
 from studies.report_parts.sections import Section, Table
 
 KINDS = ("active", "total")
-"""What a dense encoder has as many of: the parameters that a token meets, or all."""
+"""Which parameters a dense encoder has as many of: those that are active for a token, or all."""
 
 NEAR = 0.01
-"""Share of the layers' parameters by which a dense encoder may be off."""
+"""Tolerance of a dense encoder's parameters, as a share of the layers'."""
 
 
 class Parameters(NamedTuple):
@@ -35,16 +25,16 @@ class Parameters(NamedTuple):
 
     total: int
     active: int
-    """That a token meets: all but the W of the experts that it did not choose."""
+    """Active for one token: all but the W of the experts that it did not choose."""
 
 
-def expert_number_section(bench: Bench) -> Section:
-    """Dense encoders of equal active and of equal total parameters beside mixtures."""
-    source, arms = bench.data.study, expert_arms(bench)
-    how = How(bench.config.study.pool)
-    results = {arm.title: probe(bench, arm, how) for arm in arms}
-    reference = arms[0].title
-    configs = {arm.title: run_of(bench, arm, bench.config.study.seeds[0]).config for arm in arms}
+def expert_number_section(context: StudyContext) -> Section:
+    """Dense encoders of equal active and of equal total parameters compared with mixtures."""
+    study = Study(context, "expert_number", "Study: number of experts", context.data.study)
+    variants = expert_variants(context)
+    results = study.probe(variants)
+    seed = context.config.study.seeds[0]
+    configs = {variant.title: run_of(context, variant, seed).config for variant in variants}
     sizes = {title: encoder_parameters(config) for title, config in configs.items()}
     more = {
         "experts": {title: _experts(config) for title, config in configs.items()},
@@ -52,46 +42,40 @@ def expert_number_section(bench: Bench) -> Section:
         "encoder parameters": {title: size.total for title, size in sizes.items()},
         "active": {title: size.active for title, size in sizes.items()},
     }
-    table = score_table(bench, "expert_number", "Number of experts", results, reference, first="encoder", more=more)
-    shown = shown_scores(bench, results)
-    picture = figure(
-        bench, "expert_number", shown, lambda: plot_groups({"": shown}, headline_title(source)),
-        f"What a probe scores by number of experts: {source.measured_on()}.",
-    )  # fmt: skip
-    compared = {
-        arm.name: compare(bench, (reference, results[reference]), (arm.title, results[arm.title])) for arm in arms[1:]
-    }
+    reference = variants[0].title
+    compared = {variant.name: results.compare(reference, variant.title) for variant in variants[1:]}
     claims = {
-        f"{reference} are worth more than a dense encoder of equal {kind} parameters": compared[f"dense_{kind}"]
+        f"{reference} are better than a dense encoder of equal {kind} parameters": compared[f"dense_{kind}"]
         for kind in KINDS
         if f"dense_{kind}" in compared
     }
-    said = summary(list(compared.values()))
-    said.append(f"The decoder is the same in all. {_dense_words(sizes, reference)}")
-    tables = [*([claims_of(bench, "expert_number", claims)] if claims else []), table, _losses(bench, arms)]
-    return Section("Study: number of experts", [*said, *recipe_words(bench)], tables, [picture])
+    table = results.table("expert_number", "Number of experts", "encoder", reference, more)
+    tables = [*study.claims(claims), table, _losses(context, variants)]
+    remark = f"The decoder is the same in all. {_dense_words(sizes, reference)}"
+    picture = study.figure_of(results, "Probe score by number of experts")
+    return study.section(list(compared.values()), tables, [picture], [remark])
 
 
-def expert_arms(bench: Bench) -> list[Arm]:
+def expert_variants(context: StudyContext) -> list[Variant]:
     """The recipe's mixture first, then the same with one expert a token, fixed numbers of experts, and dense ones."""
-    model = recipe_model(bench)
+    model = recipe_model(context)
     mixture = f"{_experts(model)} experts, top {model.k}"
     other = 1 if model.k > 1 else 2
-    arms = [
-        arm_of(bench, "experts", mixture),
-        arm_of(bench, f"experts_top{other}", f"{_experts(model)} experts, top {other}", model__k=other),
+    variants = [
+        variant_of(context, "experts", mixture),
+        variant_of(context, f"experts_top{other}", f"{_experts(model)} experts, top {other}", model__k=other),
     ]
-    for count in bench.config.study.experts:
+    for count in context.config.study.experts:
         if model.k < count and set(model.experts) != {count}:
             name, title = f"experts_{count}", f"{count} experts, top {model.k}"
-            arms.append(arm_of(bench, name, title, model__experts=[count] * model.depth))
+            variants.append(variant_of(context, name, title, model__experts=[count] * model.depth))
     for kind in KINDS:
         first, last = dense_widths(model, kind)
-        arms.append(
-            arm_of(bench, f"dense_{kind}", f"dense, equal {kind} parameters", model__experts=[1] * model.depth,
+        variants.append(
+            variant_of(context, f"dense_{kind}", f"dense, equal {kind} parameters", model__experts=[1] * model.depth,
                    model__dfirsth=first, model__dlasth=last)
         )  # fmt: skip
-    return arms
+    return variants
 
 
 def encoder_parameters(config: ModelConfig) -> Parameters:
@@ -122,14 +106,14 @@ def dense_widths(config: ModelConfig, kind: str) -> tuple[int, int]:
 
     Args:
         config: of the mixture.
-        kind: "active" for as many as a token meets, "total" for all of them.
+        kind: "active" for those used by one token, "total" for all of them.
     """
     dim, depth = config.embed_dim, config.depth
     wanted = np.array([
         layer_parameters(dim, width, experts, (config.k if kind == "active" else experts) if experts > 1 else 1)
         for width, experts in zip(config.expert_widths, config.experts, strict=True)
     ])  # fmt: skip
-    most = (max(config.experts) + 2) * max(config.expert_widths) // 3 + dim  # no block is worth more units than that
+    most = (max(config.experts) + 2) * max(config.expert_widths) // 3 + dim  # an upper bound of a block's units
     firsts, lasts = np.meshgrid(np.arange(1, most + 1), np.arange(1, most + 1), indexing="ij")
     steps = np.arange(depth - 1, -1, -1) / max(depth - 1, 1)
     widths = np.trunc(steps * (firsts - lasts)[..., None]).astype(int) + lasts[..., None]  # as ModelConfig has them
@@ -146,7 +130,7 @@ def _experts(config: ModelConfig) -> str:
 
 
 def _dense_words(sizes: dict[str, Parameters], reference: str) -> str:
-    """How many parameters the dense encoders have, beside what they were to have."""
+    """How many parameters the dense encoders have, and how many they should have."""
     dense = [size.total for title, size in sizes.items() if title.startswith("dense")]
     parts = [
         f"{count:,} for the {getattr(sizes[reference], kind):,} {kind} ones"
@@ -158,14 +142,14 @@ def _dense_words(sizes: dict[str, Parameters], reference: str) -> str:
     )
 
 
-def _losses(bench: Bench, arms: Sequence[Arm]) -> Table:
-    losses = {arm.title: [run[MODEL] for run in masked_losses(bench, arm)] for arm in arms}
-    reference = arms[0].title
+def _losses(context: StudyContext, variants: Sequence[Variant]) -> Table:
+    losses = {variant.title: [run[MODEL] for run in masked_losses(context, variant)] for variant in variants}
+    reference = variants[0].title
     rows = [
         [title, figure_of(runs), None if title == reference else figure_of(minus(runs, losses[reference]))]
         for title, runs in losses.items()
     ]
     columns = ["encoder", "masked loss", f"minus {reference}"]
     note = "Squared error summed over a patch's values, z-scores; lower is better. Brackets: 95 % intervals."
-    title, where = "Number of experts, reconstruction", bench.data.study.measured_on()
+    title, where = "Number of experts, reconstruction", context.data.study.measured_on()
     return Table("study_expert_number_loss", title, columns, rows, where, note)

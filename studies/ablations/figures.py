@@ -70,10 +70,10 @@ def plot_curves(
 
 
 def plot_balance(curves: Mapping[str, Sequence[Sequence[float]]], label: str) -> Figure:
-    """A figure by epoch: a line for the mean of an arm's seeds, a band from their least to their greatest.
+    """A figure by epoch: a line for the mean of a variant's seeds, a band from their least to their greatest.
 
     Args:
-        curves: title of an arm to (seeds, epochs).
+        curves: title of a variant to (seeds, epochs).
         label: of the figure.
     """
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
@@ -98,8 +98,8 @@ def _points(
     known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     for place, value in known:
-        if value.low is not None:
-            span, still = np.clip([value.low, value.high], *SCORES), [place, place]
+        if value.bounds is not None:
+            span, still = np.clip(value.bounds, *SCORES), [place, place]
             axes.plot(*((span, still) if across else (still, span)), color=colour, lw=2, alpha=0.55)
     at, height = [place for place, _ in known], [value.value for _, value in known]
     style = {"color": colour, "marker": marker, "ms": 5.5, "label": name or None}

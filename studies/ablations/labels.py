@@ -1,4 +1,4 @@
-"""How few labels are enough: shares of the labelled patches, for the encoder and for what needs none."""
+"""Label efficiency: probes fitted on shares of the labelled patches, on an encoder and on baselines without one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,121 +7,131 @@ import numpy as np
 
 from eval.probing.protocols import Vectors
 from studies.ablations.figures import plot_curves
-from studies.ablations.variants import PROTOCOL, RECIPE, Arm, How, describe, run_of, untrained_arm
-from studies.ablations.wording import Compared, claims_of, figure, headline_title, recipe_words, summary
+from studies.ablations.study import Study
+from studies.ablations.variants import (
+    PROTOCOL,
+    EmbeddingSpec,
+    recipe_variant,
+    representation,
+    run_of,
+    untrained_variant,
+)
+from studies.ablations.wording import PairedDifference
 from studies.comparison.baselines import baseline, baseline_names
 from studies.comparison.main_table import BOTH, STATISTICS
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
-from studies.engine.runs import Described
-from studies.engine.scoring import METRIC_TITLES, Describe, Scored, difference, headline, interval, score
-from studies.report_parts.sections import Section, Table, Value
+from studies.engine.runs import SplitRepresentation
+from studies.engine.scoring import METRIC_TITLES, Representation, Scored, difference, headline, interval, score
+from studies.report_parts.sections import Cell, Section, Table, Value
 from utils.randomness import derive_seed
 
 FEWEST = 2
 """Patches that a probe is fitted on at least."""
 
 FEW = (0.05, 0.1)
-"""Shares that claims are judged at, beside the smallest one that anything can be fitted on."""
+"""Shares at which claims are tested, besides the smallest one that a probe can be fitted on."""
 
 
-def labels_section(bench: Bench) -> Section:
+def labels_section(context: StudyContext) -> Section:
     """A pretrained encoder, an untrained one and image statistics (with metadata) by share of the labels."""
-    source, shares = bench.data.study, sorted(bench.config.study.label_shares)
-    descriptions = _descriptions(bench, source)
+    study = Study(context, "labels", "Study: label efficiency", context.data.study)
+    source, shares, seeds = study.source, sorted(context.config.study.label_shares), context.config.study.seeds
     results = {
-        title: [_scores(bench, source, name, of_seed, share) for share in shares]
-        for title, (name, of_seed) in descriptions.items()
+        title: [_scores(context, source, name, of_seed, share) for share in shares]
+        for title, (name, of_seed) in _representations(context, source).items()
     }
     ours, *others = results
     metric = headline(source)
     title = METRIC_TITLES[metric]
-    rows, said, claims = [], [], {}
+    rows: list[list[Cell]] = []
+    differences: list[PairedDifference] = []
+    claims: dict[str, PairedDifference] = {}
     in_folds = f", in {len(source.folds)} folds together" if len(source.folds) > 1 else ""
     for place, share in enumerate(shares):
+        percent = f"{100 * share:g} %"
         train, val = (_labelled(source, split, share) for split in ("train", "val"))
-        cells = [_cell(bench, results[name][place], metric) for name in results]
-        gaps = [_gap(bench, results[ours][place], results[name][place], metric) for name in others]
-        rows.append([f"{100 * share:g} %", train, val, *cells, *gaps])
+        cells = [_cell(context, results[name][place], metric) for name in results]
+        gaps = {name: _gap(context, results[ours][place], results[name][place], metric) for name in others}
+        rows.append([percent, train, val, *cells, *gaps.values()])
         found = [
-            Compared(
-                f"with {100 * share:g} % of the labels {ours}", name, gap, title, runs=len(bench.config.study.seeds)
-            )
-            for name, gap in zip(others, gaps, strict=True)
+            PairedDifference(f"with {percent} of the labels {ours}", name, gap, title, runs=len(seeds))
+            for name, gap in gaps.items()
             if gap is not None
         ]
-        said += found
+        differences += found
         if share in FEW or not claims:
-            of = f"{100 * share:g} % of them ({train} patches{in_folds})"
-            claims |= {f"labels are used efficiently: {of}, beside {one.second}": one for one in found}
-    columns = ["labels", "to fit on", "to choose C on", *results, *(f"{ours} minus {name}" for name in others)]
+            of = f"{percent} of them ({train} patches{in_folds})"
+            claims |= {f"labels are used efficiently: {of}, compared with {one.second}": one for one in found}
+    columns = ["labels", "training patches", "validation patches", *results, *(f"{ours} minus {one}" for one in others)]
     note = (
         f"{title} in per cent, differences in percentage points, 95 % intervals. Patches are drawn anew for every "
-        "pretraining seed, fewer from among more; those to choose C on are cut by the same share, "
-        f"but {FEWEST} at least: the columns say how many there are{in_folds}. Empty: too few patches to fit on."
+        "pretraining seed, smaller samples from within larger ones; validation patches, on which C is chosen, are "
+        f"reduced by the same share, but to {FEWEST} at least: the columns count them{in_folds}. Empty: too few "
+        "patches to fit a probe."
     )
     table = Table("study_labels", "Label efficiency", columns, rows, source.measured_on(), note)
-    judged = [claims_of(bench, "labels", claims)] if claims else []
-    shown = {name: [_cell(bench, one, metric) for one in several] for name, several in results.items()}
-    picture = figure(
-        bench, "labels", [shown, shares],
-        lambda: plot_curves(shown, [100 * share for share in shares], "labels, % of the training split",
-                            headline_title(source), log=True),
-        f"What a probe scores by share of the labels: {source.measured_on()}.",
-    )  # fmt: skip
-    return Section("Study: label efficiency", [*summary(said), *recipe_words(bench)], [*judged, table], [picture])
+    shown = {name: [_cell(context, one, metric) for one in several] for name, several in results.items()}
+    percents = [100 * share for share in shares]
+    picture = study.figure(
+        [shown, shares],
+        lambda: plot_curves(shown, percents, "labels, % of the training split", study.axis, log=True),
+        "Probe score by share of the labels",
+    )
+    return study.section(differences, [*study.claims(claims), table], [picture])
 
 
-def _descriptions(bench: Bench, source: Source) -> dict[str, tuple[str, Callable[[int], Describe]]]:
-    """Title to name for folders and, by seed, description; the encoder that is judged first."""
-    arm, how = Arm(RECIPE, "pretrained", {}), How(bench.config.study.pool)
-    width = run_of(bench, arm, bench.config.study.seeds[0]).config.embed_dim
-    names = baseline_names(bench, source, width)
+def _representations(context: StudyContext, source: Source) -> dict[str, tuple[str, Callable[[int], Representation]]]:
+    """Title to name for folders and, by seed, representation; the encoder under test first."""
+    spec, untrained = EmbeddingSpec(context.config.study.pool), untrained_variant()
+    trained = recipe_variant("pretrained")
+    width = run_of(context, trained, context.config.study.seeds[0]).config.embed_dim
+    names = baseline_names(context, source, width)
     simple = BOTH if BOTH in names else STATISTICS
     return {
-        "pretrained": (f"{arm.name}/{how.name}", lambda seed: describe(bench, arm, seed, how)),
-        "untrained": (f"{untrained_arm().name}/{how.name}", lambda seed: describe(bench, untrained_arm(), seed, how)),
-        simple: (names[simple], lambda seed: baseline(bench, source, simple, width)),
+        "pretrained": (f"{trained.name}/{spec.name}", lambda seed: representation(context, trained, seed, spec)),
+        "untrained": (f"{untrained.name}/{spec.name}", lambda seed: representation(context, untrained, seed, spec)),
+        simple: (names[simple], lambda seed: baseline(context, source, simple, width)),
     }
 
 
 class TooFewLabelsError(Exception):
-    """A draw that nothing can be fitted on."""
+    """A sample of the labels that no probe can be fitted on."""
 
 
 def _scores(
-    bench: Bench, source: Source, name: str, of_seed: Callable[[int], Describe], share: float
+    context: StudyContext, source: Source, name: str, of_seed: Callable[[int], Representation], share: float
 ) -> list[Scored] | None:
-    """One result a seed; None where a draw has too few patches to fit on."""
+    """One result per pretraining seed; None where a sample has too few labels to fit on."""
     found = []
-    for seed in bench.config.study.seeds:
+    for seed in context.config.study.seeds:
         place = f"study/labels/{name}/seed{seed}/share{share:g}"
         try:
-            found.append(score(bench, place, PROTOCOL, fewer(bench, of_seed(seed), share, seed), source=source))
+            found.append(score(context, place, PROTOCOL, fewer(context, of_seed(seed), share, seed), source=source))
         except TooFewLabelsError:
             return None
     return found
 
 
-def fewer(bench: Bench, describe_all: Describe, share: float, seed: int) -> Describe:
-    """A description with a share of its labelled patches: of the training split, and of that to choose C on.
+def fewer(context: StudyContext, every_label: Representation, share: float, seed: int) -> Representation:
+    """A representation with a share of its labelled patches: of the training and of the validation split.
 
     Its vectors raise `TooFewLabelsError` where the training patches drawn are of one class, or have no label at all.
     """
 
-    def some(split: str, fold: int) -> Described:
-        whole = describe_all(split, fold)
+    def some(split: str, fold: int) -> SplitRepresentation:
+        whole = every_label(split, fold)
         if split == "test":
             return whole
 
         def read() -> Vectors:
-            random = derive_seed(bench.config.seed, "labels", split, fold, seed)
+            random = derive_seed(context.config.seed, "labels", split, fold, seed)
             drawn = whole.vectors if share == 1.0 else whole.vectors.rows(chosen_rows(whole.vectors, share, random))
             if split == "train" and not can_be_fitted(drawn.y):
                 raise TooFewLabelsError
             return drawn
 
-        return Described(read, whole.digest if share == 1.0 else f"{whole.digest}/share{share:g}/draw{seed}")
+        return SplitRepresentation(read, whole.digest if share == 1.0 else f"{whole.digest}/share{share:g}/draw{seed}")
 
     return some
 
@@ -160,13 +170,15 @@ def _labelled(source: Source, split: str, share: float) -> int | None:
     folds = [source.dataset(split, fold=fold) for fold in range(len(source.folds))]
     if source.multilabel or share == 1.0:
         return sum(count_of(len(one), share) for one in folds)
-    counts = [np.unique(one.labels.numpy(), return_counts=True)[1] for one in folds]
+    counts = [np.unique(source.labels(split, fold), return_counts=True)[1] for fold in range(len(folds))]
     return sum(math.ceil(share * count) for one in counts for count in one)
 
 
-def _cell(bench: Bench, scored: Sequence[Scored] | None, metric: str) -> Value | None:
-    return interval(bench, scored, metric) if scored else None
+def _cell(context: StudyContext, scored: Sequence[Scored] | None, metric: str) -> Value | None:
+    return interval(context, scored, metric) if scored else None
 
 
-def _gap(bench: Bench, first: Sequence[Scored] | None, second: Sequence[Scored] | None, metric: str) -> Value | None:
-    return difference(bench, first, second, metric) if first and second else None
+def _gap(
+    context: StudyContext, first: Sequence[Scored] | None, second: Sequence[Scored] | None, metric: str
+) -> Value | None:
+    return difference(context, first, second, metric) if first and second else None

@@ -1,111 +1,103 @@
-"""Routing noise when patches are embedded, as the published code has it, and without."""
+"""Routing noise when patches are embedded, as in the published code, and without."""
 
 import numpy as np
 
 from eval.statistics.bootstrap import Resampled
-from eval.statistics.weighted_metrics import mean_of
-from studies.ablations.figures import plot_groups
-from studies.ablations.variants import PROTOCOL, RECIPE, Arm, How, describe, figure_of, probe, recipe_model
-from studies.ablations.wording import (
-    claims_of,
-    compare,
-    figure,
-    headline_title,
-    recipe_words,
-    score_table,
-    shown_scores,
-    summary,
+from eval.statistics.weighted_metrics import Statistic, mean_of
+from studies.ablations.study import Study
+from studies.ablations.variants import (
+    PROTOCOL,
+    EmbeddingSpec,
+    Variant,
+    figure_of,
+    has_experts,
+    probe,
+    recipe_variant,
+    representation,
 )
-from studies.engine.context import Bench
-from studies.engine.resampling import resampled_stage
+from studies.engine.context import StudyContext
+from studies.engine.runs import SplitRepresentation
 from studies.engine.scoring import Scored, score
 from studies.report_parts.sections import Section, Table
 
 OFF = "without noise"
 TESTED = "fitted without, tested with noise"
 CHANGED = ("cls", "mean")
-"""Pools whose change by noise is measured."""
+"""Poolings whose change by noise is measured."""
 
 
-def noise_section(bench: Bench) -> Section:
+def noise_section(context: StudyContext) -> Section:
     """Embeddings with several draws of routing noise, and without."""
-    title, source = "Study: routing noise in embedding", bench.data.study
-    if all(count == 1 for count in recipe_model(bench).experts):
-        return Section(title, ["Not run: the studies' model has one expert in every block, and no routing noise."])
-    arm, pool = Arm(RECIPE, OFF, {}), bench.config.study.pool
-    draws = range(1, bench.config.study.noise_draws + 1)
-    results = {OFF: probe(bench, arm, How(pool))}
-    results |= {f"noise, draw {draw}": probe(bench, arm, How(pool, noise=draw)) for draw in draws}
-    results[TESTED] = _tested_with_noise(bench, arm, pool)
-    table = score_table(bench, "noise", "Routing noise: probe", results, OFF, first="embeddings")
-    shown = shown_scores(bench, results)
-    picture = figure(
-        bench, "noise", shown, lambda: plot_groups({"": shown}, headline_title(source)),
-        f"What a probe scores with routing noise in embedding: {source.measured_on()}.",
-    )  # fmt: skip
-    said = summary(
-        [compare(bench, (name, scored), (OFF, results[OFF])) for name, scored in results.items() if name != OFF]
-    )
+    study = Study(context, "noise", "Study: routing noise in embedding", context.data.study)
+    if not has_experts(context):
+        return study.not_run("the studies' model has one expert in every block, and no routing noise.")
+    variant, pool = recipe_variant(OFF), context.config.study.pool
+    rows = {OFF: probe(context, variant, EmbeddingSpec(pool))}
+    for draw in range(1, context.config.study.noise_draws + 1):
+        rows[f"noise, draw {draw}"] = probe(context, variant, EmbeddingSpec(pool, noise=draw))
+    rows[TESTED] = _tested_with_noise(context, variant, pool)
+    results = study.results(rows)
     claims = {
-        claim: compare(bench, (OFF, results[OFF]), (name, results[name]))
-        for claim, name in {
-            "routing noise in embedding hurts": f"noise, draw {draws[0]}",
-            "routing noise in testing hurts a probe fitted without": TESTED,
-        }.items()
+        "routing noise in embedding hurts": results.compare(OFF, "noise, draw 1"),
+        "routing noise in testing hurts a probe fitted without": results.compare(OFF, TESTED),
     }
-    tables = [claims_of(bench, "noise", claims), _change_table(bench, arm), table]
-    return Section(title, [*said, *recipe_words(bench)], tables, [picture])
+    tables = [*study.claims(claims), _change_table(context, variant),
+              results.table("noise", "Routing noise: probe", "embeddings", OFF)]  # fmt: skip
+    differences = [results.compare(title, OFF) for title in rows if title != OFF]
+    return study.section(differences, tables, [study.figure_of(results, "Probe score with routing noise in embedding")])
 
 
-def _tested_with_noise(bench: Bench, arm: Arm, pool: str) -> list[Scored]:
+def _tested_with_noise(context: StudyContext, variant: Variant, pool: str) -> list[Scored]:
     """A probe fitted on embeddings without noise, tested on the first draw with noise."""
     found = []
-    for seed in bench.config.study.seeds:
-        calm, noisy = (describe(bench, arm, seed, How(pool, noise=noise)) for noise in (None, 1))
+    for seed in context.config.study.seeds:
+        clean, noisy = (representation(context, variant, seed, EmbeddingSpec(pool, noise=draw)) for draw in (None, 1))
 
-        def either(split: str, fold: int, calm=calm, noisy=noisy):
-            return (noisy if split == "test" else calm)(split, fold)
+        def either(split: str, fold: int, clean=clean, noisy=noisy) -> SplitRepresentation:
+            return (noisy if split == "test" else clean)(split, fold)
 
-        name = f"study/{arm.name}/seed{seed}/{pool}_tested_with_noise1"
-        found.append(score(bench, name, PROTOCOL, either, source=bench.data.study))
+        name = f"study/{variant.name}/seed{seed}/{pool}_tested_with_noise1"
+        found.append(score(context, name, PROTOCOL, either, source=context.data.study))
     return found
 
 
-def _change_table(bench: Bench, arm: Arm) -> Table:
-    source = bench.data.study
+def _change_table(context: StudyContext, variant: Variant) -> Table:
     rows = [
-        [f"{pool}, {'two draws' if first else 'a draw and none'}", figure_of(_changes(bench, arm, pool, first), 1)]
+        [f"{pool}, {'two draws' if first else 'one draw and none'}",
+         figure_of(_changes(context, variant, pool, first), 1)]
         for pool in CHANGED
         for first in (None, 2)
-    ]
-    columns = ["vectors", "change, %"]
-    note = "Length of the difference over the length of the first, mean over test patches; 95 % intervals."
-    title = "Routing noise: how random embeddings are"
-    return Table("study_noise_change", title, columns, rows, source.measured_on(), note)
+    ]  # fmt: skip
+    columns = ["embeddings", "change, %"]
+    note = "Norm of the difference over the norm of the first, mean over test patches; 95 % intervals."
+    title, where = "Routing noise: how random embeddings are", context.data.study.measured_on()
+    return Table("study_noise_change", title, columns, rows, where, note)
 
 
-def _changes(bench: Bench, arm: Arm, pool: str, first: int | None) -> list[Resampled]:
+def _changes(context: StudyContext, variant: Variant, pool: str, first: int | None) -> list[Resampled]:
     """For every seed: relative change in per cent between draw 1 and draw `first`, or none."""
-    source = bench.data.study
+    source = context.data.study
     found = []
-    for seed in bench.config.study.seeds:
-        several = [
-            [describe(bench, arm, seed, How(pool, noise=noise))("test", fold) for fold in range(len(source.folds))]
-            for noise in (first, 1)
+    for seed in context.config.study.seeds:
+        pair = [
+            [
+                representation(context, variant, seed, EmbeddingSpec(pool, noise=draw))("test", fold)
+                for fold in range(len(source.folds))
+            ]
+            for draw in (first, 1)
         ]
 
-        def find(several=several):
-            before, after = (np.concatenate([one.vectors.x for one in parts]) for parts in several)
-            changes = relative_change(before, after)
-            ids = [patch_id for one in several[0] for patch_id in one.vectors.ids]
-            return {"change": mean_of(100.0 * changes)}, source.blocks(ids)
+        def find(pair=pair) -> tuple[dict[str, Statistic], np.ndarray]:
+            before, after = (np.concatenate([one.vectors.x for one in folds]) for folds in pair)
+            ids = [patch_id for one in pair[0] for patch_id in one.vectors.ids]
+            return {"change": mean_of(100.0 * relative_change(before, after))}, source.blocks(ids)
 
-        inputs = {"vectors": [[one.digest for one in parts] for parts in several]}
-        name = f"study_noise/{arm.name}/seed{seed}/{pool}_{first or 'none'}"
-        found.append(resampled_stage(bench, name, inputs, find)["change"])
+        inputs = {"vectors": [[one.digest for one in folds] for folds in pair]}
+        name = f"study_noise/{variant.name}/seed{seed}/{pool}_{first or 'none'}"
+        found.append(context.resampled(name, inputs, find)["change"])
     return found
 
 
 def relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(N, D) twice to (N,): length of the difference over the length of the first."""
+    """(N, D) twice to (N,): norm of the difference over the norm of the first."""
     return np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)

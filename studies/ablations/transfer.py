@@ -1,70 +1,46 @@
-"""Transfer to EuroSAT-Landsat, which has no metadata: every patch of it gets what stands for missing ones."""
+"""Transfer to EuroSAT-Landsat, which has no metadata: the encoder gets what stands for missing ones."""
 
-from studies.ablations.figures import plot_groups
-from studies.ablations.metadata import metadata_arms
-from studies.ablations.missing_metadata import missing_arms
-from studies.ablations.variants import PROTOCOL, RECIPE, Arm, How, probe, run_of, untrained_arm
-from studies.ablations.wording import (
-    claims_of,
-    compare,
-    figure,
-    headline_title,
-    recipe_words,
-    score_table,
-    shown_scores,
-    summary,
-)
+from studies.ablations.metadata import metadata_variants
+from studies.ablations.missing_metadata import missing_variants
+from studies.ablations.study import Study
+from studies.ablations.variants import PROTOCOL, RECIPE, Variant, run_of, untrained_variant
 from studies.comparison.baselines import baseline
 from studies.comparison.main_table import STATISTICS
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.scoring import score
 from studies.report_parts.sections import Section
 
+TITLE = "Study: transfer to EuroSAT-Landsat"
 
-def transfer_section(bench: Bench) -> Section:
+
+def transfer_section(context: StudyContext) -> Section:
     """Encoders pretrained on the studies' patches, probed on EuroSAT-Landsat."""
-    title, source = "Study: transfer to EuroSAT-Landsat", bench.data.eurosat
+    source = context.data.eurosat
     if source is None:
-        return Section(title, ["Not run: the config has no section eurosat."])
-    how = How(bench.config.study.pool)
-    arms: dict[str, Arm] = {}  # those that coincide stand under the title of the first
-    for arm in transfer_arms(bench):
-        arms.setdefault(arm.name, arm)
-    results = {arm.title: probe(bench, arm, how, source) for arm in arms.values()}
-    width = run_of(bench, untrained_arm(), bench.config.study.seeds[0]).config.embed_dim
-    simple = baseline(bench, source, STATISTICS, width)
-    results[STATISTICS] = [score(bench, f"study/{STATISTICS.replace(' ', '_')}", PROTOCOL, simple, source=source)]
-    reference = untrained_arm().title
-    table = score_table(bench, "transfer", "Transfer to EuroSAT-Landsat", results, reference, source, first="encoder")
-    shown = shown_scores(bench, results, source)
-    picture = figure(
-        bench, "transfer", shown, lambda: plot_groups({"": shown}, headline_title(source)),
-        f"What a probe scores after transfer: {source.measured_on()}.",
-    )  # fmt: skip
-    said = [
-        compare(bench, (name, scored), (reference, results[reference]), source)
-        for name, scored in results.items()
-        if name != reference
-    ]
-    without = arms[transfer_arms(bench)[-1].name].title
-    said += [
-        compare(bench, (without, results[without]), (arm.title, results[arm.title]), source)
-        for arm in missing_arms(bench)
-        if arm.title != without
-    ]
-    ours = (arms.get(RECIPE) or arms[missing_arms(bench)[1].name]).title
+        return Section(TITLE, ["Not run: the config has no section eurosat."])
+    study = Study(context, "transfer", TITLE, source)
+    variants: dict[str, Variant] = {}  # those that coincide stand under the title of the first
+    for variant in transfer_variants(context):
+        variants.setdefault(variant.name, variant)
+    width = run_of(context, untrained_variant(), context.config.study.seeds[0]).config.embed_dim
+    simple = baseline(context, source, STATISTICS, width)
+    statistics = [score(context, f"study/{STATISTICS.replace(' ', '_')}", PROTOCOL, simple, source=source)]
+    results = study.results({**study.probe(variants.values()).rows, STATISTICS: statistics})
+    reference = untrained_variant().title
+    without = variants[transfer_variants(context)[-1].name].title
+    with_metadata = [variant.title for variant in missing_variants(context) if variant.title != without]
+    ours = (variants.get(RECIPE) or variants[missing_variants(context)[1].name]).title
+    differences = [results.compare(title, reference) for title in results.rows if title != reference]
+    differences += [results.compare(without, title) for title in with_metadata]
     claims = {
-        claim: compare(bench, (ours, results[ours]), (name, results[name]), source)
-        for claim, name in {
-            "pretraining helps after transfer": reference,
-            f"an encoder is worth more than {STATISTICS} after transfer": STATISTICS,
-        }.items()
+        "pretraining helps after transfer": results.compare(ours, reference),
+        f"an encoder is better than {STATISTICS} after transfer": results.compare(ours, STATISTICS),
     }
-    tables = [claims_of(bench, "transfer", claims, source), table]
-    return Section(title, [*summary(said), *recipe_words(bench)], tables, [picture])
+    tables = [*study.claims(claims), results.table("transfer", "Transfer to EuroSAT-Landsat", "encoder", reference)]
+    return study.section(differences, tables, [study.figure_of(results, "Probe score after transfer")])
 
 
-def transfer_arms(bench: Bench) -> list[Arm]:
-    """An untrained encoder, those of the study of missing metadata, and one pretrained without any."""
-    without = metadata_arms(bench)["without"]._replace(title="pretrained without metadata")
-    return [untrained_arm(), *missing_arms(bench), without]
+def transfer_variants(context: StudyContext) -> list[Variant]:
+    """An untrained encoder, those of the study of missing metadata, and one pretrained without any metadata."""
+    without = metadata_variants(context)["without"]._replace(title="pretrained without metadata")
+    return [untrained_variant(), *missing_variants(context), without]

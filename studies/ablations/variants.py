@@ -1,12 +1,13 @@
-"""Ways to pretrain that the studies compare, and what is measured of each: probes, masked loss, use of the experts.
+"""Variants of the recipe that the studies compare, and their metrics: probes, masked loss, expert usage.
 
-Arms, embeddings and scores are shared by all studies where they coincide: each is made once (`studies.engine.stages`).
+Studies share variants, embeddings and scores where they coincide: each is made once (`studies.engine.stages`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import entr
 
 from configs.schema import ModelSection
 from eval.experts.routing import choices_by_image, record_routing
@@ -15,14 +16,13 @@ from eval.statistics.weighted_metrics import Statistic
 from models.checkpoint import load_model
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
 from studies.engine.embedding import Metadata
 from studies.engine.encoders import MAIN, UNTRAINED
 from studies.engine.masked_losses import losses_over_folds
-from studies.engine.resampling import resampled_stage
-from studies.engine.runs import Run
-from studies.engine.scoring import Describe, Scored, score
+from studies.engine.runs import Run, SplitRepresentation
+from studies.engine.scoring import Representation, Scored, score
 from studies.report_parts.sections import Value
 from training.recipe import DEFAULT_METADATA_DROPOUT
 
@@ -32,7 +32,7 @@ PROTOCOL = "strong_probe"
 RECIPE = "recipe"
 
 
-class Arm(NamedTuple):
+class Variant(NamedTuple):
     """A way to get an encoder."""
 
     name: str
@@ -43,58 +43,68 @@ class Arm(NamedTuple):
     """Keys of `configs.schema.Config` that differ from the studies' recipe."""
 
 
-def arm_of(bench: Bench, name: str, title: str, **changes: Any) -> Arm:
-    """An arm by what it changes, `model__k=1` for `model.k`; the recipe's own arm where that changes nothing."""
+def variant_of(context: StudyContext, name: str, title: str, **changes: Any) -> Variant:
+    """A variant by what it changes, `model__k=1` for `model.k`; the recipe's own where that changes nothing."""
     wanted = {key.replace("__", ".", 1): value for key, value in changes.items()}
-    differing = {key: value for key, value in wanted.items() if recipe_value(bench, key) != value}
-    return Arm(name if differing else RECIPE, title, differing)
+    differing = {key: value for key, value in wanted.items() if recipe_value(context, key) != value}
+    return Variant(name if differing else RECIPE, title, differing)
 
 
-def untrained_arm() -> Arm:
+def recipe_variant(title: str = "") -> Variant:
+    """What the studies' recipe gives unchanged."""
+    return Variant(RECIPE, title, {})
+
+
+def untrained_variant() -> Variant:
     """The weights that pretraining starts from."""
-    return Arm(UNTRAINED, "untrained encoder", {})
+    return Variant(UNTRAINED, "untrained encoder", {})
 
 
-def recipe_model(bench: Bench) -> ModelConfig:
+def recipe_model(context: StudyContext) -> ModelConfig:
     """The model that the studies' recipe builds."""
-    keys = {key: value for key, value in bench.short.items() if key.startswith("model.")}
+    keys = {key: value for key, value in context.study_overrides.items() if key.startswith("model.")}
     given = {key.removeprefix("model."): value for key, value in keys.items()}
-    section = ModelSection.model_validate({**bench.config.model.model_dump(exclude_unset=True), **given})
-    published = bool(bench.config.published_behaviour)
+    section = ModelSection.model_validate({**context.config.model.model_dump(exclude_unset=True), **given})
+    published = bool(context.config.published_behaviour)
     return ModelConfig.of_size(section.size or "S", **{**section.numbers(), "published_behaviour": published})
 
 
-def recipe_value(bench: Bench, key: str) -> Any:
-    """What the studies' recipe has for a key of `configs.schema.Config`, with what is left open filled in."""
+def has_experts(context: StudyContext) -> bool:
+    """Whether a block of the studies' model has several experts, so that there is a routing to study."""
+    return any(count > 1 for count in recipe_model(context).experts)
+
+
+def recipe_value(context: StudyContext, key: str) -> Any:
+    """What the studies' recipe has for a key of `configs.schema.Config`, with defaults filled in."""
     section, name = key.split(".")
-    model = recipe_model(bench)
+    model = recipe_model(context)
     if key == "model.load_loss":
         return "published" if model.published_load else "shazeer"
     if section == "model":
         value = getattr(model, name)
         return list(value) if isinstance(value, tuple) else value
-    value = bench.short.get(key, getattr(getattr(bench.config, section), name))
+    value = context.study_overrides.get(key, getattr(getattr(context.config, section), name))
     if value is None and name == "metadata_dropout":
         return 0.0 if model.published_behaviour else DEFAULT_METADATA_DROPOUT
     return value
 
 
-def run_of(bench: Bench, arm: Arm, seed: int, fold: int = 0) -> Run:
-    """The arm's encoder; pretraining happens here, where it has not yet."""
-    source = bench.data.study
-    if arm.name == UNTRAINED:
-        model = {key: value for key, value in bench.short.items() if key.startswith("model.")}
-        return bench.runs.untrained(model, seed, f"study/{UNTRAINED}" if model else UNTRAINED)
-    overrides = {**bench.short, **arm.changes}
-    name = f"study/{arm.name}" if overrides or source is not bench.data.main else MAIN
-    return bench.runs.pretrained(overrides, seed, name, source=source, fold=fold)
+def run_of(context: StudyContext, variant: Variant, seed: int, fold: int = 0) -> Run:
+    """The variant's encoder; pretraining happens here, where it has not yet."""
+    source = context.data.study
+    if variant.name == UNTRAINED:
+        model = {key: value for key, value in context.study_overrides.items() if key.startswith("model.")}
+        return context.runs.untrained(model, seed, f"study/{UNTRAINED}" if model else UNTRAINED)
+    overrides = {**context.study_overrides, **variant.changes}
+    name = f"study/{variant.name}" if overrides or source is not context.data.main else MAIN
+    return context.runs.pretrained(overrides, seed, name, source=source, fold=fold)
 
 
 # --------------------------------------------------------------------------- probes
 
 
-class How(NamedTuple):
-    """How patches are described by an encoder."""
+class EmbeddingSpec(NamedTuple):
+    """How an encoder embeds patches: pooling, metadata and noise."""
 
     pool: str
     metadata: Metadata = "given"
@@ -108,60 +118,64 @@ class How(NamedTuple):
         return f"{self.pool}{'' if self.metadata == 'given' else f'_{self.metadata}'}{noise}"
 
 
-def describe(bench: Bench, arm: Arm, seed: int, how: How, source: Source | None = None) -> Describe:
-    """An arm's vectors as a description; on another dataset than the studies' by the encoder of the first fold."""
-    source = source or bench.data.study
+def representation(
+    context: StudyContext, variant: Variant, seed: int, spec: EmbeddingSpec, source: Source | None = None
+) -> Representation:
+    """A variant's embeddings; of another dataset than the studies' by the encoder of the first fold."""
+    source = source or context.data.study
 
-    def vectors(split: str, fold: int):
-        run = run_of(bench, arm, seed, fold if source is bench.data.study else 0)
-        return bench.runs.embeddings(
-            run, how.pool, split, source=source, fold=fold, metadata=how.metadata, noise=how.noise
+    def vectors(split: str, fold: int) -> SplitRepresentation:
+        run = run_of(context, variant, seed, fold if source is context.data.study else 0)
+        return context.runs.embeddings(
+            run, spec.pool, split, source=source, fold=fold, metadata=spec.metadata, noise=spec.noise
         )
 
     return vectors
 
 
-def probe(bench: Bench, arm: Arm, how: How, source: Source | None = None) -> list[Scored]:
-    """What a probe scores on an arm's vectors, for every seed."""
-    source = source or bench.data.study
+def probe(context: StudyContext, variant: Variant, spec: EmbeddingSpec, source: Source | None = None) -> list[Scored]:
+    """What a probe scores on a variant's vectors, for every seed."""
+    source = source or context.data.study
     return [
         score(
-            bench,
-            f"study/{arm.name}/seed{seed}/{how.name}",
+            context,
+            f"study/{variant.name}/seed{seed}/{spec.name}",
             PROTOCOL,
-            describe(bench, arm, seed, how, source),
+            representation(context, variant, seed, spec, source),
             source=source,
         )
-        for seed in bench.config.study.seeds
+        for seed in context.config.study.seeds
     ]
 
 
 # --------------------------------------------------------------------------- masked loss and use of the experts
 
 
-def masked_losses(bench: Bench, arm: Arm, mask_ratio: float | None = None) -> list[dict[str, Resampled]]:
+def masked_losses(
+    context: StudyContext, variant: Variant, mask_ratio: float | None = None
+) -> list[dict[str, Resampled]]:
     """For every seed: masked loss on the test patches of the model (`masked_losses.MODEL`) and of the baselines.
 
     Args:
-        bench: where.
-        arm: whose encoder and decoder.
-        mask_ratio: to measure at; None is the arm's own.
+        context: config, data and stages of this reproduction.
+        variant: whose encoder and decoder.
+        mask_ratio: to measure at; None is the variant's own.
     """
-    source = bench.data.study
+    source = context.data.study
 
     def losses(seed: int) -> dict[str, Resampled]:
-        runs = [run_of(bench, arm, seed, fold) for fold in range(len(source.folds))]
+        runs = [run_of(context, variant, seed, fold) for fold in range(len(source.folds))]
         own = runs[0].config.mask_ratio
         ratio = own if mask_ratio is None else mask_ratio
 
         def load(run: Run) -> MOEMAE:
-            return load_model(run.checkpoint, {"mask_ratio": ratio}, device=bench.runs.device)
+            return load_model(run.checkpoint, {"mask_ratio": ratio}, device=context.runs.device)
 
         at = "" if ratio == own else f"/mask{round(100 * ratio)}"
-        name = f"study_loss/{arm.name}/seed{seed}{at}"
-        return losses_over_folds(bench, name, source, runs, {"mask_ratio": ratio}, load)
+        name = f"study_loss/{variant.name}/seed{seed}{at}"
+        return losses_over_folds(context, name, source, runs, {"mask_ratio": ratio}, load)
 
-    return [losses(seed) for seed in bench.config.study.seeds]
+    return [losses(seed) for seed in context.config.study.seeds]
 
 
 USAGE_TITLES = {
@@ -169,30 +183,30 @@ USAGE_TITLES = {
     "cv": "CV of usage",
     "smallest": "smallest share of an expert, %",
 }
-"""What `expert_use` finds: means over the blocks, the smallest share over all of them."""
+"""What `expert_usage_statistics` finds: means over the blocks, the smallest share over all of them."""
 
 USAGE_LIMITS = {"entropy": SHARE, "cv": POSITIVE, "smallest": (0.0, 100.0)}
 
 
-def expert_use(bench: Bench, arm: Arm) -> list[dict[str, Resampled]]:
+def expert_usage_statistics(context: StudyContext, variant: Variant) -> list[dict[str, Resampled]]:
     """For every seed: how evenly the experts are chosen on whole test patches of the first fold, without noise."""
-    source = bench.data.study
+    source = context.data.study
 
     def use(seed: int) -> dict[str, Resampled]:
-        run = run_of(bench, arm, seed)
+        run = run_of(context, variant, seed)
 
         def find() -> tuple[dict[str, Statistic], np.ndarray]:
-            record = record_routing(bench.runs.model(run), source.loader("test", bench.runs.device, run.config))
+            record = record_routing(context.runs.model(run), source.loader("test", context.runs.device, run.config))
             counts = [choices_by_image(one.expert_idx, one.experts) for one in record.blocks]
-            return use_statistics(counts), source.blocks(record.ids)
+            return usage_statistics(counts), source.blocks(record.ids)
 
         inputs = {"weights": run.digest, "data": source.digest("test", run.config)}
-        return resampled_stage(bench, f"study_usage/{arm.name}/seed{seed}", inputs, find, limits=USAGE_LIMITS)
+        return context.resampled(f"study_usage/{variant.name}/seed{seed}", inputs, find, limits=USAGE_LIMITS)
 
-    return [use(seed) for seed in bench.config.study.seeds]
+    return [use(seed) for seed in context.config.study.seeds]
 
 
-def use_statistics(counts: Sequence[np.ndarray]) -> dict[str, Statistic]:
+def usage_statistics(counts: Sequence[np.ndarray]) -> dict[str, Statistic]:
     """The figures of `USAGE_TITLES` from (n, E) choices of each expert by image, one array a block."""
 
     def of_shares(figure: Callable[[np.ndarray], float], over: Callable[[list[float]], float]) -> Statistic:
@@ -210,19 +224,18 @@ def use_statistics(counts: Sequence[np.ndarray]) -> dict[str, Statistic]:
 
 
 def usage_entropy(shares: np.ndarray) -> float:
-    """Entropy of (E,) shares over ln E: 1 uses all experts alike."""
-    used = shares[shares > 0]
-    return float(-(used * np.log(used)).sum() / np.log(len(shares)))
+    """Entropy of (E,) shares over ln E: 1 uses all experts equally."""
+    return float(entr(shares).sum() / np.log(len(shares)))
 
 
 def usage_cv(shares: np.ndarray) -> float:
-    """Population standard deviation over mean of (E,) shares: 0 uses all experts alike."""
+    """Population standard deviation over mean of (E,) shares: 0 uses all experts equally."""
     return float(shares.std() / shares.mean())
 
 
 def figure_of(runs: Sequence[Resampled], digits: int = 2) -> Value:
     """The mean of runs with its interval, for a table's cell; for a paired difference give differences."""
-    return Value(*of_runs(runs), digits=digits)
+    return Value.of(of_runs(runs), digits=digits)
 
 
 def minus(first: Sequence[Resampled], second: Sequence[Resampled]) -> list[Resampled]:

@@ -1,195 +1,94 @@
-"""What the studies say in words, derived from their numbers, and the parts that their sections share."""
+"""Findings of the studies in words, derived from their numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from matplotlib.figure import Figure as Drawing
-
-from studies.ablations.variants import RECIPE, Arm, figure_of, masked_losses, minus, run_of
-from studies.comparison.claims import CHANCE, Claim, claims_table
+from studies.ablations.variants import figure_of, masked_losses, minus, recipe_variant, run_of
+from studies.comparison.claims import CHANCE
 from studies.comparison.main_table import POOL_TITLES
-from studies.engine.context import Bench
-from studies.engine.data import Source
+from studies.engine.context import StudyContext
 from studies.engine.masked_losses import MODEL
-from studies.engine.scoring import METRIC_TITLES, Scored, difference, headline, interval
-from studies.report_parts.sections import Cell, Figure, Table, Value
+from studies.report_parts.sections import Value
 from studies.report_parts.verdicts import ABOVE, BELOW, OPEN, side
-from utils.analysis_utils import save_figure
 
 POINTS = "points"
 
 
-class Compared(NamedTuple):
-    """Two things that a sentence compares."""
+class PairedDifference(NamedTuple):
+    """The difference of two rows in a metric, paired by resampled patches and pretraining seed."""
 
     first: str
     second: str
     value: Value | None
     """`first` minus `second`."""
-    what: str
-    """That was measured: "micro mAP"."""
+    metric: str
+    """What was measured: "micro mAP"."""
     unit: str = POINTS
     runs: int | None = None
     """Pretraining runs that the difference rests on."""
 
-    def words(self, joint: str) -> str:
-        """The two with a word between them, and their difference with its interval."""
-        pair = f"{self.first} {joint} {self.second}"
-        if self.value is None or self.value.low is None:
+    def words(self) -> str:
+        """The two, and their difference with its interval."""
+        pair = f"{self.first} vs. {self.second}"
+        if self.value is None or self.value.bounds is None:
             return pair
-        value, low, high = (_signed(number, self.value.digits) for number in self.value[:3])
-        return f"{pair} ({' '.join(filter(None, (value, self.unit)))}, {low} to {high})"
+        value, low, high = (_signed(number, self.value.digits) for number in (self.value.value, *self.value.bounds))
+        return f"{pair} ({' '.join(filter(None, (value, self.unit)))}, 95 % CI {low} to {high})"
 
 
-WORDS = {
-    ABOVE: ("Supported by these data, a higher {what}:", "than"),
-    BELOW: ("Supported by these data, a lower {what}:", "than"),
-    OPEN: ("NOT supported by these data, a difference in {what}:", "and"),
-    None: ("Cannot be told, for want of an interval, a difference in {what}:", "and"),
+SENTENCES = {
+    ABOVE: "Significantly higher {metric} (95 % CI of the difference above 0)",
+    BELOW: "Significantly lower {metric} (95 % CI of the difference below 0)",
+    OPEN: "No significant difference in {metric} (95 % CI includes 0)",
+    None: "No confidence interval for a difference in {metric}",
 }
-"""Side of a difference (`report_parts.verdicts.side`) to the beginning of a sentence and the word between the two."""
+"""Side of a difference (`report_parts.verdicts.side`) to the beginning of a sentence."""
 
 
-def summary(several: Sequence[Compared]) -> list[str]:
-    """What the data support about pairs of things, and what not: a sentence for each kind of finding."""
-    said = []
-    for what in dict.fromkeys(one.what for one in several):
-        for where, (beginning, joint) in WORDS.items():
-            found = [one.words(joint) for one in several if one.what == what and side(one.value) == where]
+def summary(differences: Sequence[PairedDifference]) -> list[str]:
+    """What the data support about pairs of rows, and what not: a sentence for each kind of finding."""
+    sentences = []
+    for metric in dict.fromkeys(one.metric for one in differences):
+        for where, beginning in SENTENCES.items():
+            found = [one.words() for one in differences if one.metric == metric and side(one.value) == where]
             if found:
-                said.append(f"{beginning.format(what=what)} {'; '.join(found)}.")
-    return said
+                sentences.append(f"{beginning.format(metric=metric)}: {'; '.join(found)}.")
+    return sentences
 
 
-def recipe_words(bench: Bench) -> list[str]:
-    """How the encoders of the studies were pretrained, and whether they have learned more than a mean."""
-    arm, seeds = Arm(RECIPE, "", {}), bench.config.study.seeds
-    facts, source = run_of(bench, arm, seeds[0]).facts, bench.data.study
+def recipe_words(context: StudyContext) -> list[str]:
+    """How the encoders of the studies were pretrained, and whether they reconstruct better than a mean."""
+    variant, seeds = recipe_variant(), context.config.study.seeds
+    facts, source = run_of(context, variant, seeds[0]).facts, context.data.study
     many = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]} only"
-    said = [
+    text = [
         f"Encoders of this study: {facts['parameters']:,} parameters, {facts['steps']:,} steps ({facts['epochs']} "
-        f"epochs) on {facts['patches']:,} {source.patches()}, {many}, unless said otherwise. Judged by "
-        f"{POOL_TITLES[bench.config.study.pool]} and the stronger probe (standardised, C chosen, converged)."
+        f"epochs) on {facts['patches']:,} {source.patches()}, {many}, unless stated otherwise. Evaluated by a linear "
+        f"probe on {POOL_TITLES[context.config.study.pool]} (standardised features, C chosen on validation data, "
+        "fitted to convergence)."
     ]
     if len(seeds) == 1:
-        said.append("One pretraining seed: the intervals say nothing about what another seed would give.")
-    losses = masked_losses(bench, arm)
+        text.append("One pretraining seed: the intervals do not cover the variation between seeds.")
+    losses = masked_losses(context, variant)
     gap = figure_of(minus([run[MODEL] for run in losses], [run["visible_mean"] for run in losses]))
     if side(gap) != BELOW:
-        beside = "fill in patches worse than" if side(gap) == ABOVE else "do not measurably fill in patches better than"
+        compared = "worse than" if side(gap) == ABOVE else "not significantly better than"
         loss, mean = figure_of([run[MODEL] for run in losses]), losses[0]["visible_mean"]
-        said.append(
-            f"These runs {beside} each image's visible mean (masked loss {loss.value:.1f} against {mean.value:.1f}): "
-            "what is compared here are encoders early in their training."
+        text.append(
+            f"These encoders reconstruct masked patches {compared} each image's visible mean (masked loss "
+            f"{loss.value:.1f}, baseline {mean.value:.1f}): they are early in their training, and so are the findings "
+            "about them."
         )
-    return said
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
-
-
-# --------------------------------------------------------------------------- tables and figures
-
-
-def score_table(
-    bench: Bench,
-    name: str,
-    title: str,
-    results: Mapping[str, Sequence[Scored]],
-    reference: str | None = None,
-    source: Source | None = None,
-    first: str = "",
-    more: Mapping[str, Mapping[str, Cell]] | None = None,
-) -> Table:
-    """Scores row by row, and their distance to a reference row.
-
-    Args:
-        bench: where.
-        name: of the table's file.
-        title: of the table.
-        results: title of a row to its results, one a seed; empty for what was not run.
-        reference: title of the row that all others are compared with; None compares nothing.
-        source: the dataset; None is the studies'.
-        first: heading of the first column.
-        more: heading of a further column to title of a row to its cell; these come before the scores.
-    """
-    source, more = source or bench.data.study, more or {}
-    metric, second = headline(source), "map_macro" if source.multilabel else "f1_macro"
-    rows: list[list[Cell]] = []
-    for row, scored in results.items():
-        cells: list[Cell] = [row, *(column.get(row) for column in more.values())]
-        cells.append(interval(bench, scored, metric) if scored else None)
-        if reference is not None:
-            other = results[reference]
-            cells.append(difference(bench, scored, other, metric) if scored and row != reference else None)
-        cells.append(interval(bench, scored, second) if scored else None)
-        rows.append(cells)
-    compared = [] if reference is None else [f"minus {reference}"]
-    columns = [first, *more, METRIC_TITLES[metric], *compared, METRIC_TITLES[second]]
-    note = "Per cent with 95 % intervals; differences in percentage points on the same resampled patches."
-    if reference is not None:
-        note += f" {by_chance(len(results) - 1)}"
-    return Table(f"study_{name}", title, columns, rows, source.measured_on(), note)
+    return text
 
 
 def by_chance(comparisons: int) -> str:
-    """A warning for a table's note."""
+    """How many significant differences chance alone gives, for a table's note."""
     return (
-        f"Where there is nothing to find, about one in twenty intervals leaves 0 out by chance: of {comparisons} "
+        f"Where there is no difference, about one in twenty 95 % intervals excludes 0 by chance: of {comparisons} "
         f"here {CHANCE * comparisons:.2g}."
     )
 
 
-def claims_of(bench: Bench, name: str, claims: Mapping[str, Compared], source: Source | None = None) -> Table:
-    """The table that judges a study's claims, all by one measure.
-
-    Args:
-        bench: where.
-        name: of the study, for the table's file.
-        claims: claim to what it compares; a claim says that the first is above the second.
-        source: the dataset; None is the studies'.
-    """
-    some = next(iter(claims.values()))
-    measure = f"{some.what}, {some.unit}" if some.unit else some.what
-    judged = [Claim(claim, f"{one.first} minus {one.second}", [one.value], one.runs) for claim, one in claims.items()]
-    note = f"On the same resampled patches, paired by seed. {by_chance(len(claims))}"
-    where = (source or bench.data.study).measured_on()
-    return claims_table(f"study_{name}_claims", "What is supported", [measure], judged, where, note)
-
-
-def compare(
-    bench: Bench,
-    first: tuple[str, Sequence[Scored]],
-    second: tuple[str, Sequence[Scored]],
-    source: Source | None = None,
-) -> Compared:
-    """Two rows, by the dataset's headline metric."""
-    metric = headline(source or bench.data.study)
-    value = difference(bench, first[1], second[1], metric)
-    runs = max(len(first[1]), len(second[1]))
-    return Compared(first[0], second[0], value, METRIC_TITLES[metric], runs=runs)
-
-
-def figure(bench: Bench, name: str, inputs: Any, draw: Callable[[], Drawing], caption: str) -> Figure:
-    """A picture, drawn anew where the numbers in it (`inputs`, plain values) have changed."""
-
-    def work(folder: Path) -> None:
-        save_figure(draw(), folder / f"study_{name}.png")
-
-    stage = bench.workbench.stage(f"figures/study_{name}", {"shown": inputs}, work, quiet=True)
-    return Figure(stage.folder / f"study_{name}.png", caption)
-
-
-def headline_title(source: Source) -> str:
-    """The dataset's headline metric, for an axis."""
-    return f"{METRIC_TITLES[headline(source)]}, %"
-
-
-def shown_scores(
-    bench: Bench, results: Mapping[str, Sequence[Scored]], source: Source | None = None
-) -> dict[str, Value | None]:
-    """The headline metric of every row that was run."""
-    metric = headline(source or bench.data.study)
-    return {row: interval(bench, scored, metric) for row, scored in results.items() if scored}
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\u2212")

@@ -1,1 +1,1 @@
-"""Encoders beside baselines and beside published scores."""
+"""Encoders compared with baselines and with published scores."""

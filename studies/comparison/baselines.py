@@ -1,4 +1,4 @@
-"""Descriptions of patches that need no pretraining: what every table holds beside an encoder."""
+"""Representations of patches without pretraining: the baselines of every table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,81 +8,81 @@ import numpy as np
 from eval.probing.feature_baselines import feature_baselines
 from eval.probing.pca_features import fit_pca, pca_vectors
 from eval.probing.protocols import Vectors
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
-from studies.engine.runs import Described
-from studies.engine.scoring import Describe
+from studies.engine.runs import SplitRepresentation
+from studies.engine.scoring import Representation
 from utils.files import write_npz
 
 PCA = "PCA of patches"
 SPLITS = ("train", "val", "test")
 
 
-def baseline_names(bench: Bench, source: Source, width: int) -> dict[str, str]:
+def baseline_names(context: StudyContext, source: Source, width: int) -> dict[str, str]:
     """Names of a dataset's baselines, in the order of a table, to their names as folders.
 
     Args:
-        bench: where.
+        context: config, data and stages of this reproduction.
         source: the dataset; without metadata it has fewer.
-        width: numbers of the encoder's vectors, and of the principal components.
+        width: features of the encoder's embeddings, and of the principal components.
     """
-    found = _features(bench, source, "test", 0)
+    found = _features(context, source, "test", 0)
     folders = {name: name.replace(" + ", "_and_").replace(" ", "_") for name in found if name not in ("y", "ids")}
     return {**folders, PCA: f"pca{width}"}
 
 
-def baseline(bench: Bench, source: Source, name: str, width: int) -> Describe:
-    """One of `baseline_names` as a description."""
+def baseline(context: StudyContext, source: Source, name: str, width: int) -> Representation:
+    """One of `baseline_names` as a representation."""
 
-    def describe(split: str, fold: int) -> Described:
+    def representation(split: str, fold: int) -> SplitRepresentation:
         if name == PCA:
-            return _components(bench, source, split, fold, width)
+            return _components(context, source, split, fold, width)
 
         def read() -> Vectors:
-            return _vectors(_features(bench, source, split, fold), name)
+            return _vectors(_features(context, source, split, fold), name)
 
-        return Described(read, f"{source.digest(split, fold=fold)}/{name}")
+        return SplitRepresentation(read, f"{source.digest(split, fold=fold)}/{name}")
 
-    return describe
+    return representation
 
 
 def _vectors(arrays: Mapping[str, np.ndarray], name: str) -> Vectors:
     return Vectors(arrays[name], arrays["y"], [str(patch_id) for patch_id in arrays["ids"]])
 
 
-def _features(bench: Bench, source: Source, split: str, fold: int) -> dict[str, np.ndarray]:
+def _features(context: StudyContext, source: Source, split: str, fold: int) -> dict[str, np.ndarray]:
     """What `feature_baselines` finds in a split: name to (N, D), and `y` and `ids`."""
 
     def work(folder: Path) -> None:
-        found = feature_baselines(source.loader(split, bench.runs.device, fold=fold))
+        found = feature_baselines(source.loader(split, context.runs.device, fold=fold))
         write_npz(folder / "features.npz", {**found.x, "y": found.y, "ids": np.array(found.ids)})
 
     place = f"baselines/{source.key}/{source.folds[fold].name or 'all'}/{split}"
-    stage = bench.workbench.stage(place, {"data": source.digest(split, fold=fold)}, work, quiet=True)
+    stage = context.cache.stage(place, {"data": source.digest(split, fold=fold)}, work, quiet=True)
     with np.load(stage.folder / "features.npz") as arrays:
         return dict(arrays)
 
 
-def _components(bench: Bench, source: Source, split: str, fold: int, width: int) -> Described:
+def _components(context: StudyContext, source: Source, split: str, fold: int, width: int) -> SplitRepresentation:
     """Principal components of a split's pixels, found on the train split."""
     splits = [name for name in SPLITS if source.split_file(name, fold)]
 
     def work(folder: Path) -> int:
-        pca = fit_pca(source.loader("train", bench.runs.device, fold=fold), width)
+        pca = fit_pca(source.loader("train", context.runs.device, fold=fold), width)
         for name in splits:
-            loader = source.loader(name, bench.runs.device, fold=fold)
+            loader = source.loader(name, context.runs.device, fold=fold)
             found = pca_vectors(pca, loader)
             row_of = {patch_id: row for row, patch_id in enumerate(loader.dataset.ids)}
-            labels = loader.dataset.labels.numpy()[[row_of[patch_id] for patch_id in found.ids]]
+            labels = source.labels(name, fold)[[row_of[patch_id] for patch_id in found.ids]]
             write_npz(folder / f"{name}.npz", {"x": found.x, "y": labels, "ids": np.array(found.ids)})
         return pca.n_components_
 
     inputs = {"width": width, "data": {name: source.digest(name, fold=fold) for name in splits}}
     place = f"baselines/{source.key}/{source.folds[fold].name or 'all'}/pca{width}"
-    stage = bench.workbench.stage(place, inputs, work, quiet=True)
+    stage = context.cache.stage(place, inputs, work, quiet=True)
 
     def read() -> Vectors:
         with np.load(stage.folder / f"{split}.npz") as arrays:
             return _vectors(arrays, "x")
 
-    return Described(read, f"{stage.digest}/{split}")
+    return SplitRepresentation(read, f"{stage.digest}/{split}")

@@ -1,22 +1,22 @@
-"""Claims and their verdicts: the tables that judge them, and all of a report's in one place."""
+"""Claims and their verdicts: the tables that test them, and an overview of all claims of a report."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.report_parts.sections import Cell, Section, Table, Value
 from studies.report_parts.verdicts import CONTRADICTED, ONE_RUN, SUPPORTED, verdict
 
 CLAIM, VERDICT = "claim", "verdict"
-"""First and last column of a table that judges claims, wherever in the report it stands."""
+"""First and last column of a table that tests claims, wherever in the report it stands."""
 
 CHANCE = 0.05
-"""Share of 95 % intervals about nothing that leave 0 out."""
+"""Share of 95 % intervals that exclude 0 where there is no difference."""
 
 ENOUGH_BLOCKS = 60
-"""With fewer, 95 % intervals hold the truth less often than that (benchmarks/results/interval_coverage.md)."""
+"""With fewer, the coverage of 95 % intervals is below 95 % (benchmarks/results/interval_coverage.md)."""
 
 
 class Claim(NamedTuple):
@@ -40,7 +40,7 @@ def claims_table(
         name, title, measured_on: of the table.
         measures: of what the differences are, with their unit: a column each.
         claims: a row each.
-        note: of the table; how a verdict comes about is added.
+        note: of the table; the rule of the verdicts is added.
     """
     rows = [[one.claim, one.compared, *one.values, verdict(one.values, one.runs)] for one in claims]
     rule = "Supported: the whole 95 % interval lies above 0" + (", by every protocol." if len(measures) > 1 else ".")
@@ -48,7 +48,7 @@ def claims_table(
 
 
 def claims_section(sections: Sequence[Section], few: Mapping[str, int] | None = None) -> Section | None:
-    """The claims that the sections' tables judge, and the marks of the sanity experiments; None without any.
+    """The claims that the sections' tables test, and the outcome of the sanity experiments; None without any.
 
     Args:
         sections: of the report.
@@ -60,24 +60,24 @@ def claims_section(sections: Sequence[Section], few: Mapping[str, int] | None = 
     for section in sections:
         for table in section.tables:
             if (table.columns[0], table.columns[-1]) == (CLAIM, VERDICT):
-                mark = places.setdefault(table.measured_on, len(places) + 1)
+                number = places.setdefault(table.measured_on, len(places) + 1)
                 for row in table.rows:
                     measure, value = _last_figure(table.columns, row)
-                    rows.append([row[0], row[-1], value, row[1], measure, mark])
-    marks = [f"{section.title}: {'passed' if section.passed else 'failed'}." for section in sections
+                    rows.append([row[0], row[-1], value, row[1], measure, number])
+    outcomes = [f"{section.title}: {'passed' if section.passed else 'failed'}." for section in sections
              if section.passed is not None]  # fmt: skip
-    if not rows and not marks:
+    if not rows and not outcomes:
         return None
     columns = [CLAIM, VERDICT, "difference", "compared", "difference of", "on"]
-    where = "; ".join(f"({mark}) {place}" for place, mark in places.items())
-    note = "The difference is the last one of the table that judges the claim, with its 95 % interval."
+    where = "; ".join(f"({number}) {place}" for place, number in places.items())
+    note = "The difference is the last one of the table that tests the claim, with its 95 % interval."
     table = Table("claims", "Claims", columns, rows, where, note)
     text = _words([str(row[1]) for row in rows], few or {}) if rows else []
-    return Section("What these data support", [*text, *marks], [table] if rows else [])
+    return Section("What these data support", [*text, *outcomes], [table] if rows else [])
 
 
 def _last_figure(columns: Sequence[str], row: Sequence[Cell]) -> tuple[str, Cell]:
-    """The last figure of a row and what it is of; an empty cell where no column before the verdict has one."""
+    """The last value of a row and its column; an empty cell where no column before the verdict has a value."""
     cells = list(zip(columns, row, strict=True))
     return next((cell for cell in reversed(cells) if isinstance(cell[1], Value)), (columns[-2], None))
 
@@ -85,31 +85,30 @@ def _last_figure(columns: Sequence[str], row: Sequence[Cell]) -> tuple[str, Cell
 def _words(verdicts: Sequence[str], few: Mapping[str, int]) -> list[str]:
     count = len(verdicts)
     kept, against = (sum(one.startswith(word) for one in verdicts) for word in (SUPPORTED, CONTRADICTED))
-    said = [
-        f"{kept} of {count} claims are supported by these data, {against} contradicted, the other "
-        f"{count - kept - against} neither: of them these data do not tell, which is not to say that there is no "
-        "difference.",
-        f"{count} claims are judged at once. At 95 % about one in twenty differences leaves 0 out by chance alone, "
-        f"where there is nothing to find: of {count} about {CHANCE * count:.0f}.",
+    text = [
+        f"{kept} of {count} claims are supported by these data, {against} contradicted; for the other "
+        f"{count - kept - against} the evidence is insufficient, which does not show that there is no difference.",
+        f"Multiple comparisons: {count} claims are tested at once, without correction. Where there is no difference, "
+        f"about one in twenty 95 % intervals excludes 0 by chance: of {count} about {CHANCE * count:.0f}.",
     ]
     if alone := sum(one.endswith(ONE_RUN) for one in verdicts):
-        said.append(
-            f'{alone} of {count} verdicts are "{ONE_RUN}": they rest on one pretraining run, and their intervals say '
-            "nothing about what another seed would give."
+        text.append(
+            f'{alone} of {count} verdicts rest on a "{ONE_RUN}": their intervals do not cover the variation between '
+            "pretraining seeds."
         )
     if few:
         where = ", ".join(f"{patches} ({blocks} blocks)" for patches, blocks in few.items())
-        said.append(
+        text.append(
             f"Intervals from fewer than {ENOUGH_BLOCKS} blocks of neighbouring patches are somewhat too narrow "
-            f"(measured: benchmarks/results/interval_coverage.md). That concerns all figures on {where}."
+            f"(measured: benchmarks/results/interval_coverage.md). That concerns all intervals on {where}."
         )
-    return said
+    return text
 
 
-def few_blocks(bench: Bench) -> dict[str, int]:
+def few_blocks(context: StudyContext) -> dict[str, int]:
     """Datasets whose test patches are too few blocks for intervals as wide as they should be, in words, to blocks."""
     found = {}
-    for source in dict.fromkeys((*bench.data.probed, bench.data.study)):
+    for source in dict.fromkeys((*context.data.probed, context.data.study)):
         ids = [name for fold in range(len(source.folds)) for name in source.dataset("test", fold=fold).ids]
         blocks = len(np.unique(source.blocks(ids)))
         if blocks < ENOUGH_BLOCKS:

@@ -1,10 +1,10 @@
-"""This run beside the paper and Landsat-Bench: how much was pretrained on, and the scores."""
+"""This run compared with the paper and Landsat-Bench: amount of pretraining, and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from studies.comparison.main_table import BOTH, STATISTICS, Row
 from studies.comparison.published import PAPER, PAPER_SCHEDULE, PUBLISHED
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
 from studies.engine.encoders import main_runs
 from studies.engine.scoring import headline, interval
@@ -27,9 +27,9 @@ PAPER_PARAMETERS = 2_537_562
 PAPER_RATE = 3e-4
 
 
-def setting_section(bench: Bench) -> Section:
-    """Size, data and schedule of the main run, beside the paper's."""
-    runs, source, training = main_runs(bench), bench.data.main, bench.config.training
+def setting_section(context: StudyContext) -> Section:
+    """Size, data and schedule of the main run, next to the paper's."""
+    runs, source, training = main_runs(context), context.data.main, context.config.training
     facts = runs[0].facts
     folds = len(source.folds)
     per_fold = f" in each of {folds} folds" if folds > 1 else ""
@@ -49,25 +49,25 @@ def setting_section(bench: Bench) -> Section:
     text = [f"Pretraining saw {100 * share:.2g} % of the patches that the paper's run saw, counting repetitions."]
     if source.simulated:
         text.append(
-            "The main dataset is simulated: no satellite took its patches. Scores on it show that everything works, "
-            "and nothing about the Earth; they cannot be compared with published scores."
+            "The main dataset is simulated: no satellite took its patches. Scores on it test the code, not the method "
+            "on real data; they cannot be compared with published scores."
         )
-    if bench.config.model.checkpoint_path:
-        text.append(f"Pretraining started from the weights in {bench.config.model.checkpoint_path}.")
+    if context.config.model.checkpoint_path:
+        text.append(f"Pretraining started from the weights in {context.config.model.checkpoint_path}.")
     table = Table("setting", "This run and the paper's", ["", "this run", "paper"], rows, source.patches(), PAPER)
     return Section("What was run", text, [table])
 
 
-def published_section(bench: Bench, rows_of: dict[str, Sequence[Row]]) -> Section:
+def published_section(context: StudyContext, rows_of: Mapping[str, Sequence[Row]]) -> Section:
     """The published tables with rows of this run on top.
 
     Args:
-        bench: where.
+        context: config, data and stages of this reproduction.
         rows_of: key of a dataset to its `main_rows`.
     """
-    sources = {one.section.dataset: one for one in (bench.data.eurosat, bench.data.main) if one is not None}
+    sources = {one.section.dataset: one for one in (context.data.eurosat, context.data.main) if one is not None}
     titles = dict.fromkeys(row.title for rows in rows_of.values() for row in rows if _shown(row))
-    cells = [_our_row(bench, title, sources, rows_of) for title in titles]
+    cells = [_our_row(context, title, sources, rows_of) for title in titles]
     cells += [[row.model, row.parameters, *map(_percent, row[2:6]), row.source] for row in PUBLISHED]
     note = (
         "Per cent on the test split: accuracy for EuroSAT-Landsat, micro mAP for BigEarthNet-Landsat. Intervals where "
@@ -78,15 +78,17 @@ def published_section(bench: Bench, rows_of: dict[str, Sequence[Row]]) -> Sectio
         "The rows of this run are comparable with the published ones only where they were measured on the whole real "
         f"test split ({whole})."
     ]
-    table = Table("published", "Beside published results", COLUMNS, cells, "see the last column", note)
-    return Section("Beside published results", text, [table])
+    table = Table("published", "Comparison with published results", COLUMNS, cells, "see the last column", note)
+    return Section("Comparison with published results", text, [table])
 
 
 def _shown(row: Row) -> bool:
     return row.encoder is not None or row.title in (STATISTICS, BOTH)
 
 
-def _our_row(bench: Bench, title: str, sources: dict[str, Source], rows_of: dict[str, Sequence[Row]]) -> list[Cell]:
+def _our_row(
+    context: StudyContext, title: str, sources: dict[str, Source], rows_of: Mapping[str, Sequence[Row]]
+) -> list[Cell]:
     cells: list[Cell] = []
     run = False
     for dataset in (EuroSATInfo.NAME, BigEarthNetInfo.NAME):
@@ -94,7 +96,7 @@ def _our_row(bench: Bench, title: str, sources: dict[str, Source], rows_of: dict
         row = next((one for one in rows_of[source.key] if one.title == title), None) if source else None
         for protocol in (KNN, PROBE):
             several = row.results.get(protocol) if row else None
-            cells.append(interval(bench, several, headline(source)) if several else None)
+            cells.append(interval(context, several, headline(source)) if source and several else None)
             run = run or bool(several)
     where = "; ".join(
         f"{source.count('test'):,} {source.patches()}" for dataset, source in sources.items()
@@ -103,7 +105,7 @@ def _our_row(bench: Bench, title: str, sources: dict[str, Source], rows_of: dict
     return [f"{title} (this run)", _millions(title, rows_of), *cells, where if run else "not run"]
 
 
-def _millions(title: str, rows_of: dict[str, Sequence[Row]]) -> str | None:
+def _millions(title: str, rows_of: Mapping[str, Sequence[Row]]) -> str | None:
     """Parameters of the encoder that a row is of; 0 for baselines."""
     row = next(one for rows in rows_of.values() for one in rows if one.title == title)
     if row.encoder is None:

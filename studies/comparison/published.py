@@ -1,4 +1,4 @@
-"""What others report, as plain data: to be set beside one's own rows, never mixed with them.
+"""Published results as plain data, shown next to one's own rows, never mixed with them.
 
 BigEarthNet-Landsat: micro mAP on the test split; EuroSAT-Landsat: overall accuracy on the test split; all in per cent.
 "kNN-5" and "linear probe" are Landsat-Bench's protocols (`eval.probing.protocols`). None: not reported.
@@ -44,17 +44,6 @@ PUBLISHED = (
     PublishedRow("Prithvi 100M", "100", 86.4, 89.4, None, None, LANDSAT_BENCH),
     PublishedRow("Prithvi 2.0-300M", "300", 87.3, 91.1, None, None, LANDSAT_BENCH),
     PublishedRow("Prithvi 2.0-600M", "600", 88.7, 91.9, None, None, LANDSAT_BENCH),
-)
-
-MEAN_OF_TOKENS = {
-    "eurosat_ls": {"accuracy": 74.30, "f1_macro": 73.05},
-    "bigearthnet_ls": {"map_micro": 73.10, "map_macro": 55.68, "f1_micro": 61.45, "exact_match": 23.15},
-}
-"""All that the authors' notebooks print for the mean of tokens, linear probe, test split (`NOTEBOOK`)."""
-
-SHORT_OF_CONVERGENCE = (
-    "The released probes stopped after 1,000 iterations of sag without having converged for 12 and 14 of the 19 labels "
-    "of BigEarthNet-Landsat (144 numbers), and none of them is scaled."
 )
 
 

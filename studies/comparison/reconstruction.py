@@ -1,4 +1,4 @@
-"""How well masked patches are filled in: encoders beside predictors that need no model, on the same masks."""
+"""Masked reconstruction: encoders compared with baselines without a model, on the same masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from eval.panels import save_masked_panels
 from eval.reconstruction_baselines import BASELINES
 from eval.statistics.bootstrap import Resampled, of_runs
 from studies.comparison.claims import Claim, claims_table
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.encoders import Encoder, encoders, trained
 from studies.engine.masked_losses import MODEL, losses_over_folds
 from studies.engine.runs import Run
@@ -19,19 +19,19 @@ BASELINE_TITLES = {
     "interpolation": "interpolation of the visible patches",
 }
 COMPARED = ("visible_mean", "interpolation")
-"""Baselines that a table shows the distance to."""
+"""Baselines that a table shows the difference to."""
 
 PANELS = 6
 """Patches in the picture."""
 
 
-def reconstruction_section(bench: Bench) -> Section:
+def reconstruction_section(context: StudyContext) -> Section:
     """The masked loss of every encoder and every baseline on the main dataset's test patches."""
-    source = bench.data.main
-    losses = {encoder.name: _losses(bench, encoder) for encoder in encoders(bench)}
+    source = context.data.main
+    losses = {encoder.name: _losses(context, encoder) for encoder in encoders(context)}
     reference = next(iter(losses[name][0] for name in losses if losses[name]))
     baselines = {BASELINE_TITLES[name]: [{**reference, MODEL: reference[name]}] for name in BASELINES}
-    titles = {encoder.name: encoder.title for encoder in encoders(bench)}
+    titles = {encoder.name: encoder.title for encoder in encoders(context)}
     rows = [_row(title, runs) for title, runs in baselines.items()]
     rows += [_row(titles[name], runs) for name, runs in losses.items()]
     columns = ["predictor", "masked loss", *(f"minus {BASELINE_TITLES[name]}" for name in COMPARED)]
@@ -40,24 +40,24 @@ def reconstruction_section(bench: Bench) -> Section:
         "Reconstruction of masked patches",
         columns,
         rows,
-        f"{_count(bench)} {source.patches()}, not pretrained on",
+        f"{_count(context)} {source.patches()}, not pretrained on",
         "Squared error summed over the values of a patch, z-scores; lower is better. Brackets: 95 % interval.",
     )
-    return Section("Reconstruction", (), [table, _claims(bench, losses, table.measured_on)], _figures(bench))
+    return Section("Reconstruction", (), [table, _claims(context, losses, table.measured_on)], _figures(context))
 
 
-def _losses(bench: Bench, encoder: Encoder) -> list[dict[str, Resampled]]:
+def _losses(context: StudyContext, encoder: Encoder) -> list[dict[str, Resampled]]:
     """For every seed: the masked loss of the model and of the baselines, over all folds."""
-    return [_loss(bench, [encoder.run(seed, fold) for fold in range(len(bench.data.main.folds))])
+    return [_loss(context, [encoder.run(seed, fold) for fold in range(len(context.data.main.folds))])
             for seed in encoder.seeds]  # fmt: skip
 
 
-def _loss(bench: Bench, runs: Sequence[Run]) -> dict[str, Resampled]:
-    return losses_over_folds(bench, f"reconstruction/{runs[0].name}/seed{runs[0].seed}", bench.data.main, runs)
+def _loss(context: StudyContext, runs: Sequence[Run]) -> dict[str, Resampled]:
+    return losses_over_folds(context, f"reconstruction/{runs[0].name}/seed{runs[0].seed}", context.data.main, runs)
 
 
 def _row(title: str, runs: Sequence[dict[str, Resampled]]) -> list[Cell]:
-    """Title, loss, and its distance to the baselines; empty where nothing was run."""
+    """Title, loss, and its difference to the baselines; empty where nothing was run."""
     if not runs:
         return [title, *[None] * (1 + len(COMPARED))]
     differences = [[run[MODEL].minus(run[name]) for run in runs] for name in COMPARED]
@@ -67,49 +67,51 @@ def _row(title: str, runs: Sequence[dict[str, Resampled]]) -> list[Cell]:
 
 
 def _value(runs: Sequence[Resampled]) -> Value:
-    return Value(*of_runs(runs), digits=2)
+    return Value.of(of_runs(runs), digits=2)
 
 
-def _claims(bench: Bench, losses: dict[str, list[dict[str, Resampled]]], measured_on: str) -> Table:
-    """Whether encoders beat the baselines: the distances the other way round, above 0 where they do."""
+def _claims(context: StudyContext, losses: dict[str, list[dict[str, Resampled]]], measured_on: str) -> Table:
+    """Whether encoders beat the baselines: the differences with the opposite sign, above 0 where they do."""
     claims = [
         Claim(
-            f"an encoder fills in better than the {BASELINE_TITLES[name]}",
+            f"an encoder reconstructs better than the {BASELINE_TITLES[name]}",
             f"{BASELINE_TITLES[name]} minus {encoder.title}",
             [_value([run[name].minus(run[MODEL]) for run in losses[encoder.name]])],
             len(encoder.seeds),
         )
-        for encoder in trained(bench)
+        for encoder in trained(context)
         for name in COMPARED
     ]
-    note = "Of a model that is worse than the visible mean there is no use."
+    note = "A model that is worse than the visible mean has learned nothing useful."
     measure = "masked loss"
-    return claims_table("reconstruction_claims", "Is that any good?", [measure], claims, measured_on, note)
-
-
-def _figures(bench: Bench) -> list[Figure]:
-    run = next(encoder for encoder in encoders(bench) if encoder.name == "main").run(
-        bench.config.pretraining_seeds[0], 0
+    return claims_table(
+        "reconstruction_claims", "Encoders compared with baselines", [measure], claims, measured_on, note
     )
-    source = bench.data.main
+
+
+def _figures(context: StudyContext) -> list[Figure]:
+    run = next(encoder for encoder in encoders(context) if encoder.name == "main").run(
+        context.config.pretraining_seeds[0], 0
+    )
+    source = context.data.main
     dataset = source.dataset("test", run.config, 0, labels=False)
 
     def work(folder: Path) -> None:
-        save_masked_panels(bench.runs.model(run), dataset, PANELS, bench.config.seed, folder)
+        save_masked_panels(context.runs.model(run), dataset, PANELS, context.config.seed, folder)
 
     patches = source.digest("test", run.config, 0, labels=False)
-    inputs = {"weights": run.digest, "patches": patches, "panels": PANELS, "seed": bench.config.seed}
-    stage = bench.workbench.stage("reconstruction/panels", inputs, work, quiet=True)
+    inputs = {"weights": run.digest, "patches": patches, "panels": PANELS, "seed": context.config.seed}
+    stage = context.cache.stage("reconstruction/panels", inputs, work, quiet=True)
     curve = next(run.folder.glob("loss_curve_*.png"))
     return [
         Figure(curve, f"Loss of the main run, seed {run.seed}, on {source.patches()}."),
         Figure(
             stage.folder / "reconstructions_masked.png",
-            f"Test patches ({source.patches()}): original, masked, what the main run makes of it, interpolation.",
+            f"Test patches ({source.patches()}): original, masked, reconstruction by the main run, interpolation.",
         ),
     ]
 
 
-def _count(bench: Bench) -> str:
-    source = bench.data.main
+def _count(context: StudyContext) -> str:
+    source = context.data.main
     return f"{sum(len(source.dataset('test', None, fold, labels=False)) for fold in range(len(source.folds))):,}"

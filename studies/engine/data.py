@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from configs.build import build_configured_dataset
-from configs.reproduction import ALL_SPLIT, ReproductionConfig, SourceSection
+from configs.reproduction import ALL_SPLIT, ReproductionConfig, SimulateSection, SourceSection
 from configs.schema import Config
 from datasets import simulated
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
@@ -20,11 +20,13 @@ from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
 from datasets.packed import make_recipe
 from datasets.patches import PatchDataset, find_split
+from eval.statistics.coordinates import patch_coordinates
 from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig
 from studies.engine.divisions import Fold, divided
-from studies.engine.stages import Workbench
+from studies.engine.stages import StageCache
 from utils.data_config import IMAGE_SIZE
+from utils.errors import ConfigError
 
 DATASET_WORDS = {
     "bigearthnet_ls": "BigEarthNet-Landsat",
@@ -42,6 +44,7 @@ class Source:
         section: that section.
         path: the folder or pack that holds the patches.
         folds: at least one; every patch is tested once over all of them.
+        model: decides how patches are read, where no other model is given.
         multilabel: whether labels are multi-hot.
         classes: class names in label order.
     """
@@ -50,7 +53,7 @@ class Source:
         self, key: str, section: SourceSection, path: str, folds: tuple[Fold, ...], model: ModelConfig
     ) -> None:
         self.key, self.section, self.path, self.folds = key, section, path, folds
-        self._model, self._config = model, Config(data=section)
+        self.model, self._config = model, Config(data=section)
         self._places: dict[str, np.ndarray] | None = None
         self._datasets: dict[tuple[Any, ...], PatchDataset] = {}
         any_split = self.dataset("test")
@@ -74,8 +77,8 @@ class Source:
             fold: index in `folds`.
             labels: False also gives the patches that have no label file.
         """
-        model = model or self._model
-        key = (split, fold, labels, model.img_size, model.published_behaviour, model.meta_fields)
+        model = model or self.model
+        key = (split, fold, labels, model.img_size, model.published_behaviour)
         if key not in self._datasets:
             asked = self.section.missing_labels if labels else "none"
             file = self.folds[fold].splits[split]
@@ -104,8 +107,17 @@ class Source:
         digest = hashlib.sha256(dataset.fingerprint().encode())
         digest.update(np.array([dataset.statistics.mean, dataset.statistics.std], np.float64).tobytes())
         if labels:
-            digest.update(np.ascontiguousarray(dataset.labels.numpy()))
+            digest.update(labels_of(dataset).tobytes())
         return digest.hexdigest()
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the patches have metadata."""
+        return self.dataset("test").gather(range(1)).meta is not None
+
+    def labels(self, split: str, fold: int = 0) -> np.ndarray:
+        """(N,) class indices or (N, L) multi-hot of a split's labelled patches."""
+        return labels_of(self.dataset(split, fold=fold))
 
     def count(self, split: str) -> int:
         """Labelled patches of a split, of all folds together."""
@@ -121,8 +133,7 @@ class Source:
             self._places = {}
             for fold in range(len(self.folds)):
                 dataset = self.dataset("test", fold=fold, labels=False)
-                found = dataset.places()
-                self._places |= {} if found is None else dict(zip(dataset.ids, found, strict=True))
+                self._places |= dict(zip(dataset.ids, patch_coordinates(dataset), strict=True))
         unknown = np.full(2, np.nan)
         return neighbour_blocks(ids, np.array([self._places.get(name, unknown) for name in ids]).reshape(-1, 2))
 
@@ -133,7 +144,7 @@ class Source:
         return f"{'simulated' if self.simulated else 'real'} {self.name} patches"
 
     def remarks(self) -> list[str]:
-        """What a report has to say of how the patches become the model's input."""
+        """Remarks for a report on how the patches become the model's input."""
         dataset = self.dataset("test")
         return [dataset.remarks()] if isinstance(dataset, LabelledFolderDataset) else []
 
@@ -142,11 +153,12 @@ class Source:
         if len(self.folds) > 1:
             return (
                 f"{self.count('test'):,} {self.patches()}, each tested once in a cross-validation with "
-                f"{len(self.folds)} folds of whole areas{self._gap()}; the scores of all folds are ranked together"
+                f"{len(self.folds)} folds of whole areas{self._gap()}; metrics on the "
+                "pooled predictions of all folds"
             )
-        chosen = f", choices made on {self.count('val'):,}" if self.split_file("val") else ""
+        chosen = f", validated on {self.count('val'):,}" if self.split_file("val") else ""
         area = f", areas kept on one side{self._gap()}" if self.section.split_by == "area" else ""
-        return f"{self.count('test'):,} {self.patches()}, fitted on {self.count('train'):,} others{chosen}{area}"
+        return f"{self.count('test'):,} {self.patches()}, trained on {self.count('train'):,} others{chosen}{area}"
 
     def _gap(self) -> str:
         """How many patches the gap around test patches leaves out, in plain words; nothing where there is none."""
@@ -155,7 +167,18 @@ class Source:
         counts = sorted({fold.left_out for fold in self.folds})
         several = len(self.folds) > 1
         found = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-        return f", {found} patches beside a test patch left out{' of each fold' if several else ''}"
+        return f", {found} patches adjacent to a test patch left out{' of each fold' if several else ''}"
+
+
+def labels_of(dataset: PatchDataset) -> np.ndarray:
+    """(N,) class indices or (N, L) multi-hot, int64.
+
+    Raises:
+        ValueError: when the dataset was read without labels.
+    """
+    if dataset.labels is None:
+        raise ValueError(f"{dataset.root}: was read without labels")
+    return dataset.labels.numpy()
 
 
 class ReproductionData(NamedTuple):
@@ -174,7 +197,7 @@ class ReproductionData(NamedTuple):
         return tuple(source for source in (self.main, self.eurosat, self.other) if source is not None)
 
 
-def read_data(config: ReproductionConfig, workbench: Workbench) -> ReproductionData:
+def read_data(config: ReproductionConfig, cache: StageCache) -> ReproductionData:
     """Make, pack and split what the config asks for, where that is not done yet.
 
     Raises:
@@ -182,35 +205,37 @@ def read_data(config: ReproductionConfig, workbench: Workbench) -> ReproductionD
         ConfigError: where too few patches are there for the folds.
     """
 
-    def source(key: str, section: SourceSection | None) -> Source | None:
-        return None if section is None else _source(key, section, config, workbench)
+    def optional(key: str, section: SourceSection | None) -> Source | None:
+        return None if section is None else _source(key, section, config, cache)
 
-    main = source("data", config.data)
-    study = source("study", config.study.data) if config.studies else None
-    return ReproductionData(main, source("eurosat", config.eurosat), source("other", config.other), study or main)
+    main = _source("data", config.data, config, cache)
+    study = optional("study", config.study.data) if config.studies else None
+    return ReproductionData(main, optional("eurosat", config.eurosat), optional("other", config.other), study or main)
 
 
-def _source(key: str, section: SourceSection, config: ReproductionConfig, workbench: Workbench) -> Source:
+def _source(key: str, section: SourceSection, config: ReproductionConfig, cache: StageCache) -> Source:
     if section.simulate is not None:
-        path, splits = _simulated(key, section, workbench)
+        path, splits = _simulated(key, section, section.simulate, cache)
+    elif section.dataset_path is None or section.splits is None:
+        raise ConfigError(f"{key}: give dataset_path and splits, or simulate")
     else:
-        path, splits = section.dataset_path, dict(section.splits)
+        path, splits = section.dataset_path, {str(split): str(file) for split, file in section.splits.items()}
     folder_of_images = section.dataset == LABELLED_FOLDER  # its splits may be shares instead of files
     files = splits if folder_of_images else {name: str(find_split(file, path)) for name, file in splits.items()}
     if section.pack and not is_pack(path):
-        path = _packed(key, section, path, files, config, workbench)
-    asked = {"img_size": config.model.img_size, "published_behaviour": bool(config.published_behaviour)}
-    model = ModelConfig.of_size(**asked)
+        path = _packed(key, section, path, files, config, cache)
+    model = ModelConfig.of_size(img_size=config.model.img_size, published_behaviour=bool(config.published_behaviour))
     if section.folds is None and section.split_by == "given":
         return Source(key, section, path, (Fold("", files),), model)
     given = Source(key, section, path, tuple(Fold("", {"test": file}) for file in files.values()), model)
     parts = [given.dataset("test", fold=fold, labels=False) for fold in range(len(given.folds))]
-    folds = divided(key, section, parts, config.seed, workbench)
+    folds = divided(key, section, parts, config.seed, cache)
     return Source(key, section, path, folds, model)
 
 
-def _simulated(key: str, section: SourceSection, workbench: Workbench) -> tuple[str, dict[str, str]]:
-    asked = section.simulate
+def _simulated(
+    key: str, section: SourceSection, asked: SimulateSection, cache: StageCache
+) -> tuple[str, dict[str, str]]:
     kind = {"bigearthnet_ls": "bigearthnet", "eurosat_ls": "eurosat"}[section.dataset]
     end = {"bigearthnet": "csv", "eurosat": "txt"}[kind]
     inputs = {"kind": kind, **asked.model_dump(mode="json")}
@@ -223,7 +248,7 @@ def _simulated(key: str, section: SourceSection, workbench: Workbench) -> tuple[
         simulated.main(options)
         return {split: f"{kind}-{split}.{end}" for split in simulated.SPLITS}
 
-    stage = workbench.stage(f"simulate/{key}", inputs, work)
+    stage = cache.stage(f"simulate/{key}", inputs, work)
     splits = {ALL_SPLIT: "samples.csv"} if section.folds else stage.result
     return str(stage.folder / "dataset"), splits
 
@@ -234,7 +259,7 @@ def _packed(
     path: str,
     files: dict[str, str],
     config: ReproductionConfig,
-    workbench: Workbench,
+    cache: StageCache,
 ) -> str:
     published = bool(config.published_behaviour)
     size = config.model.img_size or IMAGE_SIZE
@@ -246,4 +271,4 @@ def _packed(
         return write_pack(source, folder / "pack", skip_bad=False, num_workers=section.num_workers)[0].count
 
     inputs = {"recipe": recipe.model_dump(mode="json"), "root": str(source.root), "listing": listing}
-    return str(workbench.stage(f"pack/{key}", inputs, work).folder / "pack")
+    return str(cache.stage(f"pack/{key}", inputs, work).folder / "pack")

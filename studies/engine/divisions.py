@@ -8,8 +8,9 @@ import numpy as np
 
 from configs.reproduction import SourceSection
 from datasets.patches import PatchDataset
+from eval.statistics.coordinates import patch_coordinates
 from eval.statistics.spatial_blocks import area_folds, split_by_area, touching
-from studies.engine.stages import Workbench
+from studies.engine.stages import StageCache
 from utils.errors import ConfigError
 from utils.files import write_npz, write_text
 
@@ -26,16 +27,16 @@ class Fold(NamedTuple):
 
 
 def divided(
-    key: str, section: SourceSection, parts: Sequence[PatchDataset], seed: int, workbench: Workbench
+    key: str, section: SourceSection, parts: Sequence[PatchDataset], seed: int, cache: StageCache
 ) -> tuple[Fold, ...]:
     """Folds, or one division, that keep areas whole.
 
     Args:
         key: of the dataset.
-        section: says how.
+        section: folds, shares and gap.
         parts: all patches, each once.
         seed: which area goes where.
-        workbench: where.
+        cache: of the stages.
 
     Raises:
         ConfigError: where there are too few areas, or the gap leaves a split empty.
@@ -43,13 +44,14 @@ def divided(
     ids = [patch_id for part in parts for patch_id in part.ids]
 
     def work(folder: Path) -> None:
-        write_npz(folder / "places.npz", {"places": np.concatenate([part.places() for part in parts])})
+        write_npz(folder / "places.npz", {"places": np.concatenate([patch_coordinates(part) for part in parts])})
 
-    stage = workbench.stage(f"places/{key}", {"patches": [part.fingerprint() for part in parts]}, work, quiet=True)
+    stage = cache.stage(f"places/{key}", {"patches": [part.fingerprint() for part in parts]}, work, quiet=True)
     with np.load(stage.folder / "places.npz") as arrays:
         places = arrays["places"]
     if section.folds is None:
-        divisions = {"": split_by_area(ids, section.shares, seed, places)}
+        shares: dict[str, float] = dict(section.shares.items())
+        divisions = {"": split_by_area(ids, shares, seed, places)}
     else:
         fold_of = area_folds(ids, section.folds, seed, places)
         divisions = {f"fold{number}": _fold(ids, fold_of, number) for number in range(section.folds)}
@@ -57,7 +59,7 @@ def divided(
     for name, splits in divisions.items():
         kept = _with_gap(key, splits, ids, places) if section.gap else splits
         left_out = len(ids) - sum(map(len, kept.values()))
-        folder = workbench.folder / "splits" / key / name
+        folder = cache.folder / "splits" / key / name
         files = {split: _split_file(folder, split, names) for split, names in kept.items()}
         folds.append(Fold(name, files, left_out))
     return tuple(folds)
@@ -67,7 +69,7 @@ def _fold(ids: Sequence[str], fold_of: np.ndarray, number: int) -> dict[str, lis
     """Tested on one part, choices made on the next, fitted on the rest."""
     test, val = fold_of == number, fold_of == (number + 1) % (fold_of.max() + 1)
     rows = {"train": ~test & ~val, "val": val, "test": test}
-    return {split: [ids[row] for row in np.flatnonzero(chosen)] for split, chosen in rows.items()}
+    return {split: [ids[row] for row in np.flatnonzero(chosen).tolist()] for split, chosen in rows.items()}
 
 
 def _with_gap(
@@ -75,7 +77,7 @@ def _with_gap(
 ) -> dict[str, list[str]]:
     """The splits without the patches that touch one of those tested on."""
     tested = np.isin(ids, splits["test"])
-    close = {ids[row] for row in np.flatnonzero(touching(ids, places, ~tested, tested))}
+    close = {ids[row] for row in np.flatnonzero(touching(ids, places, ~tested, tested)).tolist()}
     kept = {split: [name for name in names if name not in close] for split, names in splits.items()}
     if empty := [split for split, names in kept.items() if not names]:
         raise ConfigError(f"{key}.gap: every patch of {empty[0]} touches a test patch; set {key}.gap to false")

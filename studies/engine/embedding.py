@@ -1,4 +1,4 @@
-"""Patches to vectors for the studies: one pass that gives every pool, with metadata and noise as asked."""
+"""Embeddings for the studies: one pass serves every pooling, with metadata and noise as asked."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -15,7 +15,7 @@ from models.pooling import POOLINGS
 from utils.randomness import generator
 
 Metadata = Literal["given", "missing", "shuffled"]
-"""What the encoder is told: a patch's own metadata, the missing pair, or those of another patch of the split."""
+"""What the encoder is conditioned on: a patch's own metadata, none, or those of another patch of the split."""
 
 _CHUNK = 1024
 
@@ -69,28 +69,22 @@ def pooled(parts: np.ndarray, pool: str, config: ModelConfig) -> np.ndarray:
     return of_parts(prefix, parts[:, end:], config.num_patches)
 
 
-class MetadataLoader:
+class MetadataLoader(BatchLoader):
     """A loader whose batches carry no metadata, or those of other patches.
 
     Args:
-        loader: of the patches.
+        loader: of the patches; its reader is shared.
         metadata: see `Metadata`; "shuffled" is a permutation of the whole dataset.
         seed: of the permutation.
     """
 
     def __init__(self, loader: BatchLoader, metadata: Metadata, seed: int) -> None:
-        self.loader, self.metadata, self.dataset = loader, metadata, loader.dataset
+        vars(self).update(vars(loader))  # no second reader: it may hold the patches on the device
+        self.metadata = metadata
         self._shuffled = _shuffled_metadata(loader.dataset, seed) if metadata == "shuffled" else None
 
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    @property
-    def skipped_fill(self) -> int:
-        return self.loader.skipped_fill
-
     def batches(self, order: Sequence[int] | None = None, part: Part = Part()) -> Iterator[Batch]:  # noqa: B008
-        for batch in self.loader.batches(order, part):
+        for batch in super().batches(order, part):
             if self.metadata == "missing" or batch.meta is None:
                 yield batch._replace(meta=None)
             elif self._shuffled is not None:
@@ -103,11 +97,9 @@ class MetadataLoader:
 def _shuffled_metadata(dataset: PatchDataset, seed: int) -> dict[str, np.ndarray] | None:
     """Every patch's id to the metadata of another one, (F, 2); None where the dataset has none."""
     starts = range(0, len(dataset), _CHUNK)
-    parts = [
-        dataset.encode(dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).columns) for start in starts
-    ]
-    known = [part.numpy() for part in parts if part is not None]
-    if not known:
+    read = (dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).meta for start in starts)
+    parts = [meta for meta in read if meta is not None]
+    if not parts:
         return None
     order = torch.randperm(len(dataset), generator=generator(seed, "shuffled metadata")).numpy()
     return dict(zip(dataset.ids, np.concatenate(known)[order], strict=True))

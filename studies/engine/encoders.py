@@ -1,12 +1,14 @@
 """The encoders of the main tables: untrained, pretrained by the config's recipe, and those given."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
-from studies.engine.runs import Run
-from studies.engine.scoring import Describe
+from studies.engine.embedding import Metadata
+from studies.engine.runs import Run, SplitRepresentation
+from studies.engine.scoring import Representation
 
 MAIN, UNTRAINED = "main", "untrained"
 
@@ -26,57 +28,67 @@ class Encoder(NamedTuple):
     run: Callable[[int, int], Run]
     """From seed and fold (of the main dataset) to the run."""
 
-    def describe(self, bench: Bench, source: Source, pool: str, seed: int) -> Describe:
-        """Its vectors as a description; on another dataset than the main one by the run of the first fold."""
+    def representation(
+        self, context: StudyContext, source: Source, pool: str, seed: int, metadata: Metadata = "given"
+    ) -> Representation:
+        """Its embeddings; of another dataset than the main one by the run of the first fold."""
 
-        def vectors(split: str, fold: int):
-            run = self.run(seed, fold if source is bench.data.main else 0)
-            return bench.runs.embeddings(run, pool, split, source=source, fold=fold)
+        def vectors(split: str, fold: int) -> SplitRepresentation:
+            run = self.run(seed, fold if source is context.data.main else 0)
+            return context.runs.embeddings(run, pool, split, source=source, fold=fold, metadata=metadata)
 
         return vectors
 
 
-def main_runs(bench: Bench) -> list[Run]:
+def main_runs(context: StudyContext) -> list[Run]:
     """The pretraining runs of the config's recipe, one a seed, on the main dataset's first fold."""
-    encoder = next(one for one in encoders(bench) if one.name == MAIN)
+    encoder = next(one for one in encoders(context) if one.name == MAIN)
     return [encoder.run(seed, 0) for seed in encoder.seeds]
 
 
-def first_seed(bench: Bench) -> list[str]:
-    """A sentence for what is looked at in the run of one seed only; none where no other seed was run."""
-    first, *others = bench.config.pretraining_seeds
+def first_seed(context: StudyContext) -> list[str]:
+    """A sentence for results of one seed's run; none where no other seed was run."""
+    first, *others = context.config.pretraining_seeds
     if not others:
         return []
-    return [f"Looked at in the pretraining run of seed {first} only, the first of {1 + len(others)}: what other seeds "
-            "would give is not known."]  # fmt: skip
+    return [f"Measured on the pretraining run of seed {first} only, the first of {1 + len(others)}: the variation "
+            "between seeds is not covered."]  # fmt: skip
 
 
-def encoders(bench: Bench) -> list[Encoder]:
+def encoders(context: StudyContext) -> list[Encoder]:
     """Untrained, pretrained here, given: in the order of a table. Pretraining happens here, where it has not yet."""
-    seeds, runs = tuple(bench.config.pretraining_seeds), bench.runs
+    seeds, runs = tuple(context.config.pretraining_seeds), context.runs
     untrained = {seed: runs.untrained(seed=seed) for seed in seeds}
     found = [
         Encoder(UNTRAINED, "untrained encoder", seeds, lambda seed, fold: untrained[seed]),
         Encoder(MAIN, "this model", seeds, lambda seed, fold: runs.pretrained(seed=seed, fold=fold, quiet=False)),
     ]
-    for name in bench.config.checkpoints:
+    for name in context.config.checkpoints:
         given = runs.given(name)
         title = f"{name.replace('_', ' ')} weights"
-        found.append(Encoder(f"given_{name}", title, () if given is None else (0,), lambda seed, fold, run=given: run))
+        seeds_run = () if given is None else (0,)
+        found.append(Encoder(f"given_{name}", title, seeds_run, partial(_given_run, given, name)))
     return found
 
 
-def untrained_twin(bench: Bench, encoder: Encoder) -> Encoder:
+def _given_run(run: Run | None, name: str, seed: int, fold: int) -> Run:
+    """A given encoder, the same for every seed and fold."""
+    if run is None:
+        raise ValueError(f"checkpoints.{name} is not there: its encoder has no seeds to run")
+    return run
+
+
+def untrained_twin(context: StudyContext, encoder: Encoder) -> Encoder:
     """The untrained encoder of an encoder's own architecture: the tables' one where that is the same."""
-    plain = encoders(bench)[0]
+    plain = encoders(context)[0]
     config, usual = (one.run(one.seeds[0], 0).config for one in (encoder, plain))
     if config.replace(**IRRELEVANT) == usual.replace(**IRRELEVANT):
         return plain
     name = f"{UNTRAINED}_{encoder.name}"
-    built = {seed: bench.runs.untrained_of(config, seed, name) for seed in plain.seeds}
+    built = {seed: context.runs.untrained_of(config, seed, name) for seed in plain.seeds}
     return Encoder(name, f"untrained encoder built as {encoder.title}", plain.seeds, lambda seed, fold: built[seed])
 
 
-def trained(bench: Bench) -> list[Encoder]:
+def trained(context: StudyContext) -> list[Encoder]:
     """Of `encoders` those that were pretrained, here or elsewhere, and are there."""
-    return [one for one in encoders(bench) if one.name != UNTRAINED and one.seeds]
+    return [one for one in encoders(context) if one.name != UNTRAINED and one.seeds]

@@ -1,4 +1,4 @@
-"""The masked loss of an encoder and of predictors that need no model, image by image and over all folds together."""
+"""The masked loss of an encoder and of the baselines, per image and over all folds together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +14,8 @@ from eval.statistics.bootstrap import POSITIVE, Resampled
 from eval.statistics.weighted_metrics import Statistic
 from models.losses import PatchErrors, patch_errors
 from models.moe_mae import MOEMAE
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
-from studies.engine.resampling import resampled_stage
 from studies.engine.runs import Run
 
 MODEL = "model"
@@ -60,7 +59,7 @@ def image_errors(model: MOEMAE, loader: BatchLoader, seed: int) -> tuple[dict[st
 
 
 def losses_over_folds(
-    bench: Bench,
+    context: StudyContext,
     name: str,
     source: Source,
     runs: Sequence[Run],
@@ -71,27 +70,27 @@ def losses_over_folds(
     """The masked loss of the model (`MODEL`) and of the baselines on the test patches of all folds, as a stage.
 
     Args:
-        bench: where.
+        context: config, data and stages of this reproduction.
         name: of the stage.
         source: whose test patches.
         runs: of one seed, one a fold: each is measured on the patches that its fold tests.
-        more: inputs of the stage beside weights and patches: whatever `load` and `wrap` depend on.
+        more: inputs of the stage besides weights and patches: whatever `load` and `wrap` depend on.
         load: gives a run's model; None loads it as it was trained.
-        wrap: makes of a fold's loader what the model is shown.
+        wrap: wraps a fold's loader, to change what the model is given.
     """
     prints = [source.digest("test", run.config, fold, labels=False) for fold, run in enumerate(runs)]
 
     def find() -> tuple[dict[str, Statistic], np.ndarray]:
         parts = []
         for fold, run in enumerate(runs):
-            loader = wrap(source.loader("test", bench.runs.device, run.config, fold, labels=False))
-            parts.append(image_errors((load or bench.runs.model)(run), loader, bench.config.seed))
+            loader = wrap(source.loader("test", context.runs.device, run.config, fold, labels=False))
+            parts.append(image_errors((load or context.runs.model)(run), loader, context.config.seed))
         errors = {key: _joined([found[key] for found, _ in parts]) for key in parts[0][0]}
         blocks = source.blocks([patch_id for _, ids in parts for patch_id in ids])
         return {key: one.loss() for key, one in errors.items()}, blocks
 
     inputs = {"weights": [run.digest for run in runs], "patches": prints, **(more or {})}
-    return resampled_stage(bench, name, inputs, find, limits=POSITIVE)
+    return context.resampled(name, inputs, find, limits=POSITIVE)
 
 
 def _joined(parts: Sequence[ImageErrors]) -> ImageErrors:

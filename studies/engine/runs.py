@@ -18,16 +18,17 @@ from models.moe_mae import MOEMAE, build_model, count_parameters
 from studies.engine.data import ReproductionData, Source
 from studies.engine.embedding import Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled
 from studies.engine.run_config import recipe_of, run_config
-from studies.engine.stages import Workbench
+from studies.engine.stages import StageCache
 from training.pretrain import Pretraining
 from training.stopping import StopRequested, StopSignals
 from utils.compilation import Compilation
 from utils.devices import mixed_precision, select_device
+from utils.errors import DataError
 from utils.files import sha256
 from utils.reporting import reporter, reporting_into
 
 OUTPUT = "output.txt"
-"""What a quiet pretraining run prints."""
+"""Messages of a quiet pretraining run."""
 
 
 class Run(NamedTuple):
@@ -46,8 +47,8 @@ class Run(NamedTuple):
     """`model` (its config), `parameters`; of a pretrained one `epochs`, `steps`, `patches`, `last` (losses)."""
 
 
-class Described:
-    """One split in one description.
+class SplitRepresentation:
+    """One split in one representation.
 
     Args:
         vectors: or a function that reads them, when they are first asked for.
@@ -68,16 +69,16 @@ class Runs:
     """Pretraining and embedding, done once.
 
     Args:
-        workbench: where.
+        cache: of the stages.
         config: the recipe.
         data: the datasets.
         signals: whether somebody asked to stop.
     """
 
     def __init__(
-        self, workbench: Workbench, config: ReproductionConfig, data: ReproductionData, signals: StopSignals
+        self, cache: StageCache, config: ReproductionConfig, data: ReproductionData, signals: StopSignals
     ) -> None:
-        self.workbench, self.config, self.data, self.signals = workbench, config, data, signals
+        self.cache, self.config, self.data, self.signals = cache, config, data, signals
         self.device = select_device(config.model.device)
         self._loaded: tuple[str, MOEMAE] | None = None
         self._given: dict[str, Run | None] = {}
@@ -94,23 +95,23 @@ class Runs:
         fold: int = 0,
         quiet: bool = True,
     ) -> Run:
-        """Pretrain on the train split, or take the run that has been done; one that was stopped goes on.
+        """Pretrain on the train split, or take the run that has been done; an interrupted one continues.
 
         Args:
             overrides: keys of `configs.schema.Config` ("model.experts", "training.epochs", …) to values, in place of
-                those of the reproduction's config; a study adds its own to `Bench.short`.
+                those of the reproduction's config; a study adds its own to `StudyContext.study_overrides`.
             seed: of all randomness.
             name: of the run, for folders; `[a-z0-9_/]+`, one name for one set of overrides.
             source: the dataset; None is the main one.
             fold: index of its fold.
-            quiet: what the run prints goes to a file beside it.
+            quiet: the run's messages go to a file in its folder.
 
         Raises:
             StopRequested: when a signal asked to stop; what was done is saved.
         """
         source = source or self.data.main
         place = f"pretrain/{name}/{_fold_name(source, fold)}seed{seed}"
-        folder = self.workbench.folder / "stages" / place / "run"
+        folder = self.cache.folder / "stages" / place / "run"
         config = run_config(self.config, overrides or {}, source, fold, seed, folder)
         start = config.model.checkpoint_path
 
@@ -131,12 +132,12 @@ class Runs:
             },
             "start": None if start is None else sha256(start),
         }
-        stage = self.workbench.stage(place, inputs, work)
+        stage = self.cache.stage(place, inputs, work)
         return _run(name, seed, stage.folder / "run" / stage.result["file"], stage.result)
 
     def untrained(self, overrides: Mapping[str, Any] | None = None, seed: int = 0, name: str = "untrained") -> Run:
         """An encoder of the same architecture with the weights that pretraining would start from."""
-        config = run_config(self.config, overrides or {}, self.data.main, 0, seed, self.workbench.folder)
+        config = run_config(self.config, overrides or {}, self.data.main, 0, seed, self.cache.folder)
         numbers = {**config.model.numbers(), "published_behaviour": bool(config.published_behaviour)}
         return self.untrained_of(ModelConfig.of_size(config.model.size or "S", **numbers), seed, name)
 
@@ -148,7 +149,7 @@ class Runs:
             written = write_checkpoint(folder / "untrained.pth", built, epoch=-1, best_train_loss=0.0)
             return {"sha256": written, "model": model.to_dict(), "parameters": count_parameters(built)}
 
-        stage = self.workbench.stage(
+        stage = self.cache.stage(
             f"untrained/{name}/seed{seed}", {"model": model.to_dict(), "seed": seed}, work, quiet=True
         )
         return _run(name, seed, stage.folder / "untrained.pth", stage.result)
@@ -178,7 +179,7 @@ class Runs:
         fold: int = 0,
         metadata: Metadata = "given",
         noise: int | None = None,
-    ) -> Described:
+    ) -> SplitRepresentation:
         """Vectors of a split's labelled patches; one pass over the patches serves all pools but "all".
 
         Args:
@@ -187,13 +188,13 @@ class Runs:
             split: "train", "val" or "test".
             source: the dataset; None is the main one.
             fold: index of its fold.
-            metadata: what the encoder is told.
+            metadata: what the encoder is conditioned on.
             noise: seed of routing noise; None embeds without, as everywhere else.
         """
         source = source or self.data.main
         kind = "all" if pool == "all" else "parts"
-        how = ("" if metadata == "given" else f"{metadata}_metadata/") + ("" if noise is None else f"noise{noise}/")
-        place = f"embed/{run.name}/seed{run.seed}/{source.key}/{_fold_name(source, fold)}{how}{kind}_{split}"
+        way = ("" if metadata == "given" else f"{metadata}_metadata/") + ("" if noise is None else f"noise{noise}/")
+        place = f"embed/{run.name}/seed{run.seed}/{source.key}/{_fold_name(source, fold)}{way}{kind}_{split}"
         inputs = {
             "weights": run.digest,
             "data": source.digest(split, run.config, fold),
@@ -203,13 +204,15 @@ class Runs:
             "amp": self.config.embed.amp,
             "seed": self.config.seed if metadata == "shuffled" else None,
         }
-        stage = self.workbench.stage(
+        stage = self.cache.stage(
             place,
             inputs,
             lambda folder: self._embed(folder, run, kind, split, source, fold, metadata, noise),
             quiet=True,
         )
-        return Described(lambda: _vectors(stage.folder / f"{split}.npz", pool, run, source), f"{stage.digest}/{pool}")
+        return SplitRepresentation(
+            lambda: _vectors(stage.folder / f"{split}.npz", pool, run, source), f"{stage.digest}/{pool}"
+        )
 
     def _embed(
         self,
@@ -237,7 +240,7 @@ class Runs:
         )
         tokens = everything if noise is None else NoisyTokens(model, noise)
         embedder = tokens if kind == "all" else TokenParts(tokens, run.config)
-        return embed_dataset(embedder, loader, folder / f"{split}.npz", split)
+        return embed_dataset(embedder, loader, folder / f"{split}.npz", split) or {}  # one process: always written
 
     def _given_run(self, name: str, path: Path) -> Run:
         model = load_model(path)
@@ -247,9 +250,11 @@ class Runs:
 
 def _vectors(path: Path, pool: str, run: Run, source: Source) -> Vectors:
     read = read_embeddings(path)
+    if read.ids is None:
+        raise DataError(f"{path}: holds no ids; remove its folder, and the stage is done again")
     x = select_features(read)
     x = x if pool == "all" else pooled(x, pool, run.config)
-    return Vectors(x, resolve_labels(read, source.multilabel).y, read.ids)
+    return Vectors(x, resolve_labels(read, source.multilabel).y, read.ids.tolist())
 
 
 def _run(name: str, seed: int, checkpoint: Path, facts: dict[str, Any]) -> Run:
@@ -258,7 +263,7 @@ def _run(name: str, seed: int, checkpoint: Path, facts: dict[str, Any]) -> Run:
 
 
 def _pretrain(config: Config, signals: StopSignals) -> dict[str, Any]:
-    """Run, or go on with, a pretraining; what a report says of it."""
+    """Run or continue a pretraining; returns the facts that a report gives about it."""
     folder = Path(config.training.weight_path)
     run = Pretraining(config, any(folder.glob("checkpoint_*.pth")), signals)
     try:

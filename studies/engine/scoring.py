@@ -1,4 +1,4 @@
-"""Scores of a description by a protocol, with intervals and paired differences, each worked out once."""
+"""Scores of a representation by a protocol, with intervals and paired differences, each computed once."""
 
 import hashlib
 import logging
@@ -10,18 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models import fitting
-from eval.probing.protocols import judge, score_probabilities
+from eval.probing.protocols import run_protocol, score_probabilities
 from eval.statistics.bootstrap import SHARE, Interval, Resampled, of_runs
 from eval.statistics.weighted_metrics import statistics_of
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
-from studies.engine.resampling import resampled_stage
-from studies.engine.runs import Described
+from studies.engine.runs import SplitRepresentation
 from studies.report_parts.sections import Value
 from utils.files import write_npz
 
-Describe = Callable[[str, int], Described]
-"""From a split ("train", "val", "test") and the index of a fold to that split in one description."""
+Representation = Callable[[str, int], SplitRepresentation]
+"""From a split ("train", "val", "test") and the index of a fold to that split in one representation."""
 
 METRIC_TITLES = {
     "map_micro": "micro mAP",
@@ -36,7 +35,7 @@ PERCENT = 100.0
 
 
 class Scored(NamedTuple):
-    """One description by one protocol, on all test patches of all folds."""
+    """One representation by one protocol, on all test patches of all folds."""
 
     name: str
     protocol: str
@@ -68,18 +67,20 @@ def shown_metrics(source: Source) -> tuple[str, ...]:
     return ("accuracy", "map_micro", "map_macro", "f1_macro")
 
 
-def score(bench: Bench, name: str, protocol: str, describe: Describe, *, source: Source | None = None) -> Scored:
-    """Judge a description.
+def score(
+    context: StudyContext, name: str, protocol: str, representation: Representation, *, source: Source | None = None
+) -> Scored:
+    """Evaluate a representation.
 
     Args:
-        bench: where.
-        name: of the description, for folders: one name for one description, seeds told apart ("main/seed0/cls").
+        context: config, data and stages of this reproduction.
+        name: of the representation, for folders, with its seed ("main/seed0/cls").
         protocol: a key of `eval.probing.protocols.PROTOCOLS`.
-        describe: gives the splits.
+        representation: gives the splits.
         source: the dataset; None is the main one.
     """
-    source = source or bench.data.main
-    parts = [_score_fold(bench, name, protocol, describe, source, fold) for fold in range(len(source.folds))]
+    source = source or context.data.main
+    parts = [_score_fold(context, name, protocol, representation, source, fold) for fold in range(len(source.folds))]
     scores, labels, train_labels, ids = (
         np.concatenate([part[key] for part in parts]) for key in ("scores", "labels", "train_labels", "ids")
     )
@@ -93,35 +94,40 @@ def score(bench: Bench, name: str, protocol: str, describe: Describe, *, source:
 
 
 def _score_fold(
-    bench: Bench, name: str, protocol: str, describe: Describe, source: Source, fold: int
+    context: StudyContext, name: str, protocol: str, representation: Representation, source: Source, fold: int
 ) -> dict[str, Any]:
-    splits = {split: describe(split, fold) for split in ("train", "val", "test") if source.split_file(split, fold)}
+    train = representation("train", fold)
+    val = representation("val", fold) if source.split_file("val", fold) else None
+    test = representation("test", fold)
+    splits = {"train": train, **({"val": val} if val else {}), "test": test}
     inputs = {
         "protocol": protocol,
-        "splits": {split: described.digest for split, described in splits.items()},
+        "splits": {split: one.digest for split, one in splits.items()},
         "classes": list(source.classes),
-        "seed": bench.config.seed,
+        "seed": context.config.seed,
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        train, val, test = (splits[key].vectors if key in splits else None for key in ("train", "val", "test"))
+        validation = None if val is None else val.vectors
         with _without_warnings():  # whether a fit converged stands in the table
-            found = judge(protocol, train, val, test, source.classes, seed=bench.config.seed)
-        arrays = {"scores": found.scores, "labels": found.labels, "train_labels": train.y, "ids": np.array(test.ids)}
+            found = run_protocol(
+                protocol, train.vectors, validation, test.vectors, source.classes, seed=context.config.seed
+            )
+        arrays = {"scores": found.scores, "labels": found.labels, "train_labels": train.vectors.y,
+                  "ids": np.array(test.vectors.ids)}  # fmt: skip
         write_npz(folder / "scores.npz", arrays)
         return {"metrics": found.metrics, "details": found.details}
 
     place = f"score/{source.key}/{name}/{source.folds[fold].name or 'all'}/{protocol}"
-    stage = bench.workbench.stage(place, inputs, work, quiet=True)
+    stage = context.cache.stage(place, inputs, work, quiet=True)
     with np.load(stage.folder / "scores.npz") as arrays:
         return {**arrays, **stage.result, "digest": stage.digest}
 
 
-def resampled(bench: Bench, scored: Scored) -> dict[str, Resampled]:
+def resampled(context: StudyContext, scored: Scored) -> dict[str, Resampled]:
     """Every headline metric, a fraction, on the test set and on its resampled versions."""
-    cut = hashlib.sha256(np.ascontiguousarray(scored.blocks, np.int64)).hexdigest()
-    return resampled_stage(
-        bench,
+    cut = hashlib.sha256(scored.blocks.astype(np.int64).tobytes()).hexdigest()
+    return context.resampled(
         f"intervals/{scored.source}/{scored.name}/{scored.protocol}",
         {"scores": scored.digest, "blocks": cut},
         lambda: (statistics_of(scored.metrics, scored.labels, scored.scores), scored.blocks),
@@ -130,38 +136,35 @@ def resampled(bench: Bench, scored: Scored) -> dict[str, Resampled]:
     )
 
 
-def interval(bench: Bench, scored: Scored | Sequence[Scored], metric: str) -> Value | None:
+def interval(context: StudyContext, scored: Scored | Sequence[Scored], metric: str) -> Value | None:
     """A metric in percent with its 95 % interval, for a table's cell.
 
     Args:
-        bench: where.
-        scored: one result, or one for each pretraining seed: then the mean, with the doubt about other seeds in it.
+        context: config, data and stages of this reproduction.
+        scored: one result, or one for each pretraining seed: then the mean, with the variance over seeds.
         metric: a key of `METRIC_TITLES`.
     """
-    return in_percent(of_runs([resampled(bench, one)[metric] for one in _several(scored)]))
+    return in_percent(of_runs([resampled(context, one)[metric] for one in _several(scored)]))
 
 
 def difference(
-    bench: Bench, first: Scored | Sequence[Scored], second: Scored | Sequence[Scored], metric: str
+    context: StudyContext, first: Scored | Sequence[Scored], second: Scored | Sequence[Scored], metric: str
 ) -> Value | None:
     """`first` minus `second` in percentage points, on the same resampled patches and paired seed by seed.
 
-    A side with one result stands beside every seed of the other.
+    A side with one result is paired with every seed of the other.
     """
     ones, others = _several(first), _several(second)
     count = max(len(ones), len(others))
     if {len(ones), len(others)} - {1, count}:
         raise ValueError(f"{len(ones)} and {len(others)} results cannot be paired")
     pairs = zip(ones * (count // len(ones)), others * (count // len(others)), strict=True)
-    return in_percent(of_runs([resampled(bench, a)[metric].minus(resampled(bench, b)[metric]) for a, b in pairs]))
+    return in_percent(of_runs([resampled(context, a)[metric].minus(resampled(context, b)[metric]) for a, b in pairs]))
 
 
 def in_percent(found: Interval) -> Value | None:
     """A fraction as a table's cell; None where it is not defined."""
-    if not np.isfinite(found.value):
-        return None
-    bounds = (None if bound is None else PERCENT * bound for bound in (found.low, found.high))
-    return Value(PERCENT * found.value, *bounds)
+    return Value.of(found, PERCENT) if np.isfinite(found.value) else None
 
 
 @contextmanager

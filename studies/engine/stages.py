@@ -1,7 +1,7 @@
-"""Stages of a long piece of work, each done once for the same inputs, whenever and wherever it was stopped.
+"""Cached stages of a long computation: each is run once for the same inputs, also after an interruption.
 
-A stage has a folder of its own. Before its work starts, `inputs.json` there says what from; when it is finished,
-`stage.json` says what came out. A stage whose `stage.json` was made from the same inputs, and whose files are as they
+A stage has a folder of its own. Before its work starts, `inputs.json` there records its inputs; when it is finished,
+`stage.json` records the result. A stage whose `stage.json` was made from the same inputs, and whose files are as they
 were, is not run again; one that was stopped finds its own files again and may go on with them.
 """
 
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
     """Of the source tree that did the work; None outside a checkout."""
 
 
-class Workbench:
+class StageCache:
     """The folder of a piece of work, and its stages.
 
     Attributes:
@@ -53,11 +53,11 @@ class Workbench:
         revision: of the source tree.
     """
 
-    def __init__(self, folder: str | Path, say: Callable[[str], None] = reporter.info) -> None:
+    def __init__(self, folder: str | Path, report: Callable[[str], None] = reporter.info) -> None:
         self.folder = make_folder(folder)
         self.stages: list[Stage] = []
         self.revision = git_revision()
-        self._say = say
+        self._report = report
         self._asked: dict[str, tuple[dict[str, Any], Stage]] = {}
 
     def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], Any], quiet: bool = False) -> Stage:
@@ -68,7 +68,7 @@ class Workbench:
             inputs: everything the result depends on, as plain values: settings, fingerprints, digests of other stages.
             work: writes its files into the folder and returns plain values. It may find files of its own there from
                 a run that was stopped.
-            quiet: do not say its name when it is run.
+            quiet: do not report its name when it is run.
 
         Raises:
             ValueError: when this name has been used for other inputs before: the two would undo each other's work.
@@ -85,7 +85,7 @@ class Workbench:
         reused = current and record["inputs"] == wanted and _unchanged(folder, record["files"])
         if not reused:
             if not quiet:
-                self._say(f"== {name}")
+                self._report(f"== {name}")
             record = _run(folder, wanted, work, self.revision)
         digest = sha256(folder / FINISHED)
         stage = Stage(name, folder, record["result"], record["seconds"], digest, reused, record["revision"])
@@ -116,7 +116,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What tells later whether a file is as it was."""
+    """Size, time and digest, to detect a changed file later."""
     found = path.stat()
     return {"size": found.st_size, "modified": found.st_mtime_ns, "sha256": sha256(path)}
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from utils.analysis_utils import short_id, short_name, true_colour
 
 EXPERT_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
-"""Told apart by colour-blind readers, too (Okabe and Ito 2008)."""
+"""Distinguishable by colour-blind readers (Okabe and Ito 2008)."""
 
 
 def plot_expert_values(
@@ -36,7 +36,7 @@ def plot_expert_values(
     most = np.nanmax(np.abs(values))
     drawn = _matrix(axes, values, "PuOr" if signed else "Blues", -most if signed else 0.0, most, digits)
     axes.set_xticks(range(values.shape[1]))
-    axes.set_yticks(range(len(values)), list(blocks))
+    axes.set_yticks(range(len(values)), [str(block) for block in blocks])
     axes.set(xlabel="expert", ylabel="block")
     axes.set_title(title, loc="left", fontsize=10)
     figure.colorbar(drawn, label=label)
@@ -48,7 +48,7 @@ def plot_routing_entropy(gates: np.ndarray, usage: np.ndarray, blocks: Sequence[
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(blocks, gates, "o-", label="a token's gates: 1 mixes the chosen experts evenly")
-    axes.plot(blocks, usage, "s--", label="the block's usage: 1 uses all experts alike")
+    axes.plot(blocks, usage, "s--", label="the block's usage: 1 uses all experts equally")
     axes.set(xlabel="block", ylabel="entropy / maximum", ylim=(0, 1.05), xticks=list(blocks))
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.3)
@@ -81,7 +81,7 @@ def plot_share_matrices(shares: Mapping[str, np.ndarray], rows: Sequence[str], t
 
 
 def plot_assignment_maps(
-    images: Sequence[np.ndarray],
+    images: np.ndarray | Sequence[np.ndarray],
     maps: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]],
     ids: Sequence[str],
     title: str,
@@ -89,7 +89,7 @@ def plot_assignment_maps(
     """True-colour images, and which expert each of their patch tokens went to; stronger colour is a larger gate.
 
     Args:
-        images: (C, H, W) stored numbers each.
+        images: (C, H, W) digital numbers each.
         maps: per image, column title to (grid, grid) best experts and (grid, grid) gates between 0 and 1.
         ids: one per image.
         title: of the figure.
@@ -110,14 +110,16 @@ def plot_assignment_maps(
         axes.set(xticks=[], yticks=[])
     for axes, column in zip(grid[0], ["true colour", *columns], strict=True):
         axes.set_title(column, fontsize=9)
-    handles = [Patch(color=_expert_colour(np.array(expert)), label=f"expert {expert}") for expert in sorted(seen)]
+    handles = [
+        Patch(color=tuple(_expert_colour(np.array(expert))), label=f"expert {expert}") for expert in sorted(seen)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure
 
 
 def plot_label_information(nmi: np.ndarray, shuffled: np.ndarray, blocks: Sequence[int], title: str) -> Figure:
-    """Mean over the classes of the information between expert and label, by block, beside the shuffled control.
+    """Mean over the classes of the information between expert and label, by block, and its null distribution.
 
     Args:
         nmi: (L, C).
@@ -136,7 +138,7 @@ def plot_information(
     title: str,
     label: str = "NMI",
 ) -> Figure:
-    """What the experts tell, block by block, beside controls.
+    """Information in the experts by block, and null distributions.
 
     Args:
         found: name to (L,).
@@ -162,12 +164,16 @@ def plot_information(
 
 
 def plot_value_maps(
-    images: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], ids: Sequence[str], title: str, label: str
+    images: np.ndarray | Sequence[np.ndarray],
+    maps: Sequence[Mapping[str, np.ndarray]],
+    ids: Sequence[str],
+    title: str,
+    label: str,
 ) -> Figure:
     """True-colour images, and numbers of their patch tokens; one scale for all.
 
     Args:
-        images: (C, H, W) stored numbers each.
+        images: (C, H, W) digital numbers each.
         maps: per image, column title to (grid, grid) numbers from 0 on.
         ids: one per image.
         title: of the figure.
@@ -211,7 +217,7 @@ def plot_expert_table(panels: Mapping[str, tuple[np.ndarray, bool, int]], blocks
         most = np.nanmax(np.abs(values))
         _matrix(axes, values, "PuOr" if signed else "Blues", -most if signed else 0.0, most, digits)
         axes.set_xticks(range(experts))
-        axes.set_yticks(range(len(blocks)), list(blocks))
+        axes.set_yticks(range(len(blocks)), [str(block) for block in blocks])
         axes.set(xlabel="expert", ylabel="block")
         axes.set_title(name, loc="left", fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -232,7 +238,9 @@ def plot_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
         for index in np.unique(classes):
             chosen = classes == index
             marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
-            axes.scatter(*points[chosen].T, s=9, color=f"C{index % 10}", marker=marker, label=short_name(names[index]))
+            axes.scatter(
+                *points[chosen].T, s=9, color=f"C{index % 10}", marker=marker, label=short_name(names[int(index)])
+            )
         axes.set(xticks=[], yticks=[])
         axes.set_title(name, loc="left", fontsize=9)
         if place % 2:

@@ -1,4 +1,4 @@
-"""The experts of the paper's model: who is used, for what, what each adds, and what is lost without it."""
+"""Analysis of the experts: usage, specialisation, contribution, and ablation."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from eval.experts.contribution import embeddings_without_experts
 from eval.probing.protocols import Vectors, strong_probe
 from eval.statistics.bootstrap import SHARE
 from eval.statistics.weighted_metrics import Statistic, decisions_of, micro_map, share_right
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
 from studies.engine.encoders import first_seed, trained, untrained_twin
 from studies.engine.runs import Run
@@ -24,12 +24,11 @@ from studies.experts.tables import (
     encoder_table,
     expert_figures,
     expert_table,
-    is_trained,
     learned_claims,
     sentences,
 )
 from studies.experts.views import (
-    Look,
+    ExpertAnalysis,
     view_ablation,
     view_contributions,
     view_planes,
@@ -39,9 +38,9 @@ from studies.report_parts.sections import Section
 from utils.analysis_utils import save_figure
 
 MOST_PATCHES = 2000
-"""Test patches that the experts are looked at on: 60 experts are removed in turn, on every patch."""
+"""Test patches that the experts are analysed on: 60 experts are removed in turn, on every patch."""
 
-PARTS: dict[str, Callable[[Look, Path], Any]] = {
+PARTS: dict[str, Callable[[ExpertAnalysis, Path], Any]] = {
     "routing": view_routing,
     "contributions": view_contributions,
     "ablation": view_ablation,
@@ -49,34 +48,34 @@ PARTS: dict[str, Callable[[Look, Path], Any]] = {
 }
 
 
-def experts_section(bench: Bench) -> Section:
+def experts_section(context: StudyContext) -> Section:
     """The experts of pretrained encoders and of untrained ones like them, on test patches of the main dataset."""
-    source = bench.data.main
+    source = context.data.main
     ids = source.dataset("test").ids
     if len(ids) > MOST_PATCHES:
-        source = subset(bench, source, "experts", some(ids, MOST_PATCHES, bench.config.seed))
-    studied = _all_studied(bench, source)
+        source = subset(context, source, "experts", some(ids, MOST_PATCHES, context.config.seed))
+    studied = _all_studied(context, source)
     if not studied:
-        return Section("Experts", ["No encoder has a block with several experts: there is no routing to look at."])
+        return Section("Experts", ["No encoder has a block with several experts: there is no routing to analyse."])
     metric = METRIC_TITLES[headline(source)]
     fold = " of the first fold" if len(source.folds) > 1 else ""
     where = f"{len(source.dataset('test').ids):,} {source.patches()}{fold}, not pretrained on"
     tables = [learned_claims(studied, where), encoder_table(studied, where)]
     for one in studied:
-        if is_trained(one):
+        if one.twin is not None:
             tables += [expert_table(one, metric, where), block_table(one, where)]
     figures = [figure for one in studied for figure in expert_figures(one)]
     text = [
-        "The routing looked at is the one that really ran: whole images, no routing noise. A control stands beside "
-        "every figure about specialisation: what is above the control is about land cover."
+        "Routing is recorded on whole images, without routing noise. Every measure of specialisation has a null "
+        "distribution from a permutation test: only an excess over it is evidence of specialisation in land cover."
         + (
             ""
-            if truth_folder(bench, source)
-            else " What covers the ground under a token is not known for these "
-            "patches, so only their images' labels speak of it."
+            if truth_folder(context, source)
+            else " The land cover under a token is not known for these "
+            "patches, so specialisation is measured by their images' labels only."
         ),
         *(sentence for one in studied for sentence in sentences(one, metric)),
-        *first_seed(bench),
+        *first_seed(context),
     ]
     return Section("Experts", text, tables, figures)
 
@@ -84,79 +83,87 @@ def experts_section(bench: Bench) -> Section:
 # --------------------------------------------------------------------------- what is done
 
 
-def _all_studied(bench: Bench, source: Source) -> list[Studied]:
+def _all_studied(context: StudyContext, source: Source) -> list[Studied]:
     """Every pretrained encoder that has experts, after the untrained one of its own architecture."""
     found: dict[str, Studied] = {}
-    for encoder in trained(bench):
-        run, twin = encoder.run(encoder.seeds[0], 0), untrained_twin(bench, encoder)
+    for encoder in trained(context):
+        run, twin = encoder.run(encoder.seeds[0], 0), untrained_twin(context, encoder)
         if all(count == 1 for count in run.config.experts):
             continue
         if twin.name not in found:
-            found[twin.name] = _study(bench, source, twin.run(twin.seeds[0], 0), twin.title)
-        found[encoder.name] = _study(bench, source, run, encoder.title, found[twin.name])
+            found[twin.name] = _study(context, source, twin.run(twin.seeds[0], 0), twin.title)
+        found[encoder.name] = _study(context, source, run, encoder.title, found[twin.name])
     return list(found.values())
 
 
-def _study(bench: Bench, source: Source, run: Run, title: str, twin: Studied | None = None) -> Studied:
-    """Look at an encoder; without a `twin` at an untrained one, which is there to compare with."""
-    loader = source.loader("test", bench.runs.device, run.config)
-    truth = truth_folder(bench, source)
-    draws = bench.config.bootstrap.draws
-    inputs = {"weights": run.digest, "data": source.digest("test", run.config), "seed": bench.config.seed,
+def _study(context: StudyContext, source: Source, run: Run, title: str, twin: Studied | None = None) -> Studied:
+    """Analyse an encoder; without a `twin` it is an untrained one, of which only the routing is analysed."""
+    loader = source.loader("test", context.runs.device, run.config)
+    truth = truth_folder(context, source)
+    draws = context.config.bootstrap.draws
+    inputs = {"weights": run.digest, "data": source.digest("test", run.config), "seed": context.config.seed,
               "draws": draws, "truth": truth is not None}  # fmt: skip
 
-    def stage(part: str, view: Callable[[Look, Path], Any], **more: Any) -> Stage:
+    def stage(part: str, view: Callable[[ExpertAnalysis, Path], Any], **more: Any) -> Stage:
         def work(folder: Path) -> Any:
             what = f"{title}, {loader.dataset.kind}"
-            look = Look(bench.runs.model(run), loader, truth, what, bench.config.seed, draws, source.blocks)
-            return view(look, folder)
+            analysis = ExpertAnalysis(
+                context.runs.model(run), loader, truth, what, context.config.seed, draws, source.blocks
+            )
+            return view(analysis, folder)
 
-        return bench.workbench.stage(f"experts/{run.name}/{part}", inputs | more, work)
+        return context.cache.stage(f"experts/{run.name}/{part}", inputs | more, work)
 
     parts = {"routing": view_routing} if twin is None else PARTS
-    dealt = {"routing": {"dealt": "areas"}}
-    stages = {part: stage(part, view, **dealt.get(part, {})) for part, view in parts.items()}
+    more = {"routing": {"dealt": "areas"}}  # an input of finished stages: labels are permuted between areas
+    stages = {part: stage(part, view, **more.get(part, {})) for part, view in parts.items()}
     if twin is not None:
-        pool = next((pool for pool in bench.config.embed.pools if pool != "all"), "mean")
+        pool = next((pool for pool in context.config.embed.pools if pool in POOLS and pool != "all"), "mean")
         fitted = {
-            split: bench.runs.embeddings(run, pool, split)
+            split: context.runs.embeddings(run, pool, split)
             for split in ("train", "val")
-            if bench.data.main.split_file(split)
+            if context.data.main.split_file(split)
         }
         train, val = fitted["train"].vectors, fitted["val"].vectors if "val" in fitted else None
         stages["probe"] = stage(
             "probe",
-            lambda look, folder: probe_without(look, train, val, source.classes, pool),
+            lambda analysis, folder: probe_without(analysis, train, val, source.classes, pool),
             pool=pool,
-            fitted={split: described.digest for split, described in fitted.items()},
+            fitted={split: represented.digest for split, represented in fitted.items()},
         )
         results = {part: one.result for part, one in stages.items()}
         digests = {part: one.digest for part, one in stages.items()}
-        stages["overview"] = stage("overview", lambda look, folder: draw_overview(look, results, folder), parts=digests)
+        stages["overview"] = stage(
+            "overview", lambda analysis, folder: draw_overview(analysis, results, folder), parts=digests
+        )
     return Studied(run, title, stages, twin)
 
 
-def probe_without(look: Look, train: Vectors, val: Vectors | None, classes: Sequence[str], pool: str) -> dict[str, Any]:
-    """What a probe, fitted once on whole embeddings, scores on embeddings without each expert.
+def probe_without(
+    analysis: ExpertAnalysis, train: Vectors, val: Vectors | None, classes: Sequence[str], pool: str
+) -> dict[str, Any]:
+    """Probe scores on embeddings without each expert, by a probe fitted once on whole embeddings.
 
     Returns:
         `whole`, the headline metric with whole embeddings, and `drops`, how much lower it is without each expert, as
         intervals of paired differences (fractions), in the order of blocks and experts.
     """
-    found = embeddings_without_experts(look.model, look.loader, pool)
+    found = embeddings_without_experts(analysis.model, analysis.loader, pool)
     several = np.concatenate([found.whole[None], found.without])  # (1 + M, n, D), all scored by one fitted probe
     copies = len(several)
-    labels = np.concatenate([found.labels] * copies)
+    if found.labels is None:
+        raise ValueError("a probe needs a dataset that was read with labels")
+    labels, known = np.concatenate([found.labels] * copies), found.labels
     stacked = Vectors(several.reshape(-1, several.shape[-1]), labels, list(found.ids) * copies)
-    scores = strong_probe(train, val, stacked, classes, seed=look.seed)
+    scores = strong_probe(train, val, stacked, classes, seed=analysis.seed)
     parts = scores.scores.reshape(copies, len(found.ids), -1)
-    whole, *without = (look.resampled(_headline(found.labels, part), found.ids, SHARE) for part in parts)
+    whole, *without = (analysis.resampled(_headline(known, part), found.ids, SHARE) for part in parts)
     drops = [whole.minus(one).interval() for one in without]
     return {"whole": whole.interval(), "drops": drops, "C": scores.details["C"]}
 
 
-def draw_overview(look: Look, results: dict[str, Any], folder: Path) -> None:
-    """One picture of everything that is known about every expert."""
+def draw_overview(analysis: ExpertAnalysis, results: dict[str, Any], folder: Path) -> None:
+    """One picture of all measures of every expert."""
     routing, blocks = results["routing"], results["routing"]["blocks"]
 
     def matrix(values: Sequence[float]) -> np.ndarray:
@@ -176,7 +183,7 @@ def draw_overview(look: Look, results: dict[str, Any], folder: Path) -> None:
         f"masked loss without it (whole {loss:.2f})": (matrix(rises), True, 3),
         f"probe without it, points (whole {whole:.1f})": (matrix(changes), True, 2),
     }
-    save_figure(plot_expert_table(panels, blocks, f"Every expert, {look.title}"), folder / "experts.png")
+    save_figure(plot_expert_table(panels, blocks, f"Every expert, {analysis.title}"), folder / "experts.png")
 
 
 def _headline(labels: np.ndarray, scores: np.ndarray) -> Statistic:

@@ -23,8 +23,8 @@ def plot_intervals(values: Mapping[str, Value], title: str, label: str) -> Figur
     figure = Figure(figsize=(8, 1.3 + (0.16 + 0.16 * lines) * len(values)), layout="constrained")
     axes = figure.subplots()
     for place, value in enumerate(values.values()):
-        if value.low is not None:
-            axes.plot([value.low, value.high], [place, place], color="C0", lw=2, alpha=0.6)
+        if value.bounds is not None:
+            axes.plot(list(value.bounds), [place, place], color="C0", lw=2, alpha=0.6)
         axes.plot(value.value, place, "o", color="C0", ms=5)
     axes.set_yticks(range(len(values)), names)
     axes.invert_yaxis()

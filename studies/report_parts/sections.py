@@ -1,8 +1,10 @@
-"""What a report is made of: sections of text, tables and figures. Results first, looks later (`studies/report.py`)."""
+"""What a report is made of: sections of text, tables and figures. Rendered by `studies/report.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from eval.statistics.bootstrap import Interval
 
 
 class Value(NamedTuple):
@@ -12,6 +14,18 @@ class Value(NamedTuple):
     low: float | None = None
     high: float | None = None
     digits: int = 1
+
+    @classmethod
+    def of(cls, found: Interval, scale: float = 1.0, digits: int = 1) -> "Value":
+        """An interval as a cell, in units of 1 / `scale`."""
+        bounds = found.bounds
+        low, high = (None, None) if bounds is None else (scale * bounds[0], scale * bounds[1])
+        return cls(scale * found.value, low, high, digits)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Both ends of the interval; None where there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 Cell = str | int | float | Value | None
@@ -45,8 +59,8 @@ class Section(NamedTuple):
 
     title: str
     text: Sequence[str] = ()
-    """Paragraphs, plain text. What the data do not support is said here."""
+    """Paragraphs, plain text. Including what the data do not support."""
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     passed: bool | None = None
-    """The mark of a sanity experiment; None for everything else."""
+    """Whether a sanity experiment met its criterion; None for everything else."""

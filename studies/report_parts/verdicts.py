@@ -6,22 +6,24 @@ from eval.statistics.bootstrap import Interval
 from studies.report_parts.sections import Value
 
 ABOVE, BELOW, OPEN = 1, -1, 0
-"""Where a difference lies: above 0 or below 0 with its whole interval, or not told apart from 0."""
+"""Where a difference lies: significantly above 0, significantly below 0, or not significant (95 % CI includes 0)."""
 
-SUPPORTED, CONTRADICTED = "supported", "contradicted"
-"""How a verdict begins where all agree; anything else begins otherwise."""
+SUPPORTED, CONTRADICTED, NOT_SIGNIFICANT = "supported", "contradicted", "not significant (95 % CI includes 0)"
+"""How a verdict begins where all protocols agree."""
 
-ONE_RUN = "of this run alone"
-"""Added to a verdict that rests on a single pretraining run."""
+ONE_RUN = "single pretraining run"
+"""Added to a verdict that rests on one."""
 
 
 def side(value: Value | Interval | None) -> int | None:
-    """`ABOVE`, `BELOW` or `OPEN`; None where there is no interval to tell by."""
-    if value is None or value.low is None or value.high is None:
+    """`ABOVE`, `BELOW` or `OPEN`; None without an interval."""
+    bounds = None if value is None else value.bounds
+    if bounds is None:
         return None
-    if value.low > 0:
+    low, high = bounds
+    if low > 0:
         return ABOVE
-    return BELOW if value.high < 0 else OPEN
+    return BELOW if high < 0 else OPEN
 
 
 def verdict(values: Sequence[Value | Interval | None], runs: int | None = None) -> str:
@@ -32,19 +34,19 @@ def verdict(values: Sequence[Value | Interval | None], runs: int | None = None) 
         runs: pretraining runs that it rests on; None for a claim that is not about pretraining.
     """
     known = [found for found in map(side, values) if found is not None]
-    said = _said(known.count(ABOVE), known.count(BELOW), len(known))
-    return f"{said}; {ONE_RUN}" if known and runs == 1 else said
+    words = _words(known.count(ABOVE), known.count(BELOW), len(known))
+    return f"{words}; {ONE_RUN}" if known and runs == 1 else words
 
 
-def _said(above: int, below: int, known: int) -> str:
+def _words(above: int, below: int, known: int) -> str:
     if not known:
-        return "cannot be told: no interval"
+        return "undetermined: no confidence interval"
     if above and below:
         return f"mixed: supported by {above}, contradicted by {below} of {known} protocols"
     if above == known:
         return SUPPORTED
     if above:
-        return f"not by every protocol: supported by {above} of {known}"
+        return f"partly supported: significant by {above} of {known} protocols"
     if below:
-        return CONTRADICTED if below == known else f"not by every protocol: contradicted by {below} of {known}"
-    return "not told apart: the interval holds 0" if known == 1 else "not told apart: every interval holds 0"
+        return CONTRADICTED if below == known else f"partly contradicted: significant by {below} of {known} protocols"
+    return NOT_SIGNIFICANT if known == 1 else f"{NOT_SIGNIFICANT}, by every protocol"

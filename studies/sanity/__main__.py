@@ -1,7 +1,7 @@
 """The sanity experiments of the paper's first page, each one command: `python -m studies.sanity overfit --out DIR`.
 
-`overfit` learns 100 patches by heart, `routing` asks whether distinct land covers use the experts differently,
-`metadata` takes an encoder's metadata away. Each prints its mark and writes a report with figures and JSON into
+`overfit` overfits 100 patches, `routing` tests whether distinct land covers use the experts differently, `metadata`
+ablates an encoder's metadata. Each prints whether its criterion is met and writes a report with figures and JSON into
 `DIR/<experiment>`; what it needs (a pretrained encoder, for the last two) is made first, by the recipe of the config,
 and kept in DIR for the next. `reproduce.py` runs the same under the names of `studies/registry.py`.
 """
@@ -15,11 +15,9 @@ from pathlib import Path
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config
 from eval.probing.protocols import PROTOCOLS
-from studies.engine.context import Bench
-from studies.engine.data import read_data
-from studies.engine.runs import Runs
-from studies.engine.stages import Workbench
-from studies.report import Report, write_report
+from studies.engine.context import StudyContext
+from studies.engine.stages import StageCache
+from studies.report import report_of, write_report
 from studies.report_parts.sections import Section
 from studies.sanity.metadata import metadata_section
 from studies.sanity.overfit import QUICK, overfit_section
@@ -28,10 +26,9 @@ from training.stopping import StopRequested, StopSignals
 from utils.errors import run_script
 from utils.files import check_writable
 from utils.locks import held_alone
-from utils.provenance import provenance
 from utils.reporting import reporter
 
-EXPERIMENTS: dict[str, Callable[[Bench], Section]] = {
+EXPERIMENTS: dict[str, Callable[[StudyContext], Section]] = {
     "overfit": overfit_section,
     "routing": routing_section,
     "metadata": metadata_section,
@@ -40,17 +37,17 @@ EXPERIMENTS: dict[str, Callable[[Bench], Section]] = {
 DEFAULT_CONFIG = "configs/reproduce_sample.yaml"
 
 QUICK_OVERRIDES = ("training.epochs=2", "bootstrap.draws=100")
-"""Of `--quick`, which shows that an experiment runs and is too short for its mark to mean anything."""
+"""Of `--quick`, which shows that an experiment runs and is too short for its outcome to mean anything."""
 
 UNUSED = ("studies=[]", "eurosat=null", "other=null", "study.data=null")
-"""What the experiments do not look at is not made."""
+"""Data that the experiments do not use."""
 
 NOT_PASSED = 1
 """Exit code."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one experiment; 0 where it passed its mark (or could not be run on these data), else `NOT_PASSED`."""
+    """Run one experiment; 0 where it met its criterion (or could not be run on these data), else `NOT_PASSED`."""
     options = _parser().parse_args(argv)
     started = time.perf_counter()
     overrides = [*(QUICK_OVERRIDES if options.quick else ()), *options.overrides]
@@ -70,25 +67,15 @@ def _run(
     config: ReproductionConfig, folder: Path, options: argparse.Namespace, signals: StopSignals, started: float
 ) -> int:
     """Run the experiment and write its report; returns the exit code."""
-    workbench = Workbench(folder)
-    data = read_data(config, workbench)
-    bench = Bench(workbench, config, data, Runs(workbench, config, data, signals))
-    section = _experiment(options.experiment, options.quick)(bench)
-    report = Report(
-        title=section.title,
-        subtitle=f"Data: {data.main.patches()}.",
-        sections=[section],
-        config=config.model_dump(mode="json"),
-        provenance={"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **provenance(bench.runs.device)},
-        stages=workbench.stages,
-        seconds=time.perf_counter() - started,
-    )
+    context = StudyContext.prepare(config, StageCache(folder), signals)
+    section = _experiment(options.experiment, options.quick)(context)
+    report = report_of(context, section.title, f"Data: {context.data.main.patches()}.", [section], started)
     reporter.info("\n".join(section.text))
-    reporter.info(f"report: {write_report(report, workbench.folder / options.experiment)}")
+    reporter.info(f"report: {write_report(report, folder / options.experiment)}")
     return NOT_PASSED if section.passed is False else 0
 
 
-def _experiment(name: str, quick: bool) -> Callable[[Bench], Section]:
+def _experiment(name: str, quick: bool) -> Callable[[StudyContext], Section]:
     if quick and name == "overfit":
         return partial(overfit_section, recipe=QUICK)
     return EXPERIMENTS[name]

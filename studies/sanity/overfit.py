@@ -1,4 +1,4 @@
-"""Sanity: can the model learn 100 patches by heart? If not, something is wrong with it, its loss or its training.
+"""Sanity: can the model overfit 100 patches? If not, something is wrong with it, its loss or its training.
 
 The training step is that of pretraining; only its masks are always the same for a patch, those of the evaluation.
 """
@@ -15,11 +15,11 @@ from datasets.loader import BatchLoader, shuffled
 from datasets.patches import Batch
 from eval.evaluate_mae import evaluation_masking
 from eval.panels import save_masked_panels
-from eval.statistics.bootstrap import POSITIVE, Interval, resample
+from eval.statistics.bootstrap import POSITIVE, Interval
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model, count_parameters
 from scheduler.schedulers import WarmupCosineLR
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import Source
 from studies.engine.masked_losses import MODEL, ImageErrors, image_errors
 from studies.engine.subset import some, subset
@@ -29,16 +29,24 @@ from training.step import StepInputs, StepOptions, TrainStep
 from utils.analysis_utils import save_figure
 
 PASS_SHARE = 0.1
-"""The mark: a masked loss below this share of the patches' visible means'."""
+"""The criterion: a masked loss below this share of the patches' visible means'."""
 
 BASELINE = "visible_mean"
+
+TRAINED, OTHER_MASKS, UNSEEN = "the same patches, the masks learned", "the same patches, other masks", "other patches"
+ROW_TITLES = {
+    TRAINED: "training patches, training masks",
+    OTHER_MASKS: "training patches, other masks",
+    UNSEEN: "unseen patches",
+}
+"""Key of a finished stage's result to the title of its row."""
 
 PANELS = 4
 """Patches in the picture."""
 
 
 class Recipe(NamedTuple):
-    """How the patches are learned by heart: minutes on one core."""
+    """How the patches are overfitted: minutes on one core."""
 
     patches: int = 100
     steps: int = 4000
@@ -70,12 +78,12 @@ class FixedMasks(TrainStep):
 
 
 def overfit(loader: BatchLoader, seed: int, recipe: Recipe) -> tuple[MOEMAE, list[tuple[int, float]]]:
-    """Learn the loader's patches by heart.
+    """Overfit the loader's patches.
 
     Args:
         loader: with batches of the recipe's size.
         seed: of everything random, and of the masks.
-        recipe: without dropout, weight decay and dropped metadata, which are there against learning by heart.
+        recipe: without dropout, weight decay and dropped metadata, which all prevent overfitting.
 
     Returns:
         The model in evaluation mode, and (steps, masked loss on the fixed masks) on the way.
@@ -89,7 +97,7 @@ def overfit(loader: BatchLoader, seed: int, recipe: Recipe) -> tuple[MOEMAE, lis
     schedule = WarmupCosineLR(recipe.learning_rate, int(recipe.warmup_fraction * recipe.steps), recipe.steps)
     curve = [(0, _masked_loss(model, loader, seed))]
     done = 0
-    with tqdm(total=recipe.steps, desc="learning by heart", leave=False, disable=None) as bar:
+    with tqdm(total=recipe.steps, desc="overfitting", leave=False, disable=None) as bar:
         for epoch in range(-(-recipe.steps // len(loader))):
             model.train()
             for batch in loader.training_batches(shuffled(len(loader.dataset), seed, epoch)):
@@ -103,69 +111,72 @@ def overfit(loader: BatchLoader, seed: int, recipe: Recipe) -> tuple[MOEMAE, lis
     return model.eval(), curve
 
 
-def overfit_section(bench: Bench, recipe: Recipe = FULL) -> Section:
-    """Learn some training patches of the main dataset by heart and mark it."""
-    source = bench.data.main
+def overfit_section(context: StudyContext, recipe: Recipe = FULL) -> Section:
+    """Overfit some training patches of the main dataset."""
+    source = context.data.main
     everything = source.dataset("train").ids
-    ids = some(everything, recipe.patches, bench.config.seed)
-    few = subset(bench, source, "overfit", ids)
-    inputs = {"recipe": recipe._asdict(), "seed": bench.config.seed, "draws": bench.config.bootstrap.draws,
+    ids = some(everything, recipe.patches, context.config.seed)
+    few = subset(context, source, "overfit", ids)
+    inputs = {"recipe": recipe._asdict(), "seed": context.config.seed, "draws": context.config.bootstrap.draws,
               "patches": few.digest("train"),
               "others": source.digest("test", labels=False)}  # fmt: skip
-    stage = bench.workbench.stage("sanity/overfit", inputs, lambda folder: _work(bench, few, recipe, folder))
+    stage = context.cache.stage("sanity/overfit", inputs, lambda folder: _work(context, few, recipe, folder))
     found = stage.result
-    learned = found["rows"]["the same patches, the masks learned"]
+    learned = found["rows"][TRAINED]
     share = learned["share"][0]
     passed = share < PASS_SHARE
-    rows = [[name, *(_value(row[key]) for key in ("loss", "baseline")), _value([100 * n for n in row["share"]])]
-            for name, row in found["rows"].items()]  # fmt: skip
+    rows = [
+        [
+            ROW_TITLES[name],
+            *(Value.of(Interval(*row[key]), scale) for key, scale in (("loss", 1), ("baseline", 1), ("share", 100))),
+        ]
+        for name, row in found["rows"].items()
+    ]
     where = f"{len(ids)} {source.patches()} from the training split and, in the last row, {found['others']:,} others"
     table = Table(
-        "sanity_overfit", "Learned by heart", ["measured on", "masked loss", "each image's visible mean", "share, %"],
+        "sanity_overfit", "Overfitting", ["measured on", "masked loss", "each image's visible mean", "share, %"],
         rows, where, "Squared error summed over a patch's values. Brackets: 95 % interval over blocks of patches.",
     )  # fmt: skip
     text = [
         f"Size {recipe.size} with {recipe.depth} blocks and no dropout ({found['parameters']:,} parameters) on "
         f"{len(ids)} patches, {recipe.steps:,} steps of {recipe.batch_size}, the mask of each patch always the same. "
-        f"Mark: masked loss below {PASS_SHARE:.0%} of what each image's visible mean has on the same masks.",
+        f"Criterion: masked loss below {PASS_SHARE:.0%} of that of each image's visible mean on the same masks.",
         f"It is {100 * share:.1f} %: {'passed' if passed else 'NOT passed'}."
-        + ("" if recipe.steps >= FULL.steps else " This was a quick look, too short to pass."),
-        "The other rows say what was learned: other masks of the same patches, and patches never seen, for which "
-        "learning by heart is of no use.",
+        + ("" if recipe.steps >= FULL.steps else " This was a quick run, too short to pass."),
+        "The other rows measure generalisation: to other masks of the same patches, and to unseen patches.",
     ]
     figures = [
-        Figure(stage.folder / "overfit.png", "Masked loss while the patches are learned by heart."),
+        Figure(stage.folder / "overfit.png", "Masked loss during overfitting."),
         Figure(stage.folder / "reconstructions_masked.png", "Some of the patches, masked as in training."),
     ]
     return Section(f"Sanity: overfit {len(ids)} patches", text, [table], figures, passed)
 
 
-def _work(bench: Bench, few: Source, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    seed, device = bench.config.seed, bench.runs.device
+def _work(context: StudyContext, few: Source, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    seed, device = context.config.seed, context.runs.device
     dataset = few.dataset("train")
     loader = BatchLoader(dataset, recipe.batch_size, 0, device)
     model, curve = overfit(loader, seed, recipe)
-    others = bench.data.main.loader("test", device, model.config, labels=False)
+    others = context.data.main.loader("test", device, model.config, labels=False)
     looks = {
-        "the same patches, the masks learned": (loader, seed),
-        "the same patches, other masks": (loader, seed + 1),
-        "other patches": (others, seed),
+        TRAINED: (loader, seed),
+        OTHER_MASKS: (loader, seed + 1),
+        UNSEEN: (others, seed),
     }
     rows, counted = {}, 0
     for name, (of, masks) in looks.items():
         errors, ids = image_errors(model, of, masks)
-        blocks, counted = (bench.data.main if of is others else few).blocks(ids), len(ids)
-        rows[name] = _row(errors, blocks, bench)
-    save_figure(plot_overfit(curve, rows["the same patches, the masks learned"]["baseline"][0]), folder / "overfit.png")
+        blocks, counted = (context.data.main if of is others else few).blocks(ids), len(ids)
+        rows[name] = _row(errors, blocks, context)
+    save_figure(plot_overfit(curve, rows[TRAINED]["baseline"][0]), folder / "overfit.png")
     save_masked_panels(model, dataset, PANELS, seed, folder)
     return {"curve": curve, "rows": rows, "parameters": count_parameters(model), "others": counted}
 
 
-def _row(errors: dict[str, ImageErrors], blocks: np.ndarray, bench: Bench) -> dict[str, Interval]:
-    settings = {"seed": bench.config.seed, "draws": bench.config.bootstrap.draws}
+def _row(errors: dict[str, ImageErrors], blocks: np.ndarray, context: StudyContext) -> dict[str, Interval]:
     mine, theirs = errors[MODEL].loss(), errors[BASELINE].loss()
     statistics = {"loss": mine, "baseline": theirs, "share": lambda weights: mine(weights) / theirs(weights)}
-    return {name: resample(one, blocks, **settings, limits=POSITIVE).interval() for name, one in statistics.items()}
+    return {name: context.bootstrap(one, blocks, limits=POSITIVE).interval() for name, one in statistics.items()}
 
 
 def _masked_loss(model: MOEMAE, loader: BatchLoader, seed: int) -> float:
@@ -174,17 +185,13 @@ def _masked_loss(model: MOEMAE, loader: BatchLoader, seed: int) -> float:
 
 
 def plot_overfit(curve: list[tuple[int, float]], baseline: float) -> Drawing:
-    """Masked loss by step beside the visible mean's and the mark."""
+    """Masked loss by step, with the visible mean's and the criterion."""
     figure = Drawing(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*curve, strict=True), "o-", ms=3, label="masked loss, fixed masks")
     axes.axhline(baseline, color="0.4", ls="--", label="each image's visible mean")
-    axes.axhline(PASS_SHARE * baseline, color="C2", ls=":", label=f"mark: {PASS_SHARE:.0%} of that")
+    axes.axhline(PASS_SHARE * baseline, color="C2", ls=":", label=f"criterion: {PASS_SHARE:.0%} of that")
     axes.set(xlabel="step", ylabel="squared error per patch", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     return figure
-
-
-def _value(found: list[float]) -> Value:
-    return Value(*found)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from conftest import SAMPLE
 from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
-from studying import make_bench
+from studying import make_context
 from tiny import TINY_MODEL, sample_ids, tiny_model
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
@@ -77,7 +77,7 @@ def record_of(best: np.ndarray, experts: int, labels: np.ndarray | None = None) 
 
 
 class Covers:
-    """Images of three covers, told apart by the sign of the first two bands, under a gate that sends each to an expert.
+    """Images of three covers that differ in the sign of two bands, under a gate that sends each to an expert.
 
     Patch tokens are the mean of band 0 and that of band 1, nothing else; attention adds nothing.
     """
@@ -345,7 +345,7 @@ def test_figures_take_these_arrays(loader, tmp_path: Path) -> None:
     image = random.integers(8_000, 12_000, (7, 40, 40)).astype(np.float32)
     shares, _ = contribution_shares(model, loader)
     points, classes = random.normal(size=(30, 2)), random.integers(-1, 2, 30)
-    controls = {"dealt": information.shuffled, "turned": information.turned, "labels": labels.shuffled.mean(axis=2)}
+    controls = {"permuted": information.shuffled, "turned": information.turned, "labels": labels.shuffled.mean(axis=2)}
     figures = [
         plot_information({"cover": information.nmi, "labels": labels.nmi.mean(axis=1)}, controls, [0, 1], "told"),
         plot_value_maps([image], [{"without 0": maps.end[0], "without 1": 0 * maps.end[0]}], ["a"], "missed", "change"),
@@ -367,12 +367,12 @@ def test_experts_stand_beside_those_of_an_untrained_encoder_like_them(tmp_path: 
     given = tiny_model(experts=[3, 3], embed_dim=16)
     write_checkpoint(tmp_path / "given.pth", given, epoch=0, best_train_loss=1.0)
     given_too = {"checkpoints": {"some": str(tmp_path / "given.pth")}}
-    bench = make_bench(tmp_path, {"model": {**TINY_MODEL, "experts": 1}, **given_too})
-    main, some = (next(one for one in encoders(bench) if one.name == name) for name in (MAIN, "given_some"))
-    assert untrained_twin(bench, main).name == UNTRAINED
-    twin = untrained_twin(bench, some)
+    context = make_context(tmp_path, {"model": {**TINY_MODEL, "experts": 1}, **given_too})
+    main, some = (next(one for one in encoders(context) if one.name == name) for name in (MAIN, "given_some"))
+    assert untrained_twin(context, main).name == UNTRAINED
+    twin = untrained_twin(context, some)
     assert twin.run(0, 0).config == given.config and twin.run(0, 0).digest != some.run(0, 0).digest
-    section = experts_section(bench)
+    section = experts_section(context)
     tables = {table.name: table for table in section.tables}
     rows = tables["expert_specialisation"].rows
     assert [row[0] for row in rows] == ["untrained encoder built as some weights", "some weights"]

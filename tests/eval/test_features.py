@@ -10,7 +10,7 @@ from tiny import TINY_MODEL, sample_ids, write_config
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
 from embed.compute_embed import embedding_files
-from eval.panels import numbers_of, plot_neighbours
+from eval.panels import digital_numbers_of, plot_neighbours
 from eval.probing.feature_baselines import feature_baselines, probe_features
 from eval.probing.projection import nearest_neighbours, project
 from models import build_model
@@ -84,7 +84,7 @@ def test_neighbours(dataset) -> None:
     base = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 100.0]])  # standardised, both columns count alike
     assert nearest_neighbours(np.array([[0.9, 10.0]]), base, 2).tolist() == [[1, 0]]
     ids = dataset.ids[:2]
-    images = numbers_of(dataset, ids[::-1])
+    images = digital_numbers_of(dataset, ids[::-1])
     valid = dataset[1].valid.numpy()
     np.testing.assert_allclose(images[0][:, valid], dataset.read([1]).pixels[0][:, valid], rtol=1e-3)
     assert np.isnan(images[0][:, ~valid]).all()

@@ -27,16 +27,19 @@ def test_all_claims_are_gathered_with_what_they_rest_on() -> None:
     section = claims_section([Section("S", tables=[judged, other]), Section("T", tables=[several])], {"9 patches": 4})
     (table,) = section.tables
     assert [list(row) for row in table.rows] == [
-        ["a", "supported; of this run alone", UP, "x minus y", "micro mAP, points", 1],
-        ["b", "not told apart: the interval holds 0", OPEN_VALUE, "x minus z", "micro mAP, points", 1],
+        ["a", "supported; single pretraining run", UP, "x minus y", "micro mAP, points", 1],
+        ["b", "not significant (95 % CI includes 0)", OPEN_VALUE, "x minus z", "micro mAP, points", 1],
         ["c", "contradicted", DOWN, "", "micro mAP, points", 1],
         ["d", "supported", UP, "v minus w", "kNN", 2],
     ]
     assert table.measured_on == "(1) 9 patches; (2) 8 patches"
     text = " ".join(section.text)
-    assert "2 of 4 claims are supported by these data, 1 contradicted, the other 1 neither" in text
-    assert "one in twenty" in text and "4 claims are judged at once" in text
-    assert '1 of 4 verdicts are "of this run alone"' in text
+    assert (
+        "2 of 4 claims are supported by these data, 1 contradicted; for the other 1 the evidence is insufficient"
+        in text
+    )
+    assert "one in twenty" in text and "4 claims are tested at once" in text
+    assert '1 of 4 verdicts rest on a "single pretraining run"' in text
     assert "too narrow" in text and "9 patches (4 blocks)" in text
     assert "too narrow" not in " ".join(claims_section([Section("T", tables=[several])]).text)
     assert claims_section([Section("S", tables=[other])]) is None
@@ -53,20 +56,21 @@ def test_every_pretrained_encoder_is_compared_with_its_own_untrained_one() -> No
     assert [one.second.title for one in found if one.first.encoder == "given_a"] == ["untrained_given_a, CLS", BOTH]
     ours = [one for one in found if one.first.encoder == "main"]
     assert [one.second.title for one in ours] == ["untrained, CLS", STATISTICS, BOTH, "PCA of patches"]
-    assert ours[-1].compared == "main, CLS minus PCA of patches (20 numbers)"
+    assert ours[-1].compared == "main, CLS minus PCA of patches (20 features)"
     assert {one.first.encoder for one in found} == {"main", "given_a"}
     without = comparisons([simple[0], simple[2], *encoders])
     assert [one.second.title for one in without if one.first.encoder == "given_a"][1:] == [STATISTICS]
 
 
-def test_no_clear_difference_is_not_told_as_none() -> None:
+def test_a_difference_that_is_not_significant_is_not_reported_as_none() -> None:
     def words(over: Interval, within: Interval, *learned: Interval) -> str:
         return specialises({"mean_cover_minus_shuffled": list(over), "mean_cover_minus_turned": list(within)}, learned)
 
     up, down, open_ = (Interval(*value[:3]) for value in (UP, DOWN, OPEN_VALUE))
     text = words(up, open_, down, open_)
-    assert "more than what they tell of that of other images (+2.000)" in text
-    assert "not told apart from what they tell of their own image turned (+1.000)" in text
-    assert "less than that in the untrained encoder (-2.000)" in text and "not told apart from that in it" in text
+    assert "significantly above that with permuted covers (+2.000)" in text
+    assert "not significantly different from that with rotated covers (+1.000)" in text
+    assert "excess over permuted covers is significantly below that of the untrained encoder (-2.000)" in text
+    assert "excess over rotated covers is not significantly different from that of the untrained encoder" in text
     assert "no more than" not in text
     assert "untrained" not in words(up, up)

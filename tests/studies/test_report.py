@@ -23,7 +23,7 @@ from utils.errors import DataError
 TABLE = Table(
     "scores",
     "Scores <of> all",
-    ["description", "numbers", "micro mAP, with a heading that is long enough to be wrapped", "note"],
+    ["representation", "features", "micro mAP, with a heading that is long enough to be wrapped", "note"],
     [
         ["class prior", 1, Value(33.25, 30.0, 36.5), None],
         ["this model", 1440, Value(-1.5, -3.0, 0.25, digits=2), "a & b"],
@@ -89,7 +89,7 @@ def test_cells(written: Path) -> None:
 def test_csv_has_the_intervals(written: Path) -> None:
     heading, *rows = list(csv.reader((written.parent / "tables" / "scores.csv").open()))
     name = TABLE.columns[2]
-    assert heading == ["description", "numbers", name, f"{name} low", f"{name} high", "note"]
+    assert heading == ["representation", "features", name, f"{name} low", f"{name} high", "note"]
     assert rows[0] == ["class prior", "1", "33.25", "30.0", "36.5", ""]
     assert rows[2] == ["not run", "", "", "", "", ""]
     assert rows[3][2:5] == ["12.0", "", ""]
@@ -135,7 +135,7 @@ def test_a_missing_figure_and_a_repeated_table_are_refused(picture: Path, tmp_pa
 
 def test_long_names_stay_inside_the_figure() -> None:
     names = {
-        "a description with a name that is far too long for the margin of a figure, CLS token": Value(1.0, 0.5, 2.0)
+        "a representation with a name that is far too long for the margin of a figure, CLS token": Value(1.0, 0.5, 2.0)
     }
     drawing = plot_intervals(names, "A title that goes on and on " * 8, "per cent")
     assert isinstance(drawing, Drawing)

@@ -24,12 +24,11 @@ from eval.probing.protocols import PROTOCOLS
 from models.pooling import POOLINGS
 from reproduce import main
 from studies import registry
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.data import read_data
 from studies.engine.encoders import main_runs
-from studies.engine.runs import Runs
 from studies.engine.scoring import difference, interval, score
-from studies.engine.stages import Workbench
+from studies.engine.stages import StageCache
 from studies.report_parts.sections import Section, Value
 from studies.report_parts.verdicts import OPEN, side, verdict
 from training.stopping import StopSignals
@@ -71,10 +70,8 @@ def read(path: Path, *overrides: str) -> ReproductionConfig:
     return read_reproduction_config(str(path), list(overrides), ("pooling",), tuple(PROTOCOLS))
 
 
-def bench_of(config: ReproductionConfig) -> Bench:
-    workbench = Workbench(config.out_dir, say=lambda text: None)
-    data = read_data(config, workbench)
-    return Bench(workbench, config, data, Runs(workbench, config, data, StopSignals()))
+def context_of(config: ReproductionConfig) -> StudyContext:
+    return StudyContext.prepare(config, StageCache(config.out_dir, report=lambda text: None), StopSignals())
 
 
 def tables(folder: Path) -> dict[str, str]:
@@ -98,7 +95,7 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     found = json.loads((out / "report.json").read_text())
     titles = [section["title"] for section in found["sections"]]
     assert titles[:3] == ["What was run", "What these data support", "Reconstruction"]
-    assert titles[3:5] == ["Probes on simulated BigEarthNet-Landsat patches", "Beside published results"]
+    assert titles[3:5] == ["Probes on simulated BigEarthNet-Landsat patches", "Comparison with published results"]
     rows = {row[0]: row for section in found["sections"] for table in section["tables"]
             if table["name"] == "data_strong_probe" for row in table["rows"]}  # fmt: skip
     assert list(rows) == [
@@ -113,10 +110,10 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     text = " ".join(paragraph for section in found["sections"] for paragraph in section["text"])
     assert "no satellite took" in text and "One pretraining seed" in text
     claims = {row[0]: row for row in found["sections"][1]["tables"][0]["rows"]}
-    beaten = claims["an encoder fills in better than the visible mean of each image"]
+    beaten = claims["an encoder reconstructs better than the visible mean of each image"]
     assert not beaten[1].startswith("supported") and beaten[2]["low"] <= 0, "so short a run beats nothing"
     assert claims["pretraining helps"][2]["low"] < claims["pretraining helps"][2]["high"]
-    assert all(row[1].endswith("of this run alone") for row in claims.values())
+    assert all(row[1].endswith("single pretraining run") for row in claims.values())
     assert "claims are supported by these data" in text and "one in twenty" in text
     assert "somewhat too narrow" in text and "14 simulated BigEarthNet-Landsat patches (" in text
 
@@ -162,7 +159,9 @@ def test_another_input_redoes_what_depends_on_it(done: Path, tmp_path) -> None:
 
 def test_a_study_is_asked_for_by_name_and_has_a_mark(done: Path, tmp_path, monkeypatch) -> None:
     shutil.copytree(done, tmp_path / "copy")
-    monkeypatch.setitem(registry.STUDIES, "pooling", lambda bench: Section("Pooling", [str(bench.short)], passed=True))
+    monkeypatch.setitem(
+        registry.STUDIES, "pooling", lambda context: Section("Pooling", [str(context.study_overrides)], passed=True)
+    )
     config = tiny_config(tmp_path / "copy", studies=["pooling"], study={"training": {"epochs": 2}})
     assert main(["--config_yaml", str(config)]) == 0
     found = json.loads((tmp_path / "copy" / "out" / "report.json").read_text())
@@ -186,7 +185,7 @@ def test_a_third_dataset_is_probed_too(done: Path, tmp_path) -> None:
     assert "SR_B1" in section["text"][0] and "filled with the mean" in section["text"][0]
     rows = {row[0]: row for row in section["tables"][1]["rows"]}
     assert "metadata" not in rows and rows["image statistics"][2]["value"] > 60
-    assert section["tables"][1]["measured_on"] == "12 labelled images in photos, fitted on 18 others"
+    assert section["tables"][1]["measured_on"] == "12 labelled images in photos, trained on 18 others"
 
 
 def test_two_at_once_are_refused(done: Path) -> None:
@@ -254,24 +253,24 @@ def test_a_stage_that_was_stopped_finds_its_files_again(tmp_path) -> None:
         return len(seen)
 
     with pytest.raises(KeyboardInterrupt):
-        Workbench(tmp_path).stage("a/b", {"n": 1}, work)
-    stage = Workbench(tmp_path).stage("a/b", {"n": 1}, work)
+        StageCache(tmp_path).stage("a/b", {"n": 1}, work)
+    stage = StageCache(tmp_path).stage("a/b", {"n": 1}, work)
     assert seen == [["inputs.json"], ["inputs.json", "part1"]]
     assert (stage.result, stage.reused) == (2, False)
-    again = Workbench(tmp_path).stage("a/b", {"n": 1}, work)
+    again = StageCache(tmp_path).stage("a/b", {"n": 1}, work)
     assert (again.result, again.reused, again.digest) == (2, True, stage.digest)
     (tmp_path / "stages/a/b/part1").unlink()  # a finished stage that has lost a file begins anew
-    assert Workbench(tmp_path).stage("a/b", {"n": 1}, work).result == 3
-    assert Workbench(tmp_path).stage("a/b", {"n": 2}, work).result == 4
+    assert StageCache(tmp_path).stage("a/b", {"n": 1}, work).result == 3
+    assert StageCache(tmp_path).stage("a/b", {"n": 2}, work).result == 4
     assert seen[2:] == [["inputs.json"], ["inputs.json"]]
 
 
 def test_two_stages_of_one_name_are_a_mistake(tmp_path) -> None:
-    workbench = Workbench(tmp_path, say=lambda text: None)
-    first = workbench.stage("a", {"n": 1}, lambda folder: 1)
-    assert workbench.stage("a", {"n": 1}, lambda folder: 2) is first
+    cache = StageCache(tmp_path, report=lambda text: None)
+    first = cache.stage("a", {"n": 1}, lambda folder: 1)
+    assert cache.stage("a", {"n": 1}, lambda folder: 2) is first
     with pytest.raises(ValueError, match="two stages are called a"):
-        workbench.stage("a", {"n": 2}, lambda folder: 2)
+        cache.stage("a", {"n": 2}, lambda folder: 2)
 
 
 # --------------------------------------------------------------------------- the config
@@ -329,7 +328,7 @@ def test_the_commands_in_the_configs_can_be_read() -> None:
 def test_folds_test_every_patch_once_and_keep_areas_whole(tmp_path) -> None:
     data = {"simulate": {"patches": 60, "seed": 4}, "folds": 3}
     config = read(tiny_config(tmp_path, data=data))
-    source = read_data(config, Workbench(tmp_path / "out", say=lambda text: None)).main
+    source = read_data(config, StageCache(tmp_path / "out", report=lambda text: None)).main
     assert len(source.folds) == 3 and source.simulated
     fold_of = {name: fold for fold in range(3) for name in source.dataset("test", fold=fold).ids}
     blocks = source.blocks(list(fold_of))
@@ -347,15 +346,15 @@ def test_a_pack_gives_the_same_vectors_as_the_files(tmp_path) -> None:
     found = []
     for name, pack in (("files", False), ("pack", True)):
         path = tiny_config(tmp_path / name)
-        bench = bench_of(read(path, f"data.pack={str(pack).lower()}"))
-        assert (Path(bench.data.main.path) / "pixels.npy").exists() == pack
-        found.append(bench.runs.embeddings(bench.runs.untrained(), "cls", "test").vectors)
+        context = context_of(read(path, f"data.pack={str(pack).lower()}"))
+        assert (Path(context.data.main.path) / "pixels.npy").exists() == pack
+        found.append(context.runs.embeddings(context.runs.untrained(), "cls", "test").vectors)
     assert np.array_equal(found[0].x, found[1].x) and list(found[0].ids) == list(found[1].ids)
 
 
 def test_the_studies_data_are_made_for_studies_only(tmp_path) -> None:
     path = tiny_config(tmp_path, study={"data": {"simulate": {"patches": 12}}})
-    found = [read_data(read(path, f"studies={names}"), Workbench(tmp_path / "out", say=lambda text: None))
+    found = [read_data(read(path, f"studies={names}"), StageCache(tmp_path / "out", report=lambda text: None))
              for names in ("[]", "[pooling]")]  # fmt: skip
     assert found[0].study is found[0].main
     assert found[1].study.key == "study" and found[1].study.simulated
@@ -364,7 +363,7 @@ def test_the_studies_data_are_made_for_studies_only(tmp_path) -> None:
 
 def test_split_by_area(tmp_path) -> None:
     config = read(tiny_config(tmp_path), "data.split_by=area", "data.shares={train: 2, test: 1}")
-    source = read_data(config, Workbench(tmp_path / "out", say=lambda text: None)).main
+    source = read_data(config, StageCache(tmp_path / "out", report=lambda text: None)).main
     train, test = (set(source.dataset(split).ids) for split in ("train", "test"))
     assert len(train | test) == 44 and not train & test
     assert len(train) > len(test)
@@ -374,69 +373,69 @@ def test_split_by_area(tmp_path) -> None:
 def test_real_patches_are_cross_validated(real_patches: Path, tmp_path) -> None:
     path = ROOT / "configs" / "reproduce_real_sample.yaml"
     config = read(path, f"data.dataset_path={real_patches}", f"out_dir={tmp_path}", "studies=[]")
-    source = read_data(config, Workbench(tmp_path, say=lambda text: None)).main
+    source = read_data(config, StageCache(tmp_path, report=lambda text: None)).main
     assert source.count("test") == 119 and not source.simulated
     assert source.measured_on().startswith("119 real BigEarthNet-Landsat patches, each tested once")
     with pytest.raises(DataError, match="no label file"):
         strict = config.model_copy(update={"data": config.data.model_copy(update={"missing_labels": "error"})})
-        read_data(strict, Workbench(tmp_path / "strict", say=lambda text: None)).main.count("test")
+        read_data(strict, StageCache(tmp_path / "strict", report=lambda text: None)).main.count("test")
 
 
 # --------------------------------------------------------------------------- vectors and scores
 
 
 @pytest.fixture(scope="module")
-def bench(done: Path) -> Bench:
-    return bench_of(read(done / "reproduce.yaml"))
+def context(done: Path) -> StudyContext:
+    return context_of(read(done / "reproduce.yaml"))
 
 
-@pytest.mark.parametrize("pool", POOLINGS)
-def test_pools_are_those_of_the_embedder(bench: Bench, pool: str) -> None:
-    run = main_runs(bench)[0]
-    batch = next(bench.data.main.loader("test", torch.device("cpu")).batches())
-    expected = Embedder(bench.runs.model(run), pool)(batch.images, batch.meta)
-    found = bench.runs.embeddings(run, pool, "test").vectors
+@pytest.mark.parametrize("pool", ["cls", "mean", "patch_mean", "all"])
+def test_pools_are_those_of_the_embedder(context: StudyContext, pool: str) -> None:
+    run = main_runs(context)[0]
+    batch = next(context.data.main.loader("test", torch.device("cpu")).batches())
+    expected = Embedder(context.runs.model(run), pool)(batch.images, batch.meta)
+    found = context.runs.embeddings(run, pool, "test").vectors
     assert list(found.ids) == batch.ids
     np.testing.assert_allclose(found.x, expected.numpy(), rtol=1e-5, atol=1e-6)
     assert np.array_equal(found.y, batch.labels.numpy())
 
 
-def test_metadata_and_noise_as_asked(bench: Bench) -> None:
-    run = main_runs(bench)[0]
-    batch = next(bench.data.main.loader("test", torch.device("cpu")).batches())
-    given, missing, shuffled = (bench.runs.embeddings(run, "cls", "test", metadata=how).vectors.x
+def test_metadata_and_noise_as_asked(context: StudyContext) -> None:
+    run = main_runs(context)[0]
+    batch = next(context.data.main.loader("test", torch.device("cpu")).batches())
+    given, missing, shuffled = (context.runs.embeddings(run, "cls", "test", metadata=how).vectors.x
                                 for how in ("given", "missing", "shuffled"))  # fmt: skip
-    expected = Embedder(bench.runs.model(run), "cls")(batch.images, None)
+    expected = Embedder(context.runs.model(run), "cls")(batch.images, None)
     np.testing.assert_allclose(missing, expected.numpy(), rtol=1e-5, atol=1e-6)
     assert not np.allclose(given, shuffled) and not np.allclose(given, missing)
-    noisy = [bench.runs.embeddings(run, "cls", "test", noise=seed).vectors.x for seed in (0, 1, 0)]
+    noisy = [context.runs.embeddings(run, "cls", "test", noise=seed).vectors.x for seed in (0, 1, 0)]
     assert not np.allclose(noisy[0], noisy[1]) and not np.allclose(noisy[0], given)
     assert np.array_equal(noisy[0], noisy[2])
-    pairs = bench.runs.embeddings(run, "meta_cls", "test").vectors.x
+    pairs = context.runs.embeddings(run, "meta_cls", "test").vectors.x
     assert np.array_equal(pairs[:, -given.shape[1] :], given)
 
 
-def test_a_description_differs_from_itself_by_nothing(bench: Bench) -> None:
-    run = main_runs(bench)[0]
-    one = score(bench, "itself", "knn5", lambda split, fold: bench.runs.embeddings(run, "cls", split, fold=fold))
-    value = interval(bench, one, "map_micro")
+def test_a_representation_differs_from_itself_by_nothing(context: StudyContext) -> None:
+    run = main_runs(context)[0]
+    one = score(context, "itself", "knn5", lambda split, fold: context.runs.embeddings(run, "cls", split, fold=fold))
+    value = interval(context, one, "map_micro")
     assert value.value == pytest.approx(100 * one.metrics["map_micro"])
     assert value.low < value.value < value.high or value.low <= value.high
-    same = difference(bench, one, one, "map_micro")
+    same = difference(context, one, one, "map_micro")
     assert (same.value, same.low, same.high) == (0, 0, 0) and side(same) == OPEN
-    assert difference(bench, [one, one], one, "map_micro").value == 0
+    assert difference(context, [one, one], one, "map_micro").value == 0
     with pytest.raises(ValueError, match="cannot be paired"):
-        difference(bench, [one, one], [one, one, one], "map_micro")
+        difference(context, [one, one], [one, one, one], "map_micro")
 
 
 def test_verdicts() -> None:
     up, down, open_ = Value(2, 1, 3), Value(-2, -3, -1), Value(1, -1, 3)
     assert verdict([up, up]) == "supported"
-    assert verdict([up, open_]) == "not by every protocol: supported by 1 of 2"
-    assert verdict([open_, open_]) == "not told apart: every interval holds 0"
-    assert verdict([down, open_]) == "not by every protocol: contradicted by 1 of 2"
+    assert verdict([up, open_]) == "partly supported: significant by 1 of 2 protocols"
+    assert verdict([open_, open_]) == "not significant (95 % CI includes 0), by every protocol"
+    assert verdict([down, open_]) == "partly contradicted: significant by 1 of 2 protocols"
     assert verdict([up, down]).startswith("mixed")
-    assert verdict([open_]) == "not told apart: the interval holds 0"
+    assert verdict([open_]) == "not significant (95 % CI includes 0)"
     assert verdict([down]) == "contradicted"
-    assert verdict([None, Value(1)]) == verdict([None], runs=1) == "cannot be told: no interval"
-    assert verdict([up], runs=1) == "supported; of this run alone" and verdict([up], runs=2) == "supported"
+    assert verdict([None, Value(1)]) == verdict([None], runs=1) == "undetermined: no confidence interval"
+    assert verdict([up], runs=1) == "supported; single pretraining run" and verdict([up], runs=2) == "supported"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
-from studying import make_bench
+from studying import make_context
 from tiny import TINY_MODEL, some_pixels, write_bigearthnet, write_config, write_tif
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config
@@ -18,141 +18,140 @@ from eval.probing.protocols import PROTOCOLS, Vectors
 from studies.ablations import labels as study_labels
 from studies.ablations import transfer as study_transfer
 from studies.ablations.labels import TooFewLabelsError, can_be_fitted, fewer
-from studies.ablations.masking import arm_name
-from studies.ablations.transfer import transfer_arms, transfer_section
+from studies.ablations.masking import variant_name
+from studies.ablations.transfer import transfer_section, transfer_variants
 from studies.comparison import literature as beside_published
 from studies.comparison.baselines import baseline
 from studies.comparison.main_table import STATISTICS
 from studies.comparison.reconstruction import reconstruction_section
-from studies.engine import stages as workbench
-from studies.engine.context import Bench
+from studies.engine import stages as cache
+from studies.engine.context import StudyContext
 from studies.engine.data import ReproductionData, Source, read_data
 from studies.engine.run_config import recipe_of, run_config
-from studies.engine.runs import Described, Runs
-from studies.engine.stages import Workbench
+from studies.engine.runs import SplitRepresentation
+from studies.engine.stages import StageCache
 from studies.sanity import __main__ as sanity
 from training.stopping import StopSignals
 from utils.errors import ConfigError, DataError, UserError
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Bench:
-    return make_bench(tmp_path_factory.mktemp("inputs"))
+def context(tmp_path_factory) -> StudyContext:
+    return make_context(tmp_path_factory.mktemp("inputs"))
 
 
-def again(bench: Bench, config: ReproductionConfig | None = None) -> Bench:
+def again(context: StudyContext, config: ReproductionConfig | None = None) -> StudyContext:
     """A later run in the same folder."""
-    config = config or bench.config
-    later = Workbench(config.out_dir, say=lambda line: None)
-    data = read_data(config, later)
-    return Bench(later, config, data, Runs(later, config, data, StopSignals()))
+    config = config or context.config
+    later = StageCache(config.out_dir, report=lambda line: None)
+    return StudyContext.prepare(config, later, StopSignals())
 
 
-def with_statistics(bench: Bench, key: str) -> Bench:
+def with_statistics(context: StudyContext, key: str) -> StudyContext:
     """A later run that normalises a dataset by the other one's statistics."""
-    section = getattr(bench.config, key)
+    section = getattr(context.config, key)
     other = {"bigearthnet_ls": "eurosat_ls", "eurosat_ls": "bigearthnet_ls"}[section.dataset]
     changed = section.model_validate({**section.model_dump(exclude_unset=True), "statistics": other})
-    return again(bench, bench.config.model_copy(update={key: changed}))
+    return again(context, context.config.model_copy(update={key: changed}))
 
 
 # --------------------------------------------------------------------------- statistics
 
 
 @pytest.mark.parametrize("key", ["main", "eurosat"])
-def test_other_statistics_redo_what_looks_at_pixels(bench: Bench, key: str) -> None:
-    later = with_statistics(bench, "data" if key == "main" else key)
+def test_other_statistics_redo_what_looks_at_pixels(context: StudyContext, key: str) -> None:
+    later = with_statistics(context, "data" if key == "main" else key)
     found = []
-    for one in (bench, again(bench), later):
+    for one in (context, again(context), later):
         source = getattr(one.data, key)
         vectors = one.runs.embeddings(one.runs.untrained(), "cls", "test", source=source).vectors.x
         simple = baseline(one, source, STATISTICS, 4)("test", 0).vectors.x
-        found.append((vectors, simple, one.workbench.stages[-1].reused))
+        found.append((vectors, simple, one.cache.stages[-1].reused))
     first, same, other = found
     assert np.array_equal(first[0], same[0]) and same[2]
     assert not np.allclose(first[0], other[0]) and not np.allclose(first[1], other[1]) and not other[2]
 
 
-def test_digests_tell_statistics_labels_and_no_labels_apart(bench: Bench) -> None:
-    later = with_statistics(bench, "data")
-    digests = [one.data.main.digest("test", labels=labels) for one in (bench, later) for labels in (True, False)]
+def test_digests_tell_statistics_labels_and_no_labels_apart(context: StudyContext) -> None:
+    later = with_statistics(context, "data")
+    digests = [one.data.main.digest("test", labels=labels) for one in (context, later) for labels in (True, False)]
     assert len(set(digests)) == 4
 
 
-def test_other_statistics_are_another_recipe_of_pretraining(bench: Bench) -> None:
+def test_other_statistics_are_another_recipe_of_pretraining(context: StudyContext) -> None:
     recipes = [
         recipe_of(run_config(one.config, {}, one.data.main, 0, 0, Path("run")))
-        for one in (bench, with_statistics(bench, "data"))
+        for one in (context, with_statistics(context, "data"))
     ]
     assert [one["data"]["statistics"] for one in recipes] == ["auto", "eurosat_ls"]
 
 
-def test_other_statistics_redo_the_reconstruction(bench: Bench, monkeypatch) -> None:
-    run = bench.runs.untrained()
-    bench.runs.model(run)
+def test_other_statistics_redo_the_reconstruction(context: StudyContext, monkeypatch) -> None:
+    run = context.runs.untrained()
+    context.runs.model(run)
     stages = []
-    for one in (bench, with_statistics(bench, "data")):
+    for one in (context, with_statistics(context, "data")):
         monkeypatch.setattr(one.runs, "pretrained", lambda *args, **kwargs: run)
-        monkeypatch.setattr("studies.comparison.reconstruction._figures", lambda bench: [])
+        monkeypatch.setattr("studies.comparison.reconstruction._figures", lambda context: [])
         reconstruction_section(one)
-        stages.append(next(stage for stage in one.workbench.stages if stage.name.startswith("reconstruction/")))
+        stages.append(next(stage for stage in one.cache.stages if stage.name.startswith("reconstruction/")))
     assert not stages[1].reused and stages[0].result != stages[1].result
 
 
 # --------------------------------------------------------------------------- few labels, damaged files
 
 
-def described(y: np.ndarray, reads: list[int]) -> Described:
+def represented(y: np.ndarray, reads: list[int]) -> SplitRepresentation:
     def read() -> Vectors:
         reads.append(len(y))
         return Vectors(np.random.default_rng(0).normal(size=(len(y), 3)), y, [f"p{i}" for i in range(len(y))])
 
-    return Described(read, f"vectors of {y.tobytes().hex()}")
+    return SplitRepresentation(read, f"vectors of {y.tobytes().hex()}")
 
 
-def test_a_draw_of_one_class_cannot_be_fitted(bench: Bench) -> None:
+def test_a_draw_of_one_class_cannot_be_fitted(context: StudyContext) -> None:
     assert can_be_fitted(np.array([0, 2])) and can_be_fitted(np.array([[0, 1], [0, 0]]))
     assert not can_be_fitted(np.array([2, 2])) and not can_be_fitted(np.zeros((3, 2), int))
     for share in (0.5, 1.0):
-        some = fewer(bench, lambda split, fold: described(np.zeros((8, 2), int), []), share, seed=0)
+        some = fewer(context, lambda split, fold: represented(np.zeros((8, 2), int), []), share, seed=0)
         with pytest.raises(TooFewLabelsError):
             _ = some("train", 0).vectors
         assert len(some("val", 0).vectors.ids) == 8 * share
-    source = bench.data.study
-    nothing = described(np.zeros((8, len(source.classes)), int), [])
-    assert study_labels._scores(bench, source, "nothing", lambda seed: lambda split, fold: nothing, 0.5) is None
+    source = context.data.study
+    nothing = represented(np.zeros((8, len(source.classes)), int), [])
+    assert study_labels._scores(context, source, "nothing", lambda seed: lambda split, fold: nothing, 0.5) is None
 
 
-def test_a_damaged_file_is_no_empty_cell(bench: Bench) -> None:
+def test_a_damaged_file_is_no_empty_cell(context: StudyContext) -> None:
     def damaged() -> Vectors:
         raise DataError("b.tif: cannot be read")
 
-    broken = Described(damaged, "damaged")
+    broken = SplitRepresentation(damaged, "damaged")
     with pytest.raises(DataError, match=r"b\.tif"):
-        study_labels._scores(bench, bench.data.study, "broken", lambda seed: lambda split, fold: broken, 0.5)
+        study_labels._scores(context, context.data.study, "broken", lambda seed: lambda split, fold: broken, 0.5)
 
 
-def test_vectors_are_read_only_for_what_is_not_done(bench: Bench) -> None:
-    y = np.tile(np.eye(len(bench.data.study.classes), dtype=int), (2, 1))
+def test_vectors_are_read_only_for_what_is_not_done(context: StudyContext) -> None:
+    y = np.tile(np.eye(len(context.data.study.classes), dtype=int), (2, 1))
 
-    def reads_of(one: Bench) -> int:
+    def reads_of(one: StudyContext) -> int:
         reads: list[int] = []
-        vectors = {split: described(y, reads) for split in ("train", "val", "test")}
+        vectors = {split: represented(y, reads) for split in ("train", "val", "test")}
         study_labels._scores(one, one.data.study, "lazy", lambda seed: lambda split, fold: vectors[split], 0.5)
         return len(reads)
 
-    assert [reads_of(one) for one in (bench, again(bench))] == [3, 0]
+    assert [reads_of(one) for one in (context, again(context))] == [3, 0]
 
 
 # --------------------------------------------------------------------------- stages and their files
 
 
-def stage_of(folder: Path, data: bytes = b"0123456789") -> workbench.Stage:
+def stage_of(folder: Path, data: bytes = b"0123456789") -> cache.Stage:
     def work(place: Path) -> int:
         (place / "file").write_bytes(data)
         return len(data)
 
-    return Workbench(folder, say=lambda line: None).stage("a", {"n": 1}, work)
+    return StageCache(folder, report=lambda line: None).stage("a", {"n": 1}, work)
 
 
 def test_a_flipped_byte_redoes_a_stage(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_a_flipped_byte_redoes_a_stage(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_read_again_when_its_time_has_changed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(workbench, "READ_AGAIN", 4)
+    monkeypatch.setattr(cache, "READ_AGAIN", 4)
     file = stage_of(tmp_path).folder / "file"
     os.utime(file, (1, 1))
     assert stage_of(tmp_path).reused, "a copy has another time and the same bytes"
@@ -218,37 +217,37 @@ def test_what_does_not_fit_is_said_at_the_start(tmp_path: Path, override: str) -
 
 
 def test_ratios_have_names_of_their_own() -> None:
-    assert [arm_name(ratio) for ratio in (0.25, 0.5, 0.57, 0.125, 0.9)] == [
+    assert [variant_name(ratio) for ratio in (0.25, 0.5, 0.57, 0.125, 0.9)] == [
         "mask_0250", "mask_0500", "mask_0570", "mask_0125", "mask_0900",
     ]  # fmt: skip
     close = (0.5, 0.5001, 0.0005, 0.00051, 1e-5)
-    assert len({arm_name(ratio) for ratio in close}) == len(close)
+    assert len({variant_name(ratio) for ratio in close}) == len(close)
 
 
 def test_arms_of_the_transfer_may_coincide(tmp_path: Path) -> None:
     """With metadata dropout 1, the pair is seen in 100 %, which is pretraining without metadata."""
-    bench = make_bench(tmp_path, training={"metadata_dropout": 1.0})
-    names = [arm.name for arm in transfer_arms(bench)]
+    context = make_context(tmp_path, training={"metadata_dropout": 1.0})
+    names = [variant.name for variant in transfer_variants(context)]
     assert len(set(names)) < len(names)
-    section = transfer_section(bench)
+    section = transfer_section(context)
     table = next(table for table in section.tables if table.name == "study_transfer")
     titles = [row[0] for row in table.rows]
     assert len(titles) == len(set(titles)) == len(set(names)) + 1
-    assert STATISTICS in titles and study_transfer.untrained_arm().title in titles
+    assert STATISTICS in titles and study_transfer.untrained_variant().title in titles
 
 
 # --------------------------------------------------------------------------- beside published results
 
 
-def test_a_third_dataset_never_stands_beside_published_scores(bench: Bench, monkeypatch) -> None:
-    main, eurosat, _, study = bench.data
-    other = Source("other", main.section, main.path, main.folds, bench.runs.untrained().config)
+def test_a_third_dataset_never_stands_beside_published_scores(context: StudyContext, monkeypatch) -> None:
+    main, eurosat, _, study = context.data
+    other = Source("other", main.section, main.path, main.folds, context.runs.untrained().config)
     seen = []
     monkeypatch.setattr(
-        beside_published, "_our_row", lambda bench, title, sources, rows: seen.append(sources) or [title] + [None] * 6
+        beside_published, "_our_row", lambda context, title, sources, rows: seen.append(sources) or [title] + [None] * 6
     )
     rows = {"data": [SimpleNamespace(title=STATISTICS, encoder=None)]}
-    beside_published.published_section(bench._replace(data=ReproductionData(main, eurosat, other, study)), rows)
+    beside_published.published_section(context._replace(data=ReproductionData(main, eurosat, other, study)), rows)
     assert seen == [{"bigearthnet_ls": main, "eurosat_ls": eurosat}]
 
 
@@ -272,7 +271,7 @@ def strip(tmp_path_factory) -> Path:
 def strip_source(strip: Path, out: Path, **section: object) -> Source:
     data = {"dataset_path": str(strip), "splits": {"all": str(strip / "split.csv")}, **section}
     config = ReproductionConfig.model_validate({"out_dir": str(out), "model": TINY_MODEL, "data": data})
-    return read_data(config, Workbench(out, say=lambda line: None)).main
+    return read_data(config, StageCache(out, report=lambda line: None)).main
 
 
 def columns(source: Source, split: str, fold: int) -> set[int]:
@@ -290,7 +289,7 @@ def test_a_gap_lies_around_every_test_patch(strip: Path, tmp_path: Path, how: di
         after = columns(gap, "train", fold) | columns(gap, "val", fold)
         assert before & beside and after == before - beside
         assert gap.folds[fold].left_out == len(before & beside) and plain.folds[fold].left_out == 0
-    assert "beside a test patch left out" in gap.measured_on()
+    assert "adjacent to a test patch left out" in gap.measured_on()
     assert "left out" not in plain.measured_on()
     assert f"{min(fold.left_out for fold in gap.folds)}" in gap.measured_on()
     assert torch.equal(gap.dataset("test", labels=False)[0].image, plain.dataset("test", labels=False)[0].image)

@@ -18,12 +18,11 @@ from eval.probing.protocols import PROTOCOLS
 from models import build_model
 from models.losses import LossWeights
 from models.masking import random_masking
-from studies.engine.context import Bench
-from studies.engine.data import Source, read_data
+from studies.engine.context import StudyContext
+from studies.engine.data import Source
 from studies.engine.encoders import Encoder, first_seed
 from studies.engine.masked_losses import MODEL, image_errors
-from studies.engine.runs import Runs
-from studies.engine.stages import Workbench
+from studies.engine.stages import StageCache
 from studies.engine.subset import truth_folder
 from studies.experts import section as experts
 from studies.experts import views as expert_views
@@ -65,16 +64,14 @@ def config_file(folder: Path, **changes: object) -> Path:
     return write_config(folder / "reproduce.yaml", **values)
 
 
-def bench_of(config: Path, *overrides: str) -> Bench:
+def context_of(config: Path, *overrides: str) -> StudyContext:
     read = read_reproduction_config(str(config), list(overrides), (), tuple(PROTOCOLS))
-    workbench = Workbench(read.out_dir, say=lambda text: None)
-    data = read_data(read, workbench)
-    return Bench(workbench, read, data, Runs(workbench, read, data, StopSignals()))
+    return StudyContext.prepare(read, StageCache(read.out_dir, report=lambda text: None), StopSignals())
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Bench:
-    return bench_of(config_file(tmp_path_factory.mktemp("sanity")))
+def context(tmp_path_factory) -> StudyContext:
+    return context_of(config_file(tmp_path_factory.mktemp("sanity")))
 
 
 def table(section: Section, name: str) -> Table:
@@ -111,7 +108,7 @@ def test_masks_are_those_of_the_evaluation_at_every_step(loader) -> None:
         assert torch.equal(found.mask, wanted.mask) and torch.equal(found.ids_keep, wanted.ids_keep)
 
 
-def test_learning_by_heart_lowers_the_loss_on_the_fixed_masks(loader) -> None:
+def test_overfitting_lowers_the_loss_on_the_fixed_masks(loader) -> None:
     model, curve = overfit(loader, 0, TINY)
     assert [step for step, _ in curve] == [0, 10, 20, 30] and not model.training
     assert curve[-1][1] < 0.8 * curve[0][1]
@@ -119,8 +116,8 @@ def test_learning_by_heart_lowers_the_loss_on_the_fixed_masks(loader) -> None:
     assert overfit(loader, 1, short)[1] == overfit(loader, 1, short)[1], "a function of the seed"
 
 
-def test_overfit_section(bench, monkeypatch) -> None:
-    section = overfit_section(bench, TINY)
+def test_overfit_section(context, monkeypatch) -> None:
+    section = overfit_section(context, TINY)
     check(section)
     (same, other, unseen) = table(section, "sanity_overfit").rows
     assert section.passed is (same[3].value < 10) and "too short" in section.text[1]
@@ -128,20 +125,20 @@ def test_overfit_section(bench, monkeypatch) -> None:
     assert same[2].value != other[2].value != unseen[2].value, "three measurements"
     assert all(row[3].low <= row[3].value <= row[3].high for row in (same, other, unseen))
     monkeypatch.setattr(sanity_overfit, "PASS_SHARE", same[3].value / 100 + 0.01)
-    assert overfit_section(bench, TINY).passed is True
+    assert overfit_section(context, TINY).passed is True
 
 
 # --------------------------------------------------------------------------- routing and metadata
 
 
-def test_routing_section(bench) -> None:
-    section = routing_section(bench)
+def test_routing_section(context) -> None:
+    section = routing_section(context)
     check(section)
     untrained, main = table(section, "sanity_routing").rows
     assert untrained[0] == "untrained encoder" and main[0] == "this model"
     assert 1 / 200 <= main[3].value <= 1 and section.passed is (main[3].value <= 0.01)
     assert main[2].low <= main[2].high and " of " in main[4]
-    stage = next(stage for stage in bench.workbench.stages if stage.name == "sanity/routing/main")
+    stage = next(stage for stage in context.cache.stages if stage.name == "sanity/routing/main")
     assert len(stage.result["images"]) > 1 and min(stage.result["images"]) >= LEAST_IMAGES
 
 
@@ -150,12 +147,12 @@ def test_routing_needs_distinct_covers(tmp_path) -> None:
     (tmp_path / "train.csv").write_text("\n".join(sample_ids(2)))
     (tmp_path / "val.csv").write_text("\n".join(sample_ids(4)[2:]))
     (tmp_path / "test.csv").write_text("\n".join(sample_ids(6)[4:]))
-    section = routing_section(bench_of(config))
+    section = routing_section(context_of(config))
     assert section.passed is None and "Not run" in section.text[0]
 
 
-def test_metadata_section(bench) -> None:
-    section = metadata_section(bench)
+def test_metadata_section(context) -> None:
+    section = metadata_section(context)
     check(section)
     own, missing, shuffled = table(section, "sanity_metadata").rows[:3]
     assert own[2] is None and own[4] is None
@@ -164,39 +161,39 @@ def test_metadata_section(bench) -> None:
         assert row[3].value == pytest.approx(own[3].value + row[4].value)
         assert row[4].low <= row[4].high
     assert section.passed is (shuffled[2].low > 0)
-    assert len({row[3].value for row in (own, missing, shuffled)}) == 3, "the encoder was told three different things"
+    assert len({row[3].value for row in (own, missing, shuffled)}) == 3, (
+        "the encoder was conditioned on three different things"
+    )
 
 
 def test_masked_losses_are_of_all_folds(tmp_path) -> None:
     """Each patch is counted once, by the run of the fold that tests it."""
-    bench = bench_of(config_file(tmp_path, data={"simulate": {"patches": 40, "seed": 4}, "folds": 3}))
-    source = bench.data.main
-    runs = [bench.runs.untrained(seed=fold, name=f"fold{fold}") for fold in range(3)]
+    context = context_of(config_file(tmp_path, data={"simulate": {"patches": 40, "seed": 4}, "folds": 3}))
+    source = context.data.main
+    runs = [context.runs.untrained(seed=fold, name=f"fold{fold}") for fold in range(3)]
     encoder = Encoder("some", "some", (0,), lambda seed, fold: runs[fold])
     parts = []
     for fold, run in enumerate(runs):
         loader = source.loader("test", CPU, run.config, fold, labels=False)
-        errors, ids = image_errors(bench.runs.model(run), loader, bench.config.seed)
+        errors, ids = image_errors(context.runs.model(run), loader, context.config.seed)
         parts.append((errors[MODEL].error.sum(), errors[MODEL].weight.sum(), len(ids)))
     error, weight, count = np.sum(parts, axis=0)
     assert count == 40
-    assert sanity_metadata._loss(bench, encoder, source, "given").value == pytest.approx(error / weight)
+    assert sanity_metadata._loss(context, encoder, source, "given").value == pytest.approx(error / weight)
 
 
 def test_what_is_of_one_seed_says_so(tmp_path) -> None:
-    one = bench_of(config_file(tmp_path))
+    one = context_of(config_file(tmp_path))
     assert first_seed(one) == []
     (said,) = first_seed(one._replace(config=one.config.model_copy(update={"pretraining_seeds": [3, 4, 5]})))
     assert "seed 3 only, the first of 3" in said
 
 
-def test_too_few_areas_cannot_pass(bench, monkeypatch) -> None:
+def test_too_few_areas_cannot_pass(context, monkeypatch) -> None:
     """Where all patches lie in three areas no shuffling can reach the mark: neither passed nor failed."""
     monkeypatch.setattr(Source, "blocks", lambda self, ids: np.arange(len(ids)) % 3)
-    config = bench.config.model_copy(update={"seed": bench.config.seed + 1})  # not the stages of the other tests
-    section = routing_section(
-        bench._replace(config=config, workbench=Workbench(bench.workbench.folder, lambda _: None))
-    )
+    config = context.config.model_copy(update={"seed": context.config.seed + 1})  # not the stages of the other tests
+    section = routing_section(context._replace(config=config, cache=StageCache(context.cache.folder, lambda _: None)))
     assert section.passed is None and "3 areas are too few" in section.text[1]
     assert "cannot be" in section.text[1]
 
@@ -204,10 +201,10 @@ def test_too_few_areas_cannot_pass(bench, monkeypatch) -> None:
 # --------------------------------------------------------------------------- the experts
 
 
-def test_experts_section(bench, monkeypatch) -> None:
+def test_experts_section(context, monkeypatch) -> None:
     monkeypatch.setattr(expert_views, "SHUFFLES", 3)
     monkeypatch.setattr(expert_views, "TOKENS_PROJECTED", 60)
-    section = experts_section(bench)
+    section = experts_section(context)
     check(section)
     every, blocks = table(section, "experts_main"), table(section, "blocks_main")
     assert [row[0] for row in every.rows] == [
@@ -222,7 +219,7 @@ def test_experts_section(bench, monkeypatch) -> None:
     assert all(row[4].value > 0 and row[5].low <= row[5].high for row in blocks.rows), (
         "the truth of the sample is known"
     )
-    assert not any("collapse alarm" in sentence for sentence in section.text)
+    assert not any("expert collapse" in sentence for sentence in section.text)
     names = {figure.path.name for figure in section.figures}
     assert {"experts.png", "assignment.png", "ablation_maps.png", "tokens.png", "images.png"} <= names
 
@@ -230,17 +227,17 @@ def test_experts_section(bench, monkeypatch) -> None:
 def test_experts_of_patches_whose_ground_is_not_known(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(experts, "truth_folder", lambda *_: None)
     monkeypatch.setattr(expert_views, "SHUFFLES", 3)
-    section = experts_section(bench_of(config_file(tmp_path, training={"epochs": 1})))
+    section = experts_section(context_of(config_file(tmp_path, training={"epochs": 1})))
     check(section)
     assert "not known" in section.text[0]
     assert [row[4:7] for row in table(section, "blocks_main").rows] == [[None] * 3] * 2
     assert table(section, "expert_specialisation").rows[1][3:8] == [None] * 5
 
 
-def test_the_truth_of_simulated_patches_is_found_and_no_other(tmp_path, bench) -> None:
-    assert truth_folder(bench, bench.data.main) == SAMPLE
+def test_the_truth_of_simulated_patches_is_found_and_no_other(tmp_path, context) -> None:
+    assert truth_folder(context, context.data.main) == SAMPLE
     config = config_file(tmp_path, data={"simulate": {"patches": 12, "seed": 3}, "pack": True})
-    simulated = bench_of(config)
+    simulated = context_of(config)
     folder = truth_folder(simulated, simulated.data.main)
     assert folder is not None and ground_truth(folder, simulated.data.main.dataset("test").ids).shape[1:] == (40, 40)
     (folder / "README.md").unlink()
@@ -248,13 +245,13 @@ def test_the_truth_of_simulated_patches_is_found_and_no_other(tmp_path, bench) -
 
 
 def test_a_dense_model_has_no_experts(tmp_path) -> None:
-    bench = bench_of(config_file(tmp_path, model={**TINY_MODEL, "experts": 1}, training={"epochs": 1}))
-    section = experts_section(bench)
+    context = context_of(config_file(tmp_path, model={**TINY_MODEL, "experts": 1}, training={"epochs": 1}))
+    section = experts_section(context)
     assert not section.tables and "no routing" in section.text[0]
-    assert "one expert" in routing_section(bench).text[0]
+    assert "one expert" in routing_section(context).text[0]
 
 
-def test_alarms_of_a_run_are_told(tmp_path) -> None:
+def test_collapsed_experts_of_a_run_are_reported(tmp_path) -> None:
     down = {"block": 3, "expert": 1, "share": 0.002}
     rows = [{"epoch": 1, "collapsed_experts": [down, {**down, "expert": 0}]}, {"epoch": 2, "collapsed_experts": [down]}]
     (tmp_path / "training_log_XXS.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -275,7 +272,7 @@ def test_the_command_writes_a_report_and_exits_by_the_mark(tmp_path, monkeypatch
     (section,) = report["sections"]
     assert section["passed"] is (code == 0) and code in (0, sanity.NOT_PASSED)
     assert len(list((tmp_path / "work" / "overfit" / "figures").glob("*.png"))) == 2
-    assert "Mark: masked loss below 10%" in capsys.readouterr().out
+    assert "Criterion: masked loss below 10%" in capsys.readouterr().out
     monkeypatch.setattr(sanity_overfit, "overfit", None)  # it is not done twice
     assert sanity.main(arguments) == code
 

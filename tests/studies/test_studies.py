@@ -1,4 +1,4 @@
-"""The studies: their arms and sizes by arithmetic, what they say, and every one of them run once, tiny."""
+"""The studies: their variants and sizes by arithmetic, what they say, and every one of them run once, tiny."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studying import make_bench
+from studying import make_context
 
 from eval.probing import protocols
 from eval.probing.protocols import PROTOCOLS, Vectors, strong_probe
@@ -15,23 +15,30 @@ from models.config import ModelConfig
 from models.moe_mae import MOEMAE, count_parameters
 from studies.ablations import labels as study_labels
 from studies.ablations.balance import usage_by_epoch
-from studies.ablations.expert_number import dense_widths, encoder_parameters, expert_arms
+from studies.ablations.expert_number import dense_widths, encoder_parameters, expert_variants
 from studies.ablations.figures import plot_balance, plot_curves, plot_groups
 from studies.ablations.labels import chosen_rows, fewer
 from studies.ablations.metadata import joined
-from studies.ablations.missing_metadata import missing_arms
+from studies.ablations.missing_metadata import missing_variants
 from studies.ablations.noise import relative_change
-from studies.ablations.variants import PROTOCOL, RECIPE, How, arm_of, recipe_model, recipe_value, use_statistics
-from studies.ablations.wording import Compared, summary
-from studies.engine.context import Bench
-from studies.engine.data import read_data
-from studies.engine.runs import Described, Runs
-from studies.engine.stages import Workbench
+from studies.ablations.variants import (
+    PROTOCOL,
+    RECIPE,
+    EmbeddingSpec,
+    recipe_model,
+    recipe_value,
+    usage_statistics,
+    variant_of,
+)
+from studies.ablations.wording import PairedDifference, summary
+from studies.engine.context import StudyContext
+from studies.engine.runs import SplitRepresentation
+from studies.engine.stages import StageCache
 from studies.registry import STUDIES
 from studies.report_parts.sections import Section, Value
 from training.stopping import StopSignals
 
-SUPPORTED, OPEN = "Supported by these data, a (?:higher|lower) ", "NOT supported by these data, a difference in "
+SUPPORTED, OPEN = "Significantly (?:higher|lower) ", "No significant difference in "
 
 
 def _number(text: str) -> float:
@@ -39,8 +46,8 @@ def _number(text: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Bench:
-    return make_bench(tmp_path_factory.mktemp("studies"))
+def context(tmp_path_factory) -> StudyContext:
+    return make_context(tmp_path_factory.mktemp("studies"))
 
 
 # --------------------------------------------------------------------------- all of them
@@ -48,8 +55,8 @@ def bench(tmp_path_factory) -> Bench:
 
 @pytest.mark.parametrize("name", ["pooling", "metadata", "missing_metadata", "labels", "masking", "expert_number",
                                   "load_loss", "loss_scale", "noise", "transfer"])  # fmt: skip
-def test_a_study_gives_a_table_with_intervals_a_figure_and_words(bench: Bench, name: str) -> None:
-    section = STUDIES[name](bench)
+def test_a_study_gives_a_table_with_intervals_a_figure_and_words(context: StudyContext, name: str) -> None:
+    section = STUDIES[name](context)
     assert section.tables and section.figures and section.text
     assert all(figure.path.is_file() for figure in section.figures)
     assert all(len(row) == len(table.columns) for table in section.tables for row in table.rows)
@@ -60,55 +67,61 @@ def test_a_study_gives_a_table_with_intervals_a_figure_and_words(bench: Bench, n
     findings = [line for line in section.text if re.match(f"{SUPPORTED}|{OPEN}", line)]
     assert findings
     for line in findings:
-        bounds = [(_number(low), _number(high)) for low, high in re.findall(r", ([+−][\d.]+) to ([+−][\d.]+)\)", line)]
+        pairs = re.findall(r", 95 % CI ([+−][\d.]+) to ([+−][\d.]+)\)", line)
+        bounds = [(_number(low), _number(high)) for low, high in pairs]
         assert bounds
         for low, high in bounds:
             assert (low <= 0 <= high) if line.startswith(OPEN) else (low >= 0 or high <= 0), line
     judged = [table for table in section.tables if table.columns[0] == "claim"]
     assert judged, "every study says which claims it tests"
     for row in (row for table in judged for row in table.rows):
-        word = "supported" if row[2].low > 0 else "contradicted" if row[2].high < 0 else "not told apart"
-        assert row[-1].startswith(word) and row[-1].endswith("of this run alone")
+        word = (
+            "supported"
+            if row[2].low > 0
+            else "contradicted"
+            if row[2].high < 0
+            else "not significant (95 % CI includes 0)"
+        )
+        assert row[-1].startswith(word) and row[-1].endswith("single pretraining run")
 
 
-def test_studies_share_their_runs_and_do_nothing_twice(bench: Bench) -> None:
-    STUDIES["masking"](bench)
-    STUDIES["loss_scale"](bench)
-    made = {stage.name for stage in bench.workbench.stages if stage.name.startswith("pretrain/")}
+def test_studies_share_their_runs_and_do_nothing_twice(context: StudyContext) -> None:
+    STUDIES["masking"](context)
+    STUDIES["loss_scale"](context)
+    made = {stage.name for stage in context.cache.stages if stage.name.startswith("pretrain/")}
     assert "pretrain/main/seed0" in made  # the studies' recipe is the main run's here
     assert not any("mask_0750" in name or "loss_sum" in name for name in made)
-    again = Workbench(bench.config.out_dir, say=lambda line: None)
-    data = read_data(bench.config, again)
-    section = STUDIES["masking"](Bench(again, bench.config, data, Runs(again, bench.config, data, StopSignals())))
+    again = StageCache(context.config.out_dir, report=lambda line: None)
+    section = STUDIES["masking"](StudyContext.prepare(context.config, again, StopSignals()))
     assert isinstance(section, Section)
     assert again.stages and all(stage.reused for stage in again.stages)
 
 
 def test_studies_of_routing_say_so_where_there_is_none(tmp_path: Path) -> None:
-    dense = make_bench(tmp_path, model={"experts": 1})
+    dense = make_context(tmp_path, model={"experts": 1})
     for name in ("load_loss", "loss_scale", "noise"):
         section = STUDIES[name](dense)
         assert section.text[0].startswith("Not run") and not section.tables
-    assert not [stage for stage in dense.workbench.stages if stage.name.startswith("pretrain")]
+    assert not [stage for stage in dense.cache.stages if stage.name.startswith("pretrain")]
 
 
-# --------------------------------------------------------------------------- arms
+# --------------------------------------------------------------------------- variants
 
 
-def test_an_arm_that_changes_nothing_is_the_recipe(bench: Bench) -> None:
-    assert arm_of(bench, "a", "", model__mask_ratio=0.75, training__metadata_dropout=0.1).name == RECIPE
-    arm = arm_of(bench, "a", "", model__mask_ratio=0.5, model__load_loss="shazeer")
-    assert (arm.name, arm.changes) == ("a", {"model.mask_ratio": 0.5})
-    assert recipe_value(bench, "model.load_loss") == "shazeer"
-    assert recipe_value(bench, "model.experts") == [3, 4]
-    assert [arm.name for arm in missing_arms(bench)] == ["pair_unseen", RECIPE, "token"]
+def test_a_variant_that_changes_nothing_is_the_recipe(context: StudyContext) -> None:
+    assert variant_of(context, "a", "", model__mask_ratio=0.75, training__metadata_dropout=0.1).name == RECIPE
+    variant = variant_of(context, "a", "", model__mask_ratio=0.5, model__load_loss="shazeer")
+    assert (variant.name, variant.changes) == ("a", {"model.mask_ratio": 0.5})
+    assert recipe_value(context, "model.load_loss") == "shazeer"
+    assert recipe_value(context, "model.experts") == [3, 4]
+    assert [variant.name for variant in missing_variants(context)] == ["pair_unseen", RECIPE, "token"]
 
 
 def test_the_studies_own_recipe_decides(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, model={"depth": 3, "k": 1}, training={"metadata_dropout": 0.3})
-    assert recipe_model(bench).depth == 3
-    assert recipe_value(bench, "training.metadata_dropout") == 0.3
-    assert [arm.title for arm in expert_arms(bench)][:2] == ["3–5 experts, top 1", "3–5 experts, top 2"]
+    context = make_context(tmp_path, model={"depth": 3, "k": 1}, training={"metadata_dropout": 0.3})
+    assert recipe_model(context).depth == 3
+    assert recipe_value(context, "training.metadata_dropout") == 0.3
+    assert [variant.title for variant in expert_variants(context)][:2] == ["3–5 experts, top 1", "3–5 experts, top 2"]
 
 
 @pytest.mark.parametrize("size", ["XXS", "S"])
@@ -150,22 +163,22 @@ def test_every_class_keeps_its_share() -> None:
     assert np.bincount(y[rows]).tolist() == [5, 1, 1]
 
 
-def test_fewer_labels_leave_the_test_split_alone(bench: Bench) -> None:
-    whole = Described(Vectors(np.zeros((40, 1)), np.ones((40, 2)), [f"p{i}" for i in range(40)]), "digest")
-    some = fewer(bench, lambda split, fold: whole, 0.25, seed=1)
+def test_fewer_labels_leave_the_test_split_alone(context: StudyContext) -> None:
+    whole = SplitRepresentation(Vectors(np.zeros((40, 1)), np.ones((40, 2)), [f"p{i}" for i in range(40)]), "digest")
+    some = fewer(context, lambda split, fold: whole, 0.25, seed=1)
     assert len(some("train", 0).vectors.ids) == len(some("val", 0).vectors.ids) == 10
     assert some("test", 0) is whole
-    assert some("train", 0).digest != fewer(bench, lambda split, fold: whole, 0.25, seed=2)("train", 0).digest
+    assert some("train", 0).digest != fewer(context, lambda split, fold: whole, 0.25, seed=2)("train", 0).digest
 
 
-def test_too_few_labels_are_an_empty_cell(bench: Bench, monkeypatch) -> None:
+def test_too_few_labels_are_an_empty_cell(context: StudyContext, monkeypatch) -> None:
     def refuses(*args, **kwargs):
         raise study_labels.TooFewLabelsError
 
     monkeypatch.setattr(study_labels, "score", refuses)
-    assert study_labels._scores(bench, bench.data.study, "any", lambda seed: None, 0.01) is None
-    assert study_labels._cell(bench, None, "map_micro") is None
-    assert study_labels._gap(bench, None, None, "map_micro") is None
+    assert study_labels._scores(context, context.data.study, "any", lambda seed: None, 0.01) is None
+    assert study_labels._cell(context, None, "map_micro") is None
+    assert study_labels._gap(context, None, None, "map_micro") is None
 
 
 # --------------------------------------------------------------------------- numbers and words
@@ -173,7 +186,7 @@ def test_too_few_labels_are_an_empty_cell(bench: Bench, monkeypatch) -> None:
 
 def test_use_of_experts_by_hand() -> None:
     even, uneven = np.array([[2, 2], [4, 4]]), np.array([[3, 1], [0, 8]])
-    found = use_statistics([even, uneven])
+    found = usage_statistics([even, uneven])
     assert found["cv"](np.array([1.0, 0.0])) == pytest.approx((0 + 0.5) / 2)
     assert found["cv"](np.array([1.0, 1.0])) == pytest.approx((0 + 0.5) / 2)  # 3 of 12, 9 of 12
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
@@ -186,42 +199,46 @@ def test_usage_by_epoch_reads_the_log(tmp_path: Path) -> None:
     rows = [{"expert_usage": [[0.5, 0.5], None]}, {"expert_usage": [[0.25, 0.75], [0.5, 0.5]]}]
     (tmp_path / "training_log_XXS.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
 
-    class Run:
-        folder = tmp_path
-
-    assert usage_by_epoch(Run) == pytest.approx([0.0, 0.25])
+    assert usage_by_epoch(tmp_path) == pytest.approx([0.0, 0.25])
 
 
 def test_words_follow_from_intervals() -> None:
     values = {"up": Value(2.0, 1.0, 3.0), "down": Value(-2.0, -3.0, -1.0), "open": Value(2.0, -1.0, 3.0),
               "edge": Value(0.5, 0.0, 1.0), "alone": Value(2.0), "none": None}  # fmt: skip
-    several = [Compared(name, "b", value, "score") for name, value in values.items()]
+    several = [PairedDifference(name, "b", value, "score") for name, value in values.items()]
     assert summary(several) == [
-        "Supported by these data, a higher score: up than b (+2.0 points, +1.0 to +3.0).",
-        "Supported by these data, a lower score: down than b (−2.0 points, −3.0 to −1.0).",
-        "NOT supported by these data, a difference in score: open and b (+2.0 points, −1.0 to +3.0); "
-        "edge and b (+0.5 points, +0.0 to +1.0).",
-        "Cannot be told, for want of an interval, a difference in score: alone and b; none and b.",
+        "Significantly higher score (95 % CI of the difference above 0): up vs. b (+2.0 points, 95 % CI +1.0 to +3.0).",
+        "Significantly lower score (95 % CI of the difference below 0): down vs. b (−2.0 points, 95 % CI −3.0 to "
+        "−1.0).",
+        "No significant difference in score (95 % CI includes 0): open vs. b (+2.0 points, 95 % CI −1.0 to +3.0); "
+        "edge vs. b (+0.5 points, 95 % CI +0.0 to +1.0).",
+        "No confidence interval for a difference in score: alone vs. b; none vs. b.",
     ]
 
 
-def test_descriptions_are_joined_patch_by_patch() -> None:
-    first = Described(Vectors(np.array([[1.0], [2.0]]), np.ones((2, 1)), ["p", "q"]), "x")
-    second = Described(Vectors(np.array([[20.0], [10.0]]), np.ones((2, 1)), ["q", "p"]), "y")
+def test_representations_are_joined_patch_by_patch() -> None:
+    first = SplitRepresentation(Vectors(np.array([[1.0], [2.0]]), np.ones((2, 1)), ["p", "q"]), "x")
+    second = SplitRepresentation(Vectors(np.array([[20.0], [10.0]]), np.ones((2, 1)), ["q", "p"]), "y")
     both = joined(first, second)
     assert both.vectors.x.tolist() == [[1.0, 10.0], [2.0, 20.0]]
     assert both.digest not in (first.digest, second.digest)
     with pytest.raises(KeyError):
-        joined(first, Described(second.vectors.rows(np.array([0])), "y"))
+        joined(first, SplitRepresentation(second.vectors.rows(np.array([0])), "y"))
 
 
 def test_relative_change() -> None:
     assert relative_change(np.array([[3.0, 4.0]]), np.array([[3.0, 3.0]])) == pytest.approx([0.2])
 
 
-def test_a_description_of_another_condition_has_a_name_of_its_own() -> None:
-    hows = [How("cls"), How("mean"), How("cls", "missing"), How("cls", noise=1), How("cls", "missing", 1)]
-    assert len({how.name for how in hows}) == len(hows)
+def test_an_embedding_of_another_condition_has_a_name_of_its_own() -> None:
+    specs = [
+        EmbeddingSpec("cls"),
+        EmbeddingSpec("mean"),
+        EmbeddingSpec("cls", "missing"),
+        EmbeddingSpec("cls", noise=1),
+        EmbeddingSpec("cls", "missing", 1),
+    ]
+    assert len({spec.name for spec in specs}) == len(specs)
 
 
 def test_more_features_than_patches_change_nothing_but_the_work() -> None:

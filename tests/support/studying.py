@@ -1,4 +1,4 @@
-"""A bench of a few seconds for the studies: a tiny model on a few patches of the samples."""
+"""A context of a few seconds for the studies: a tiny model on a few patches of the samples."""
 
 from pathlib import Path
 
@@ -6,10 +6,8 @@ from conftest import ROOT, SAMPLE
 from tiny import TINY_MODEL
 
 from configs.reproduction import ReproductionConfig
-from studies.engine.context import Bench
-from studies.engine.data import read_data
-from studies.engine.runs import Runs
-from studies.engine.stages import Workbench
+from studies.engine.context import StudyContext
+from studies.engine.stages import StageCache
 from training.stopping import StopSignals
 
 EUROSAT = ROOT / "sample_dataset" / "eurosat-l-sample"
@@ -27,8 +25,8 @@ def small_source(root: Path, folder: Path, files: dict[str, str], counts: dict[s
     return {"dataset": dataset, "dataset_path": str(root), "splits": splits}
 
 
-def make_bench(folder: Path, more: dict | None = None, **study: object) -> Bench:
-    """A bench below a folder.
+def make_context(folder: Path, more: dict | None = None, **study: object) -> StudyContext:
+    """A context below a folder.
 
     Args:
         folder: of its files.
@@ -50,7 +48,4 @@ def make_bench(folder: Path, more: dict | None = None, **study: object) -> Bench
             **(more or {}),
         }
     )  # fmt: skip
-    signals = StopSignals()
-    workbench = Workbench(config.out_dir, say=lambda line: None)
-    data = read_data(config, workbench)
-    return Bench(workbench, config, data, Runs(workbench, config, data, signals))
+    return StudyContext.prepare(config, StageCache(config.out_dir, report=lambda line: None), StopSignals())
