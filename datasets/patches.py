@@ -17,7 +17,7 @@ from transformation.transformer import ZScoreNormalize, center_crop, resize
 from utils.data_config import DATASETS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
-from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields
+from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields, unknown_columns
 from utils.sensors import OLI, Sensor
 
 HASHED_FILES = 4096
@@ -30,8 +30,8 @@ MIN_RESIZED = 8
 MEMORY_LIMIT = 1 << 30
 """Stored numbers of about 48,000 patches."""
 
-PLACES_AT_ONCE = 1024
-"""Patches that are read at once for their places."""
+READ_AT_ONCE = 128
+"""Patches that are read at a time for their metadata."""
 
 
 class Sample(NamedTuple):
@@ -169,16 +169,25 @@ class PatchDataset(Dataset[Sample]):
             return None
         return torch.from_numpy(encode_metadata(columns, self.meta_fields, self.published_behaviour))
 
-    def places(self) -> np.ndarray | None:
-        """Latitude and longitude of every patch, (N, 2) degrees, NaN where not known; None without metadata.
+    def metadata(self, progress: str | None = None) -> np.ndarray:
+        """Metadata columns of every patch, (N, len(FIELDS)) float64, NaN where not known.
 
-        Reads the patches of a dataset that is not in memory, with a bar on a terminal.
+        Reads the patches of a dataset that is not in memory.
+
+        Args:
+            progress: label of a progress bar on a terminal; None shows none.
         """
-        starts = range(0, len(self), PLACES_AT_ONCE)
-        bar = tqdm(starts, desc="reading places", leave=False, disable=None)
-        parts = [self.gather(range(start, min(start + PLACES_AT_ONCE, len(self)))).columns for start in bar]
-        known = [part for part in parts if part is not None]
-        return select_fields(np.concatenate(known), ("lat", "lon")) if known else None
+        starts = range(0, len(self), READ_AT_ONCE)
+        parts = [unknown_columns(0)]
+        for start in tqdm(starts, desc=progress, leave=False, disable=None if progress else True):
+            rows = range(start, min(start + READ_AT_ONCE, len(self)))
+            columns = self.gather(rows).columns
+            parts.append(unknown_columns(len(rows)) if columns is None else columns)
+        return np.concatenate(parts)
+
+    def places(self, progress: str | None = None) -> np.ndarray:
+        """Latitude and longitude of every patch, (N, 2) degrees, NaN where not known; see `metadata`."""
+        return select_fields(self.metadata(progress), ("lat", "lon"))
 
     def labels_of(self, indices: Sequence[int]) -> Tensor | None:
         """Labels of some patches, where there are any."""

@@ -16,7 +16,6 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.pack.format import is_pack, open_header
 from datasets.packed import PackedDataset
 from datasets.patches import PatchDataset
-from eval.statistics.coordinates import patch_coordinates
 from eval.statistics.spatial_blocks import CELL, split_by_area, touching
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, run_script
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     place_of = {
         name: place
         for part in parts.values()
-        for name, place in zip(part.ids, patch_coordinates(part, "reading coordinates"), strict=True)
+        for name, place in zip(part.ids, part.places("reading coordinates"), strict=True)
     }
     ids, places = list(place_of), np.array(list(place_of.values()))
     sizes: list[float] = options.shares or [len(part) for part in parts.values()]

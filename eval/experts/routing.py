@@ -14,12 +14,9 @@ from tqdm import tqdm
 
 from datasets.loader import BatchLoader
 from eval.statistics.block_permutation import permute_blocks
-from models.config import META_FIELDS, NUM_PREFIX
 from models.moe_mae import MOEMAE
 from utils.errors import ConfigError, DataError
 from utils.metadata import PUBLISHED_FIELDS
-
-"""Rows of `usage_by_token`: the five tokens before the patches one by one, then all patches."""
 
 
 class BlockRouting(NamedTuple):

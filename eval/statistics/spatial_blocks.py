@@ -63,7 +63,7 @@ def neighbour_blocks(ids: Sequence[str], places: np.ndarray | None = None, cell:
     Args:
         ids: of the patches. One without acquisition, column and row (all of EuroSAT-Landsat's) is a
             block of its own, unless its place is known.
-        places: (N, 2) latitude and longitude in degrees, NaN where unknown (`eval.statistics.coordinates`).
+        places: (N, 2) latitude and longitude in degrees, NaN where unknown (`PatchDataset.places`).
             Where known, they decide.
         cell: side of a block, in patches of 1.2 km.
     """

@@ -1,6 +1,5 @@
 """What stands for missing metadata: a pair never seen in pretraining, a pair seen there, a learned token."""
 
-from models.config import META_FIELDS
 from studies.ablations.study import Study
 from studies.ablations.variants import EmbeddingSpec, Variant, recipe_value, run_of, variant_of
 from studies.engine.context import StudyContext
@@ -35,8 +34,8 @@ def missing_metadata_section(context: StudyContext) -> Section:
     ]
     figures = [study.figure_of({f"{condition} in describing": one for condition, one in results.items()},
                                "Probe score by what stands for missing metadata")]  # fmt: skip
-    width = run_of(context, variants[2], context.config.study.seeds[0]).config.embed_dim
-    remark = f"The token adds {len(META_FIELDS) * width:,} parameters, one vector per metadata field."
+    model = run_of(context, variants[2], context.config.study.seeds[0]).config
+    remark = f"The token adds {len(model.meta_fields) * model.embed_dim:,} parameters, one vector per metadata field."
     return study.section(differences, tables, figures, [remark])
 
 

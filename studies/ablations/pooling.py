@@ -1,6 +1,6 @@
 """Which pooling of an encoder's tokens represents patches best: CLS, means, metadata and CLS tokens, all tokens."""
 
-from models.config import NUM_PREFIX
+from models.pooling import vector_width
 from studies.ablations.study import ProbeResults, Study
 from studies.ablations.variants import EmbeddingSpec, Variant, probe, recipe_variant, run_of, untrained_variant
 from studies.comparison.main_table import POOL_TITLES
@@ -17,8 +17,7 @@ def pooling_section(context: StudyContext) -> Section:
 
     pretrained, untrained = by_pool(recipe_variant("pretrained")), by_pool(untrained_variant())
     model = run_of(context, recipe_variant(), config.seeds[0]).config
-    tokens = {"cls": 1, "mean": 1, "patch_mean": 1, "meta_cls": NUM_PREFIX, "all": model.num_tokens}
-    more = {"features": {POOL_TITLES[pool]: tokens[pool] * model.embed_dim for pool in config.pools}}
+    more = {"features": {POOL_TITLES[pool]: vector_width(model, pool) for pool in config.pools}}
     reference, *others = pretrained.rows
     differences = [pretrained.compare(title, reference) for title in others]
     claims = {f"{title} gives a better representation than {reference}": one

@@ -20,7 +20,6 @@ from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
 from datasets.packed import make_recipe
 from datasets.patches import PatchDataset, find_split
-from eval.statistics.coordinates import patch_coordinates
 from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig
 from studies.engine.divisions import Fold, divided
@@ -78,7 +77,7 @@ class Source:
             labels: False also gives the patches that have no label file.
         """
         model = model or self.model
-        key = (split, fold, labels, model.img_size, model.published_behaviour)
+        key = (split, fold, labels, model.img_size, model.published_behaviour, model.meta_fields)
         if key not in self._datasets:
             asked = self.section.missing_labels if labels else "none"
             file = self.folds[fold].splits[split]
@@ -113,7 +112,7 @@ class Source:
     @property
     def has_metadata(self) -> bool:
         """Whether the patches have metadata."""
-        return self.dataset("test").gather(range(1)).meta is not None
+        return self.dataset("test").gather(range(1)).columns is not None
 
     def labels(self, split: str, fold: int = 0) -> np.ndarray:
         """(N,) class indices or (N, L) multi-hot of a split's labelled patches."""
@@ -133,7 +132,7 @@ class Source:
             self._places = {}
             for fold in range(len(self.folds)):
                 dataset = self.dataset("test", fold=fold, labels=False)
-                self._places |= dict(zip(dataset.ids, patch_coordinates(dataset), strict=True))
+                self._places |= dict(zip(dataset.ids, dataset.places(), strict=True))
         unknown = np.full(2, np.nan)
         return neighbour_blocks(ids, np.array([self._places.get(name, unknown) for name in ids]).reshape(-1, 2))
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from configs.reproduction import SourceSection
 from datasets.patches import PatchDataset
-from eval.statistics.coordinates import patch_coordinates
 from eval.statistics.spatial_blocks import area_folds, split_by_area, touching
 from studies.engine.stages import StageCache
 from utils.errors import ConfigError
@@ -44,7 +43,7 @@ def divided(
     ids = [patch_id for part in parts for patch_id in part.ids]
 
     def work(folder: Path) -> None:
-        write_npz(folder / "places.npz", {"places": np.concatenate([patch_coordinates(part) for part in parts])})
+        write_npz(folder / "places.npz", {"places": np.concatenate([part.places() for part in parts])})
 
     stage = cache.stage(f"places/{key}", {"patches": [part.fingerprint() for part in parts]}, work, quiet=True)
     with np.load(stage.folder / "places.npz") as arrays:

@@ -17,8 +17,6 @@ from utils.randomness import generator
 Metadata = Literal["given", "missing", "shuffled"]
 """What the encoder is conditioned on: a patch's own metadata, none, or those of another patch of the split."""
 
-_CHUNK = 1024
-
 
 class TokenParts:
     """An embedder whose vectors hold the metadata tokens, CLS and the mean of the patch tokens: (B, (P + 1) * W).
@@ -96,10 +94,8 @@ class MetadataLoader(BatchLoader):
 
 def _shuffled_metadata(dataset: PatchDataset, seed: int) -> dict[str, np.ndarray] | None:
     """Every patch's id to the metadata of another one, (F, 2); None where the dataset has none."""
-    starts = range(0, len(dataset), _CHUNK)
-    read = (dataset.gather(range(start, min(start + _CHUNK, len(dataset)))).meta for start in starts)
-    parts = [meta for meta in read if meta is not None]
-    if not parts:
+    meta = dataset.encode(dataset.metadata())
+    if meta is None or not meta.any():
         return None
     order = torch.randperm(len(dataset), generator=generator(seed, "shuffled metadata")).numpy()
-    return dict(zip(dataset.ids, np.concatenate(known)[order], strict=True))
+    return dict(zip(dataset.ids, meta.numpy()[order], strict=True))

@@ -118,7 +118,7 @@ def _study(context: StudyContext, source: Source, run: Run, title: str, twin: St
     more = {"routing": {"dealt": "areas"}}  # an input of finished stages: labels are permuted between areas
     stages = {part: stage(part, view, **more.get(part, {})) for part, view in parts.items()}
     if twin is not None:
-        pool = next((pool for pool in context.config.embed.pools if pool in POOLS and pool != "all"), "mean")
+        pool = next((pool for pool in context.config.embed.pools if pool != "all"), "mean")
         fitted = {
             split: context.runs.embeddings(run, pool, split)
             for split in ("train", "val")

@@ -106,7 +106,7 @@ def view_routing(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]:
     labels = label_information(record, analysis.seed, SHUFFLES, areas)
     some = first_middle_last(len(blocks))
     by_token = {f"block {blocks[row]}": usage_by_token(record)[row] for row in some}
-    figure = plot_share_matrices(by_token, TOKEN_KINDS, f"Expert usage by kind of token, {analysis.title}")
+    figure = plot_share_matrices(by_token, record.token_kinds, f"Expert usage by kind of token, {analysis.title}")
     save_figure(figure, folder / "token_kinds.png")
     cover = analysis.cover(record.ids)
     found = {
@@ -212,7 +212,8 @@ def view_contributions(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]
     batch = _shown_batch(analysis)
     images, grid = digital_numbers_of(analysis.dataset, batch.ids), analysis.model.config.grid
     added = next(found for found in contributions(analysis.model, batch.images, batch.meta) if found.block == block)
-    relative = (added.experts / added.residual.unsqueeze(-1))[:, NUM_PREFIX:].unflatten(1, (grid, grid)).cpu().numpy()
+    patches = (added.experts / added.residual.unsqueeze(-1))[:, analysis.model.config.num_prefix :]
+    relative = patches.unflatten(1, (grid, grid)).cpu().numpy()
     experts = range(relative.shape[-1])
     maps = [{f"expert {expert}": image[..., expert] for expert in experts} for image in relative]
     title = f"Contribution of the experts of block {block} to each patch token, {analysis.title}"
@@ -257,7 +258,7 @@ def view_planes(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]:
         for batch in analysis.loader.batches(order)
         if batch.ids
     )
-    parts = [one.pre_norm[:, NUM_PREFIX:].detach().cpu().numpy() for one in encoded]
+    parts = [one.pre_norm[:, one.num_prefix :].detach().cpu().numpy() for one in encoded]
     tokens = np.concatenate(parts)  # (n, N, D)
     random = np.random.default_rng(analysis.seed)
     each = max(1, TOKENS_PROJECTED // len(tokens))

@@ -11,7 +11,6 @@ from eval.experts.specialisation import CoverSeparation, cover_separation, disti
 from eval.statistics.block_permutation import permute_blocks
 from eval.statistics.bootstrap import resample
 from eval.statistics.weighted_metrics import Statistic
-from models.config import NUM_PREFIX
 from studies.engine.context import StudyContext
 from studies.engine.data import Source
 from studies.engine.encoders import MAIN, encoders, first_seed
@@ -176,7 +175,7 @@ def _draw(
 ) -> None:
     shares = {}
     for block in (record.blocks[row] for row in first_middle_last(len(record.blocks))):
-        best = block.expert_idx[images, NUM_PREFIX:, 0]
+        best = block.expert_idx[images, record.num_prefix :, 0]
         shares[f"block {block.block}"] = np.array([
             [(best[groups == group] == expert).mean() for expert in range(block.experts)] for group in range(len(names))
         ])  # fmt: skip

@@ -10,7 +10,6 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.eurosat import EuroSATDatasetLS
 from datasets.patches import read_split
 from eval.split_by_area import main
-from eval.statistics.coordinates import coordinates_of, patch_coordinates
 from eval.statistics.spatial_blocks import (
     area_folds,
     describe_blocks,
@@ -68,10 +67,6 @@ def test_places_join_what_ids_cannot() -> None:
     ids = [f"{PASS}_1_1", "S2B_MSIL2A_20180421T114349_80_3", f"{PASS}_2_1", "unknown"]
     places = np.array([[61.003, 21.003], [61.004, 21.006], [40.0, -8.0], [np.nan, np.nan]])
     assert neighbour_blocks(ids, places).tolist() == [0, 0, 1, 2]
-    meta = encode_metadata([1, 2], [3, 4], [61.003, -12.5], [21.003, -170.25])
-    np.testing.assert_allclose(coordinates_of(meta), [[61.003, 21.003], [-12.5, -170.25]], atol=1e-4)
-    np.testing.assert_allclose(coordinates_of(meta.reshape(2, 8)), coordinates_of(meta))
-    assert np.isnan(coordinates_of(np.zeros((1, 4, 2)))).all()
 
 
 def test_a_square_by_place_is_about_twelve_kilometres() -> None:
@@ -124,7 +119,7 @@ def test_touching_by_id_and_by_place() -> None:
 
 def test_places_of_the_sample_and_the_way_from_them() -> None:
     dataset = BigEarthNetDatasetLS(SAMPLE, "bigearthnet-test.csv")
-    places = patch_coordinates(dataset)
+    places = dataset.places()
     assert np.isfinite(places).all() and (places[:, 0] > 35).all() and (places[:, 0] < 72).all()
     assert len(np.unique(neighbour_blocks(dataset.ids, places))) > 20
 
@@ -134,7 +129,7 @@ def test_patches_without_metadata_have_no_place_and_blocks_by_their_ids(tmp_path
     for number in (1, 2):
         write_tif(tmp_path / "Forest" / f"Forest_{number}.tif", some_pixels(number, (8, 22, 22)))
     dataset = EuroSATDatasetLS(tmp_path, tmp_path / "some.txt")
-    places = patch_coordinates(dataset)
+    places = dataset.places()
     assert places.shape == (2, 2) and np.isnan(places).all()
     assert neighbour_blocks(dataset.ids, places).tolist() == neighbour_blocks(dataset.ids).tolist() == [0, 1]
 

@@ -389,7 +389,7 @@ def context(done: Path) -> StudyContext:
     return context_of(read(done / "reproduce.yaml"))
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean", "patch_mean", "all"])
+@pytest.mark.parametrize("pool", POOLINGS)
 def test_pools_are_those_of_the_embedder(context: StudyContext, pool: str) -> None:
     run = main_runs(context)[0]
     batch = next(context.data.main.loader("test", torch.device("cpu")).batches())
