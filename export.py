@@ -2,7 +2,7 @@
 
     python export.py --checkpoint weights/….pth --out outputs/release
 
-Writes `model.safetensors` and `config.json` (what `MOEMAE.from_pretrained` takes), a program from stored numbers to
+Writes `model.safetensors` and `config.json` (what `MOEMAE.from_pretrained` takes), a program from digital numbers to
 embeddings for PyTorch alone (`embed_cls.pt2`) and for ONNX (`embed_cls.onnx`), each checked against the model on the
 spot, and a `README.md` that says what is on record about the weights. Nothing in the folder is a pickle.
 """

@@ -26,7 +26,7 @@ IGNORED = "other"
 RGB = ("SR_B4", "SR_B3", "SR_B2")
 
 LARGEST = 65535
-"""Stored numbers are from 1 to this; 0 in every band is fill."""
+"""Digital numbers (DN) are from 1 to this; 0 in every band is fill."""
 
 PLAUSIBLE = 0.5
 """Share of an image's reflectances that have to be in Landsat's range."""

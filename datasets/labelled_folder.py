@@ -3,7 +3,7 @@
 The encoder takes z-scores of seven Landsat bands. What an image has of them goes where it belongs; a band that it does
 not have is 0 after normalisation, the mean of the dataset, on every pixel. Numbers reach z-scores in one of two ways:
 
-- With `scale` (and `offset`) they are reflectances, which are put into Landsat's stored numbers and normalised as
+- With `scale` (and `offset`) they are reflectances, which are put into Landsat's digital numbers and normalised as
   those of BigEarthNet-Landsat: what the encoder was trained on.
 - Without, as in 8-bit pictures, they have no reflectance: display values, stretched and gamma-corrected, that no
   factor brings back. Each band is then normalised by its own mean and standard deviation over the training split, so
@@ -160,7 +160,7 @@ class LabelledFolderDataset(PatchDataset):
         return {band: value for band, value in zip(BANDS, values, strict=True) if band not in self.missing}
 
     def _stored(self, path: Path) -> np.ndarray:
-        """An image as (7, H, W) uint16 stored numbers; 0 in every band where the file says that there is nothing."""
+        """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing."""
         image = read_image(path, self.options.bands, self.min_side)
         numbers, valid = image
         if self.options.scale is not None:
@@ -236,7 +236,7 @@ def _say_once(text: str) -> None:
 
 
 def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:
-    """The same with a whole mean, which a stored number can be, for the bands that are not there."""
+    """The same with a whole mean, which a digital number can be, for the bands that are not there."""
     mean = [whole if band in missing else value
             for band, value, whole in zip(BANDS, statistics.mean, _whole(statistics.mean), strict=True)]  # fmt: skip
     std = [1.0 if band in missing else value for band, value in zip(BANDS, statistics.std, strict=True)]

@@ -87,7 +87,7 @@ class BatchLoader:
         batch_size: patches a batch, of all processes together.
         num_workers: reader processes; 0 reads in this one (as do datasets that cost no more than a copy).
         device: where the tensors go.
-        resident: hold all stored numbers on the device: True, False, or "auto" where they fit on a CUDA device.
+        resident: hold all digital numbers on the device: True, False, or "auto" where they fit on a CUDA device.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class BatchLoader:
         return -(-len(self.dataset) // self.batch_size)
 
     def batches(self, order: Sequence[int] | None = None, part: Part = Part()) -> Iterator[Batch]:  # noqa: B008
-        """The batches of one pass, for evaluation: patches of fill only are left out, the last batch may be smaller.
+        """The batches of one pass, for evaluation, without patches that have no valid pixel; the last may be smaller.
 
         Args:
             order: dataset indices; None is the dataset's own order.
@@ -132,7 +132,7 @@ class BatchLoader:
         part: Part = Part(),  # noqa: B008 - immutable
         padded: bool = False,
     ) -> Iterator[Batch]:
-        """The batches of one pass, for training: patches of fill only stay, without a valid pixel.
+        """The batches of one pass, for training: patches without valid pixels (nodata) stay, with an empty mask.
 
         Args:
             order: dataset indices.

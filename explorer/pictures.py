@@ -86,7 +86,7 @@ def _read_sheets(dataset: PatchDataset, rows: list[int]) -> Iterator[tuple[np.nd
 
 
 def _sheet(pixels: np.ndarray) -> str:
-    """(n, C, S, S) stored numbers as one WebP."""
+    """(n, C, S, S) digital numbers as one WebP."""
     count, _, side, _ = pixels.shape
     rows = -(-count // TILES_A_ROW)
     tiles = np.zeros((rows * TILES_A_ROW, side, side, 3), np.uint8)
@@ -99,7 +99,7 @@ def _sheet(pixels: np.ndarray) -> str:
 
 
 def picture(pixels: np.ndarray) -> np.ndarray:
-    """(n, C, H, W) stored numbers as (n, H, W, 3) uint8 in true colour, all in one stretch; fill is grey."""
+    """(n, C, H, W) digital numbers as (n, H, W, 3) uint8 in true colour, all in one stretch; fill is grey."""
     shown = pixels[:, list(TRUE_COLOUR)].transpose(0, 2, 3, 1).astype(np.float32)
     bright = ((shown * REFLECTANCE_SCALE + REFLECTANCE_OFFSET) / BRIGHTEST).clip(0, 1) ** (1 / GAMMA)
     fill = ~pixels.any(axis=1)

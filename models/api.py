@@ -1,4 +1,4 @@
-"""What people call on a trained model: from a name to a model, from stored numbers to embeddings.
+"""What people call on a trained model: from a name to a model, from digital numbers to embeddings.
 
 The work is done in `models.pretrained`, which builds models, and in `embed.inference`, which uses them. Both stand
 above the model, so they are imported when they are called: `import models` stays light, and no import goes in a circle.
@@ -77,7 +77,7 @@ class Interface:
                 Dataset with a variable a band); or a list of N patches of their own sizes; or a dict with one of
                 these under `image`, such as torchgeo's samples. Fill is 0 in all bands, or NaN.
             when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
-                no hour. None: the model is told that it is missing.
+                no hour. None: the model is conditioned on missing metadata.
             lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
             metadata: values of fields by name (`{"sun_elevation": 43.1}`, see `utils.metadata.FIELDS`), one for all or
                 one a patch. They count before what follows from time and place; fields that this model does not have

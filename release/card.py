@@ -92,7 +92,7 @@ def _use(release: Release) -> str:
             "import onnxruntime",
             "",
             f'session = onnxruntime.InferenceSession("{onnx[0]}")',
-            "pixels = np.full((2, 7, 40, 40), 9000, np.int32)  # stored numbers of SR_B1..SR_B7",
+            "pixels = np.full((2, 7, 40, 40), 9000, np.int32)  # digital numbers of SR_B1..SR_B7",
             f"metadata = np.array({_example_rows(release.config)}, np.float32){remark}",
             'vectors = session.run(None, {"pixels": pixels, "metadata": metadata})[0]',
             "```",

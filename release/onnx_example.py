@@ -34,7 +34,7 @@ def metadata_row(when: str | None, lat: float | None, lon: float | None, stated:
 
 
 def embed(session: onnxruntime.InferenceSession, pixels: np.ndarray, metadata: np.ndarray, batch: int) -> np.ndarray:
-    """(N, 7, 40, 40) stored numbers and (N, F) metadata to (N, D)."""
+    """(N, 7, 40, 40) digital numbers and (N, F) metadata to (N, D)."""
     parts = []
     for start in range(0, len(pixels), batch):
         part = slice(start, start + batch)

@@ -113,8 +113,8 @@ class SceneEmbedder:
         reader: of the scene.
         frame: its windows.
         embedder: with pool "all", on its device.
-        normalize: stored numbers to z-scores.
-        metadata: what the windows are told.
+        normalize: digital numbers to z-scores.
+        metadata: what the model is conditioned on.
         pool: see `token_fields`.
         batch_size: windows at once.
         min_clear: share of a cell that must be visible.

@@ -8,7 +8,7 @@ def image_statistics(images: Tensor, valid: Tensor) -> Tensor:
     """Mean, standard deviation, minimum and maximum of each band over the valid pixels.
 
     Args:
-        images: (B, C, H, W), stored numbers or z-scores.
+        images: (B, C, H, W), digital numbers or z-scores.
         valid: (B, H, W), False on fill; every image has a valid pixel.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Square crops of stored numbers, and z-scores with fill pixels kept apart."""
+"""Square crops of digital numbers, and z-scores with fill pixels kept apart."""
 
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ def _bilinear(values: Tensor, size: int) -> Tensor:
 
 
 class ZScoreNormalize:
-    """Stored numbers to z-scores per band, and back, on whatever device the numbers are.
+    """Digital numbers (DN) to z-scores per band, and back, on whatever device the numbers are.
 
     Fill pixels (0 in every band) are set to 0 after normalisation and marked invalid; with `fill_is_data` they are
     treated like any other pixel, as the published code does.
@@ -57,7 +57,7 @@ class ZScoreNormalize:
         self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, pixels: Tensor) -> Normalized:
-        """(B, C, H, W) stored numbers to z-scores and the valid mask.
+        """(B, C, H, W) digital numbers to z-scores and the valid mask.
 
         Args:
             pixels: uint16, or int16 with the same bits (CUDA has few operations for uint16).
@@ -89,7 +89,7 @@ class ZScoreNormalize:
         return self._moved[device]
 
     def invert(self, images: Tensor) -> Tensor:
-        """(..., C, H, W) z-scores to stored numbers (float32)."""
+        """(..., C, H, W) z-scores to digital numbers (float32)."""
         return images * self.std + self.mean
 
 

@@ -78,7 +78,7 @@ def plot_reconstructions(
 
 
 def true_colour(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """(C, H, W) stored numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
+    """(C, H, W) digital numbers to (H, W, 3) colours between 0 and 1; NaN (masked or fill) becomes grey.
 
     Args:
         numbers: the image.
@@ -101,7 +101,7 @@ def short_name(name: str, most: int = 40) -> str:
 
 
 def _reflectance(numbers: np.ndarray) -> np.ndarray:
-    """(C, H, W) stored numbers to (H, W, 3) true-colour reflectance."""
+    """(C, H, W) digital numbers to (H, W, 3) true-colour reflectance."""
     return numbers[list(TRUE_COLOUR)].transpose(1, 2, 0) * REFLECTANCE_SCALE + REFLECTANCE_OFFSET
 
 

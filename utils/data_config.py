@@ -18,7 +18,7 @@ SIMULATED_MARK = "# Simulated Landsat patches"
 
 
 class BandStatistics(NamedTuple):
-    """Mean and standard deviation per band, in stored Collection-2 numbers (DN)."""
+    """Mean and standard deviation per band, in Collection-2 digital numbers (DN)."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -1,6 +1,6 @@
 """What a pack is on disk, and how it is checked: a folder with pixels, a table, split files and a header.
 
-- `pixels.npy`: (N, C, S, S) uint16, stored numbers, cropped or resized; C-contiguous, so a patch is one piece.
+- `pixels.npy`: (N, C, S, S) uint16, digital numbers, cropped or resized; C-contiguous, so a patch is one piece.
 - `patches.csv`: one row a patch in the same order; see `COLUMNS`.
 - the split files it was made with, so that their names mean the same as in the dataset's own folder.
 - `pack.json`: the header, written last. A folder without it is an unfinished pack, which `journal.jsonl` goes on from.

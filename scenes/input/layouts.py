@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from embed.stored_numbers import COMMON_NAMES
+from embed.digital_numbers import COMMON_NAMES
 from scenes.input.grids import RasterFile, open_raster
 from scenes.input.metadata import LEVEL2_CURE, check_product_id, find_product_id
 from utils.data_config import BANDS

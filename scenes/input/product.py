@@ -32,7 +32,7 @@ class SceneOptions(NamedTuple):
     """A QA_PIXEL file; None looks for one."""
 
 
-STORED_NUMBERS = SceneOptions()
+DEFAULT_OPTIONS = SceneOptions()
 """Nothing stated: a product as it is delivered."""
 
 
@@ -62,7 +62,7 @@ class Scene(NamedTuple):
         return self.grid.crs
 
 
-def find_scene(path: Path, options: SceneOptions = STORED_NUMBERS) -> Scene:
+def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
     """The scene at `path`.
 
     Raises:

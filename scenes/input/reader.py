@@ -1,4 +1,4 @@
-"""Rectangles of a scene as stored Collection-2 numbers, 0 wherever the ground is not seen."""
+"""Rectangles of a scene as Collection-2 digital numbers, 0 wherever the ground is not seen."""
 
 from contextlib import ExitStack
 from types import TracebackType
