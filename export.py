@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from embed.embedder import POOLS
 from models.api import DEFAULT_POOL, DEFAULT_STATISTICS
+from models.pooling import POOLS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
 from utils.data_config import DATASETS

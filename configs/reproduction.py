@@ -10,6 +10,7 @@ from configs.schema import (
     Count,
     DataSection,
     ModelSection,
+    Pool,
     Positive,
     Switch,
     Text,
@@ -17,13 +18,9 @@ from configs.schema import (
     data_problems,
     model_problems,
 )
+from models.pooling import POOLS
 from utils.config import Problem, Section, load_config
 
-POOLS = ("cls", "mean", "patch_mean", "meta_cls", "all")
-"""Of an embedding: the CLS token, the mean of all tokens, that of the patch tokens, metadata and CLS tokens side by
-side, all tokens."""
-
-Pool = Literal["cls", "mean", "patch_mean", "meta_cls", "all"]
 LabelShare = Annotated[float, Field(gt=0.0, le=1.0)]
 MaskRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]

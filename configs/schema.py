@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import band_names
 from models.config import ModelConfig
-from utils.config import Problem, Section, load_config
+from models.pooling import POOLS
+from utils.config import Problem, Section, load_config, one_of
 from utils.data_config import BANDS
 from utils.metadata import FIELDS
 
@@ -16,6 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+Pool = Annotated[str, one_of(POOLS)]
 
 
 def _on_or_off(value: object) -> object:
@@ -111,7 +113,7 @@ class EvalSection(Section):
 class EmbedSection(Section):
     """Embedding files."""
 
-    pool: Literal["all", "mean", "patch_mean", "cls"] = "cls"
+    pool: Pool = "cls"
     out_dir: Text = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False

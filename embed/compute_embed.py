@@ -22,6 +22,7 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import PatchDataset
 from embed.embedder import Embedder
 from models.moe_mae import MOEMAE
+from models.pooling import token_count
 from utils.compilation import Compilation
 from utils.config import config_parser
 from utils.devices import mixed_precision, process_device
@@ -186,7 +187,7 @@ def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.
         **result_origin(config, model.config, dataset, device, "embed"),
         "asked": config.model_dump(mode="json"),
         "pool": config.embed.pool,
-        "tokens": model.config.num_tokens if config.embed.pool == "all" else 1,
+        "tokens": token_count(config.embed.pool, model.config.num_prefix, model.config.num_patches),
         "width": model.config.embed_dim,
         "before_final_norm": True,
         "routing_noise": False,

@@ -5,29 +5,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.moe_mae import MOEMAE, Encoded
+from models.pooling import pooling_of
 from utils.compilation import EAGER, Compilation
-
-POOLS = ("all", "mean", "patch_mean", "cls")
 
 
 def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
-    """Tokens before the final norm to one vector a patch.
+    """Tokens before the final norm of B whole patches to one vector a patch, (B, width).
 
     Args:
-        encoded: of B whole patches (T = 105 tokens of width W).
-        pool: "all" flattens to (B, T * W); "mean" averages all tokens, "patch_mean" the patch tokens, "cls" takes the
-            CLS token: (B, W).
+        encoded: of whole patches.
+        pool: a name in `models.pooling.POOLINGS`.
+
+    Raises:
+        ValueError: for another name.
     """
-    tokens = encoded.pre_norm.float()
-    if pool == "all":
-        return tokens.flatten(1)
-    if pool == "mean":
-        return tokens.mean(dim=1)
-    if pool == "patch_mean":
-        return tokens[:, encoded.num_prefix :].mean(dim=1)
-    if pool == "cls":
-        return tokens[:, encoded.num_prefix - 1]
-    raise ValueError(f"unknown pool {pool!r}; use {', '.join(POOLS[:-1])} or {POOLS[-1]}")
+    return pooling_of(pool).vector(encoded.pre_norm.float(), encoded.num_prefix)
 
 
 class Embedder:

@@ -14,11 +14,12 @@ import torch
 from tqdm import tqdm
 
 from embed.digital_numbers import LandsatPatches
-from embed.embedder import POOLS, Embedder
+from embed.embedder import Embedder
 from embed.patch_input import read_input
 from embed.when_where import when_where_columns
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE
+from models.pooling import POOLS, token_count
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
 from utils.errors import ConfigError
@@ -96,7 +97,7 @@ def embed_patches(
 
 def vector_width(config: ModelConfig, pool: str) -> int:
     """Numbers in an embedding."""
-    return config.embed_dim * (config.num_tokens if pool == "all" else 1)
+    return config.embed_dim * token_count(pool, config.num_prefix, config.num_patches)
 
 
 def _require_choice(name: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:

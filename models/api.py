@@ -84,7 +84,8 @@ class Interface:
                 are ignored.
             bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
                 others among them are left out.
-            pool: "cls", "mean" (of all tokens), "patch_mean", or "all" (every token).
+            pool: a name in `models.pooling.POOLINGS`: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata
+                and CLS tokens side by side), or "all" (every token).
             crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
             statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
             scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance.

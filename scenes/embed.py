@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from embed.embedder import Embedder
 from models.config import ModelConfig
+from models.pooling import MAP_POOLS, pooling_of, token_count
 from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
 from utils.errors import DataError
 from utils.metadata import Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
-
-SCENE_POOLS = ("patch_mean", "mean", "cls")
 
 
 class WindowMetadata(NamedTuple):
@@ -84,10 +83,11 @@ def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
 def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
     """Tokens of whole windows to a vector for every patch, whose mean over the window is `pool_tokens` of it.
 
+    What a vector has of the prefix is the same for all patches of a window.
+
     Args:
-        flat: (n, tokens * width), all tokens before the final norm.
-        pool: "patch_mean": a patch's own token; "mean": it, with the prefix's tokens shared out among the patches;
-            "cls": the window's CLS token for all of its patches.
+        flat: (n, tokens * D), all tokens before the final norm.
+        pool: a name in `models.pooling.MAP_POOLS`.
         side: patches along a window.
         num_prefix: tokens before those of the patches.
 
@@ -95,15 +95,9 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
         (n, side, side, width)
     """
     tokens = flat.unflatten(1, (num_prefix + side**2, -1))
-    patches = tokens[:, num_prefix:]
-    if pool == "cls":
-        patches = tokens[:, num_prefix - 1 : num_prefix].expand_as(patches)
-    elif pool == "mean":
-        prefix = tokens[:, :num_prefix].sum(dim=1, keepdim=True)
-        patches = (prefix + side**2 * patches) / tokens.shape[1]
-    elif pool != "patch_mean":
-        raise ValueError(f"unknown pool {pool!r}; use {', '.join(SCENE_POOLS)}")
-    return patches.unflatten(1, (side, side))
+    from_parts = pooling_of(pool, MAP_POOLS).from_parts
+    fields = from_parts(tokens[:, None, :num_prefix], tokens[:, num_prefix:], side**2)
+    return fields.expand(-1, side**2, -1).unflatten(1, (side, side))
 
 
 class SceneEmbedder:
@@ -141,7 +135,9 @@ class SceneEmbedder:
     def record_shape(self) -> tuple[int, int, int]:
         """(cells down, cells across, width) of a block row."""
         per_block = self.frame.window // self.frame.cell
-        return per_block, self.frame.cells[1], self.embedder.model.config.embed_dim
+        config = self.embedder.model.config
+        width = config.embed_dim * token_count(self.pool, config.num_prefix, config.num_patches)
+        return per_block, self.frame.cells[1], width
 
     def run(self, store: RowStore) -> None:
         """Compute every block row that is not in the store yet.

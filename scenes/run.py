@@ -11,6 +11,7 @@ import torch
 
 from embed.embedder import Embedder
 from models.checkpoint import load_model
+from models.pooling import token_count
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.identity import settings_fingerprint
@@ -165,6 +166,13 @@ class SceneRun:
         elif probe and settings.pool not in (None, probe.pool):
             raise ConfigError(f"--pool {settings.pool}: {probe.path} was fitted on pool {probe.pool}; leave --pool out")
         self.pool = settings.pool or (probe.pool if probe else None) or "patch_mean"
+        config = self.model.config
+        width = config.embed_dim * token_count(self.pool, config.num_prefix, config.num_patches)
+        if probe and probe.model.model.n_features_in_ != width:
+            raise ConfigError(
+                f"--pool {self.pool}: gives {width} features, {probe.path} takes {probe.model.model.n_features_in_}; "
+                "name the pool of the embeddings that it was fitted on"
+            )
         self.statistics_name = settings.statistics or (probe.statistics if probe else None) or BigEarthNetInfo.NAME
         self.told = settings.metadata == "auto"
         if probe and probe.dataset == EuroSATInfo.NAME and self.told:

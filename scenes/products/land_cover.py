@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
+from models.pooling import MAP_POOLS, token_count
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from utils.analysis_utils import short_name
@@ -72,11 +73,16 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
     width = model.model.n_features_in_
-    if width != config.embed_dim:
+    widths = {name: config.embed_dim * token_count(name, config.num_prefix, config.num_patches) for name in MAP_POOLS}
+    fitting = [name for name, count in widths.items() if count == width and pool in (None, name)]
+    if not fitting:
+        has = widths.get(pool) or " or ".join(f"{count:,}" for count in dict.fromkeys(widths.values()))
         raise ConfigError(
-            f"{path}: takes {width:,} features, a cell of this model has {config.embed_dim}; fit the probe on "
-            "embeddings with pool patch_mean, mean or cls of the same checkpoint"
+            f"{path}: takes {width:,} features, a cell of this model has {has}; fit the probe on embeddings with pool "
+            f"{', '.join(MAP_POOLS[:-1])} or {MAP_POOLS[-1]} of the same checkpoint"
         )
+    if len(fitting) == 1:
+        pool = fitting[0]
     classes = _class_names(record, model)
     statistics = statistics if statistics in DATASETS else None
     if dataset is None and classes == EuroSATInfo.CLASSES:  # a published probe

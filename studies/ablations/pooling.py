@@ -1,5 +1,6 @@
 """How patches are best described by an encoder's tokens: CLS, means, metadata and CLS side by side, all."""
 
+from models.pooling import token_count
 from studies.ablations.figures import plot_groups
 from studies.ablations.variants import RECIPE, Arm, How, probe, run_of, untrained_arm
 from studies.ablations.wording import (
@@ -24,8 +25,10 @@ def pooling_section(bench: Bench) -> Section:
     results = {POOL_TITLES[pool]: probe(bench, arm, How(pool)) for pool in study.pools}
     plain = {POOL_TITLES[pool]: probe(bench, untrained_arm(), How(pool)) for pool in study.pools}
     config = run_of(bench, arm, study.seeds[0]).config
-    counts = {"cls": 1, "mean": 1, "patch_mean": 1, "meta_cls": config.num_prefix, "all": config.num_tokens}
-    numbers = {POOL_TITLES[pool]: counts[pool] * config.embed_dim for pool in study.pools}
+    numbers = {
+        POOL_TITLES[pool]: token_count(pool, config.num_prefix, config.num_patches) * config.embed_dim
+        for pool in study.pools
+    }
     tables = [
         score_table(bench, "pooling", "Pooling, pretrained encoder", results, POOL_TITLES[reference], first="pool",
                     more={"numbers": numbers}),

@@ -10,6 +10,7 @@ from eval.probing.protocols import PROTOCOL_TITLES
 from eval.statistics.bootstrap import SHARE, resample
 from eval.statistics.spatial_blocks import describe_blocks
 from eval.statistics.weighted_metrics import macro_map
+from models.pooling import POOLINGS
 from studies.comparison.baselines import PCA, baseline, baseline_names
 from studies.comparison.claims import Claim, claims_table
 from studies.engine.context import Bench
@@ -30,13 +31,7 @@ from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.analysis_utils import save_figure
 from utils.reporting import reporter
 
-POOL_TITLES = {
-    "cls": "CLS token",
-    "mean": "mean of tokens",
-    "patch_mean": "mean of patch tokens",
-    "meta_cls": "metadata and CLS tokens",
-    "all": "all tokens",
-}
+POOL_TITLES = {name: row.title for name, row in POOLINGS.items()}
 STATISTICS = "image statistics"
 BOTH = "statistics + metadata"
 STRONG = "strong_probe"

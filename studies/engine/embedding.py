@@ -11,6 +11,7 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch, PatchDataset
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE
+from models.pooling import MAP_POOLS, Pooling, pooling_of
 from utils.randomness import generator
 
 Metadata = Literal["given", "missing", "shuffled"]
@@ -57,22 +58,17 @@ def pooled(parts: np.ndarray, pool: str, config: ModelConfig) -> np.ndarray:
 
     Args:
         parts: (N, (P + 1) * W), P = F + 1 tokens of metadata and CLS.
-        pool: "cls", "mean", "patch_mean" or "meta_cls", see `configs.reproduction.POOLS`.
+        pool: a name in `models.pooling.MAP_POOLS`.
         config: of the model that made them.
     """
-    end = config.num_prefix * config.embed_dim
-    prefix, patches = parts[:, :end], parts[:, end:]
-    if pool == "meta_cls":
-        return prefix
-    if pool == "patch_mean":
-        return patches
-    tokens = prefix.reshape(len(parts), config.num_prefix, config.embed_dim)
-    if pool == "cls":
-        return tokens[:, config.cls_index]
-    if pool == "mean":
-        total = tokens.sum(axis=1, dtype=np.float64) + config.num_patches * patches.astype(np.float64)
-        return (total / config.num_tokens).astype(np.float32)
-    raise ValueError(f"unknown pool {pool!r}")
+    pooling = pooling_of(pool, MAP_POOLS)
+    starts = range(0, max(1, len(parts)), _CHUNK)  # in parts, since twice the precision takes twice the memory
+    return np.concatenate([_pooled_chunk(parts[start : start + _CHUNK], pooling, config) for start in starts])
+
+
+def _pooled_chunk(parts: np.ndarray, pooling: Pooling, config: ModelConfig) -> np.ndarray:
+    tokens = parts.astype(np.float64).reshape(len(parts), config.num_prefix + 1, config.embed_dim)
+    return pooling.from_parts(tokens[:, :-1], tokens[:, -1], config.num_patches).astype(np.float32)
 
 
 class MetadataLoader:

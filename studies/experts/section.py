@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from embed.embedder import POOLS
 from eval.experts.contribution import embeddings_without_experts
 from eval.probing.protocols import Vectors, strong_probe
 from eval.statistics.bootstrap import SHARE
@@ -118,7 +117,7 @@ def _study(bench: Bench, source: Source, run: Run, title: str, twin: Studied | N
     dealt = {"routing": {"dealt": "areas"}}
     stages = {part: stage(part, view, **dealt.get(part, {})) for part, view in parts.items()}
     if twin is not None:
-        pool = next((pool for pool in bench.config.embed.pools if pool in POOLS and pool != "all"), "mean")
+        pool = next((pool for pool in bench.config.embed.pools if pool != "all"), "mean")
         fitted = {
             split: bench.runs.embeddings(run, pool, split)
             for split in ("train", "val")

@@ -13,6 +13,7 @@ from embed.compute_embed import main
 from embed.embedder import pool_tokens
 from models import build_model
 from models.checkpoint import load_model, write_checkpoint
+from models.pooling import POOLS
 from utils.errors import CheckpointError, ConfigError, DataError
 
 NAMES = [f"S2A_MSIL2A_20170613T101031_1_{i}" for i in range(4)]
@@ -38,7 +39,7 @@ def embed_config(folder, checkpoint, pool="cls", **data):
     )
 
 
-@pytest.mark.parametrize("pool", ["all", "mean", "patch_mean", "cls"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_the_file_holds_tokens_before_the_final_norm(tmp_path, checkpoint, pool: str) -> None:
     assert main(["--config_yaml", str(embed_config(tmp_path, checkpoint, pool))]) == 0
     arrays = np.load(tmp_path / "out" / "e_train.npz")
@@ -55,6 +56,7 @@ def test_the_file_holds_tokens_before_the_final_norm(tmp_path, checkpoint, pool:
         "mean": tokens.mean(1),
         "patch_mean": tokens[:, 5:].mean(1),
         "cls": tokens[:, 4],
+        "meta_cls": tokens[:, :5].reshape(7, 5 * 24),
     }
     np.testing.assert_allclose(x, expected[pool], atol=1e-5)
     assert arrays["ids"].tolist() == batch.ids

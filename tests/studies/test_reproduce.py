@@ -21,6 +21,7 @@ from tiny import TINY_MODEL, sample_ids, write_config
 from configs.reproduction import ReproductionConfig, read_reproduction_config
 from embed.embedder import Embedder
 from eval.probing.protocols import PROTOCOLS
+from models.pooling import POOLS
 from reproduce import main
 from studies import registry
 from studies.engine.context import Bench
@@ -389,7 +390,7 @@ def bench(done: Path) -> Bench:
     return bench_of(read(done / "reproduce.yaml"))
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean", "patch_mean", "all"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_pools_are_those_of_the_embedder(bench: Bench, pool: str) -> None:
     run = main_runs(bench)[0]
     batch = next(bench.data.main.loader("test", torch.device("cpu")).batches())
