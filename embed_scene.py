@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from models.pooling import MAP_POOLS
+from models.pooling import MAP_POOLINGS
 from scenes.input.product import SceneOptions, find_scene
 from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun, SceneSettings
@@ -79,7 +79,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--stride", type=int, default=40, metavar="PIXELS", help="4, 8, 20 or 40 (default) pixels between windows")
     add("--cell", type=int, metavar="PIXELS", help="side of an output cell (default: 40 for stride 40, else 4)")
-    add("--pool", choices=MAP_POOLS, help="what a cell holds (default: the probe's, else patch_mean)")
+    add("--pool", choices=MAP_POOLINGS, help="what a cell holds (default: the probe's, else patch_mean)")
     add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
     add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
     add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from models.api import DEFAULT_POOL, DEFAULT_STATISTICS
-from models.pooling import POOLS
+from models.api import DEFAULT_STATISTICS
+from models.pooling import DEFAULT_POOL, POOLINGS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
 from utils.data_config import DATASETS
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to make")
-    add("--pool", choices=POOLS, default=DEFAULT_POOL, help="what the programs return (default: %(default)s)")
+    add("--pool", choices=list(POOLINGS), default=DEFAULT_POOL, help="what the programs return (default: %(default)s)")
     add("--statistics", choices=DATASETS, default=DEFAULT_STATISTICS, help="whose mean and spread the programs "
         "normalise with (default: %(default)s)")  # fmt: skip
     add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "

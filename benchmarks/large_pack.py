@@ -26,9 +26,10 @@ from datasets.packed import make_recipe
 from datasets.simulator.patch_writer import FIRST_DAY
 from datasets.simulator.patches import SimulatedPatches, simulate
 from transformation.transformer import center_crop
-from utils.data_config import BANDS, IMAGE_SIZE, BigEarthNetInfo
+from utils.data_config import IMAGE_SIZE, BigEarthNetInfo
 from utils.errors import UserError
 from utils.files import make_folder, write_json
+from utils.sensors import OLI
 
 SPLIT = "train.csv"
 DISTINCT = 2048
@@ -134,7 +135,7 @@ def _write_header(out: Path, recipe: object, ids: list[str]) -> None:
         recipe=recipe,
         simulated=True,
         count=len(ids),
-        bands=list(BANDS),
+        bands=list(OLI.bands),
         label_names=list(LABEL_NAMES[BigEarthNetInfo.NAME]),
         source=Source(ids=ids_digest(ids), listing="made in memory", left_out=[]),
         splits=[SPLIT],

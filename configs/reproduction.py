@@ -18,7 +18,7 @@ from configs.schema import (
     data_problems,
     model_problems,
 )
-from models.pooling import POOLS
+from models.pooling import POOLINGS
 from utils.config import Problem, Section, load_config
 
 LabelShare = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -79,7 +79,7 @@ class StudySection(Section):
 
     seeds: Annotated[list[Count], Field(min_length=1)] = [0, 1, 2, 3, 4]
     pool: Pool = "cls"
-    pools: Annotated[list[Pool], Field(min_length=2)] = list(POOLS)
+    pools: Annotated[list[Pool], Field(min_length=2)] = list(POOLINGS)
     label_shares: Annotated[list[LabelShare], Field(min_length=2)] = [0.01, 0.05, 0.1, 0.25, 1.0]
     mask_ratios: Annotated[list[MaskRatio], Field(min_length=2)] = [0.25, 0.5, 0.75, 0.9]
     experts: Annotated[list[Annotated[int, Field(ge=3)]], Field(min_length=1)] = [3, 5]

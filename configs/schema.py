@@ -7,17 +7,18 @@ from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import band_names
 from models.config import ModelConfig
-from models.pooling import POOLS
+from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.config import Problem, Section, load_config, one_of
-from utils.data_config import BANDS
 from utils.metadata import FIELDS
+from utils.sensors import OLI
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
-Pool = Annotated[str, one_of(POOLS)]
+Pool = Annotated[str, one_of(POOLINGS)]
+MetaField = Annotated[str, one_of(FIELDS)]
 
 
 def _on_or_off(value: object) -> object:
@@ -35,7 +36,7 @@ class ModelSection(Section):
     img_size: Positive | None = None
     patch_size: Positive | None = None
     in_channels: Positive | None = None
-    meta_fields: list[Literal[tuple(FIELDS)]] | None = None
+    meta_fields: list[MetaField] | None = None
     embed_dim: Positive | None = None
     depth: Positive | None = None
     num_heads: Positive | None = None
@@ -113,7 +114,7 @@ class EvalSection(Section):
 class EmbedSection(Section):
     """Embedding files."""
 
-    pool: Pool = "cls"
+    pool: Pool = DEFAULT_POOL
     out_dir: Text = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False
@@ -165,8 +166,8 @@ def model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> I
         wrong: paths of keys that are known to be wrong and stand at their defaults.
         fresh_model: as for `read_config`.
     """
-    if "model.in_channels" not in wrong and model.in_channels not in (None, len(BANDS)):
-        yield "model.in_channels", f"is {model.in_channels}, but both datasets have {len(BANDS)} bands"
+    if "model.in_channels" not in wrong and model.in_channels not in (None, len(OLI.bands)):
+        yield "model.in_channels", f"is {model.in_channels}, but both datasets have {len(OLI.bands)} bands"
     asked = {key: value for key, value in model.numbers().items() if value is not None}
     if not fresh_model and model.size is None:  # the checkpoint decides the rest
         asked = {key: asked[key] for key in ("img_size", "patch_size") if key in asked}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS, centers_to_lat_lon, read_bytes, read_patch
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
-from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
+from utils.data_config import IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.data_utils import PatchTime, list_some, parse_patch_id
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS, Acquisitions, metadata_columns
@@ -43,6 +43,7 @@ class BigEarthNetDatasetLS(PatchDataset):
     """
 
     name = BigEarthNetInfo.NAME
+    sensor = BigEarthNetInfo.SENSOR
     multilabel = True
 
     def __init__(
@@ -79,7 +80,8 @@ class BigEarthNetDatasetLS(PatchDataset):
         """Pixels and metadata of some patches; see `PatchDataset.read`."""
         paths = [self.path_of(index) for index in indices]
         with rasterio.Env(**GDAL_OPTIONS):
-            patches = [read_patch(path, len(BANDS), len(BANDS), self.min_side) for path in paths]
+            bands = len(self.sensor.bands)
+            patches = [read_patch(path, bands, bands, self.min_side) for path in paths]
             lat, lon = centers_to_lat_lon(patches, [str(path) for path in paths])
         times = [parse_patch_id(self.ids[index]) for index in indices]
         columns = patch_columns(times, lat, lon, self.published_behaviour)

@@ -14,7 +14,7 @@ import torch
 
 from datasets.geotiff import GDAL_OPTIONS, read_patch
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
-from utils.data_config import BANDS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
+from utils.data_config import IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS
@@ -37,6 +37,7 @@ class EuroSATDatasetLS(PatchDataset):
     """
 
     name = EuroSATInfo.NAME
+    sensor = EuroSATInfo.SENSOR
     multilabel = False
     classes = EuroSATInfo.CLASSES
 
@@ -72,7 +73,7 @@ class EuroSATDatasetLS(PatchDataset):
         """Pixels of some patches; see `PatchDataset.read`."""
         with rasterio.Env(**GDAL_OPTIONS):
             patches = [
-                read_patch(self.path_of(index), len(EuroSATInfo.FILE_BANDS), len(BANDS), self.min_side)
+                read_patch(self.path_of(index), len(EuroSATInfo.FILE_BANDS), len(self.sensor.bands), self.min_side)
                 for index in indices
             ]
         return RawBatch(np.stack([self.square(patch.pixels) for patch in patches]), None)

@@ -11,19 +11,11 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
+from utils.sensors import ETM, IGNORED, OLI, refusal
 
-ALIASES = {
-    "coastal": "SR_B1", "blue": "SR_B2", "green": "SR_B3", "red": "SR_B4", "nir": "SR_B5", "swir1": "SR_B6",
-    "swir2": "SR_B7", "b": "SR_B2", "g": "SR_B3", "r": "SR_B4",
-}  # fmt: skip
-"""Other names of the bands, in any case. Sentinel-2's numbers are none of them: its B5 is no near infrared."""
-
-IGNORED = "other"
-"""A band of the files that is none of the seven."""
-
-RGB = ("SR_B4", "SR_B3", "SR_B2")
+RGB = OLI.rgb_bands
 
 LARGEST = 65535
 """Digital numbers (DN) are from 1 to this; 0 in every band is fill."""
@@ -50,9 +42,9 @@ def band_names(given: str | Sequence[str]) -> tuple[str, ...]:
     names = list(given) if isinstance(given, str) and re.fullmatch("[rgbRGB]{3}", given) else given
     if isinstance(names, str):
         names = [names]
-    found = tuple(ALIASES.get(name.lower(), IGNORED if name.lower() == IGNORED else name.upper()) for name in names)
-    if strange := [name for name, band in zip(names, found, strict=True) if band not in (*BANDS, IGNORED)]:
-        known = ", ".join([*BANDS, *(name for name in ALIASES if len(name) > 1)])
+    found = tuple(IGNORED if name.lower() == IGNORED else OLI.band(name) or "" for name in names)
+    if strange := [name for name, band in zip(names, found, strict=True) if not band]:
+        known = ", ".join([*OLI.bands, *OLI.common])
         raise ValueError(f"knows no {', '.join(map(repr, strange))}; there are {known}, and {IGNORED} for the rest")
     present = [band for band in found if band != IGNORED]
     if len(set(present)) < len(present) or not present:
@@ -64,10 +56,11 @@ def usual_bands(path: Path) -> tuple[str, ...]:
     """The bands of files that a config says nothing about: three are RGB, seven SR_B1..SR_B7."""
     with _opened(path) as source:
         count = len(_colour_bands(source))
-    if count in (len(RGB), len(BANDS)):
-        return RGB if count == len(RGB) else BANDS
+    if count in (len(RGB), len(OLI.bands)):
+        return RGB if count == len(RGB) else OLI.bands
+    known = f"; {refusal(ETM)}" if count == len(ETM.bands) else ""
     raise DataError(
-        f"{path}: has {count} bands; say what they are with data.bands, for example [blue, green, red, nir], "
+        f"{path}: has {count} bands{known}; say what they are with data.bands, for example [blue, green, red, nir], "
         f"and {IGNORED!r} for those that are none of Landsat's seven"
     )
 

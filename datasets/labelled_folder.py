@@ -28,9 +28,10 @@ from datasets.image_bands import IGNORED, LARGEST, landsat_numbers, read_image, 
 from datasets.labelled_table import read_table, split_rows
 from datasets.patches import PatchDataset, RawBatch
 from transformation.transformer import ZScoreNormalize
-from utils.data_config import BANDS, DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
+from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS
+from utils.sensors import OLI
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class LabelledFolderDataset(PatchDataset):
     @property
     def missing(self) -> tuple[str, ...]:
         """The bands that the files do not have."""
-        return tuple(band for band in BANDS if band not in self.options.bands)
+        return tuple(band for band in self.sensor.bands if band not in self.options.bands)
 
     def path_of(self, index: int) -> Path:
         return self.root / self.ids[index]
@@ -157,7 +158,7 @@ class LabelledFolderDataset(PatchDataset):
         }
 
     def _of_given(self, values: Sequence[float]) -> dict[str, float]:
-        return {band: value for band, value in zip(BANDS, values, strict=True) if band not in self.missing}
+        return {band: value for band, value in zip(self.sensor.bands, values, strict=True) if band not in self.missing}
 
     def _stored(self, path: Path) -> np.ndarray:
         """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing."""
@@ -173,12 +174,12 @@ class LabelledFolderDataset(PatchDataset):
                 f"{path}: holds {numbers.dtype} numbers; give data.scale and data.offset (reflectance = number * "
                 "scale + offset)"
             )
-        pixels = np.empty((len(BANDS), *valid.shape), np.uint16)
+        pixels = np.empty((len(self.sensor.bands), *valid.shape), np.uint16)
         # Of missing bands the mean is stored, so that normalisation gives 0; see `_flat_where_missing`.
         pixels[:] = np.array(_whole(self.statistics.mean), np.uint16)[:, None, None]
         for band, of_band in zip(self.options.bands, values, strict=True):
             if band != IGNORED:
-                pixels[BANDS.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
+                pixels[self.sensor.bands.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
         pixels[:, ~valid] = 0
         return pixels
 
@@ -206,16 +207,20 @@ class LabelledFolderDataset(PatchDataset):
         return _KNOWN_STATISTICS[key]
 
     def _measure(self, paths: list[Path]) -> BandStatistics:
-        sums, squares, count = np.zeros(len(BANDS)), np.zeros(len(BANDS)), 0
+        sums, squares, count = np.zeros(len(self.sensor.bands)), np.zeros(len(self.sensor.bands)), 0
         with rasterio.Env(**GDAL_OPTIONS):
             for path in tqdm(paths, desc="statistics of training", leave=False, disable=None):
-                pixels = self.square(self._stored(path)).reshape(len(BANDS), -1).astype(np.float64)
+                pixels = self.square(self._stored(path)).reshape(len(self.sensor.bands), -1).astype(np.float64)
                 pixels = pixels[:, pixels.any(axis=0)]
                 sums, squares = sums + pixels.sum(axis=1), squares + np.square(pixels).sum(axis=1)
                 count += pixels.shape[1]
         mean = sums / max(count, 1)
         std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0.0))
-        flat = [band for band, spread in zip(BANDS, std, strict=True) if spread == 0 and band not in self.missing]
+        flat = [
+            band
+            for band, spread in zip(self.sensor.bands, std, strict=True)
+            if spread == 0 and band not in self.missing
+        ]
         if flat:
             raise DataError(
                 f"{self.root}: {', '.join(flat)} never changes in the training split, so that nothing can be "
@@ -236,10 +241,10 @@ def _say_once(text: str) -> None:
 
 
 def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:
-    """The same with a whole mean, which a digital number can be, for the bands that are not there."""
-    mean = [whole if band in missing else value
-            for band, value, whole in zip(BANDS, statistics.mean, _whole(statistics.mean), strict=True)]  # fmt: skip
-    std = [1.0 if band in missing else value for band, value in zip(BANDS, statistics.std, strict=True)]
+    """The same with a whole mean, which a stored number can be, for the bands that are not there."""
+    by_band = zip(OLI.bands, statistics.mean, _whole(statistics.mean), strict=True)
+    mean = [whole if band in missing else value for band, value, whole in by_band]
+    std = [1.0 if band in missing else value for band, value in zip(OLI.bands, statistics.std, strict=True)]
     return BandStatistics(tuple(mean), tuple(std))
 
 

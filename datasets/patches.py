@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from transformation.transformer import ZScoreNormalize, center_crop, resize
-from utils.data_config import BANDS, DATASETS, SIMULATED_MARK, BandStatistics
+from utils.data_config import DATASETS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields
+from utils.sensors import OLI, Sensor
 
 HASHED_FILES = 4096
 """Up to so many files a fingerprint reads whole; of larger datasets, so many evenly spread ones."""
@@ -95,11 +96,13 @@ class PatchDataset(Dataset[Sample]):
         image_size: side in pixels.
         simulated: whether the folder says that no satellite took these patches.
         meta_fields: of the model, in its order: what `Batch.meta` holds.
+        sensor: whose bands the patches have.
     """
 
     name: str
     classes: tuple[str, ...]
     multilabel: bool
+    sensor: Sensor = OLI
 
     def __init__(
         self,
@@ -220,7 +223,7 @@ class PatchDataset(Dataset[Sample]):
         """
         if self.in_memory:
             return True
-        bytes_each = len(BANDS) * self.image_size**2 * np.dtype(np.uint16).itemsize
+        bytes_each = len(self.sensor.bands) * self.image_size**2 * np.dtype(np.uint16).itemsize
         if bytes_each * len(self) > most_bytes:
             return False
         chunks = [range(start, min(start + 32, len(self))) for start in range(0, len(self), 32)]

@@ -22,7 +22,7 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import PatchDataset
 from embed.embedder import Embedder
 from models.moe_mae import MOEMAE
-from models.pooling import token_count
+from models.pooling import POOLINGS
 from utils.compilation import Compilation
 from utils.config import config_parser
 from utils.devices import mixed_precision, process_device
@@ -187,7 +187,7 @@ def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.
         **result_origin(config, model.config, dataset, device, "embed"),
         "asked": config.model_dump(mode="json"),
         "pool": config.embed.pool,
-        "tokens": token_count(config.embed.pool, model.config.num_prefix, model.config.num_patches),
+        "tokens": POOLINGS[config.embed.pool].tokens_used(model.config),
         "width": model.config.embed_dim,
         "before_final_norm": True,
         "routing_noise": False,

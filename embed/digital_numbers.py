@@ -4,7 +4,6 @@ What cannot be right is refused with the cure, since the model would return numb
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +12,9 @@ import numpy as np
 from datasets.patches import MIN_RESIZED, squared
 from embed.patch_input import PatchInput
 from models.config import ModelConfig
-from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import ConfigError, DataError
+from utils.sensors import ETM, OLI, other_than_landsat, refusal, sensor_with_bands
 
 CROPS = ("center", "resize")
 LARGEST_NUMBER = 65535
@@ -28,10 +28,6 @@ LOOKED_AT = 64
 SCENE_SIDES = 2
 """A patch of so many times the model's side or more is a scene."""
 
-COMMON_NAMES = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
-"""SR_B1..SR_B7 in STAC catalogues of Landsat 8 and 9."""
-_BAND_OF = {**dict(zip(COMMON_NAMES, BANDS, strict=True)), **{band.lower(): band for band in BANDS}}
-_SHORT_NAME = re.compile(r"b([1-7])")
 SCALE_CURE = "if you know how they are scaled, say so: scale=(A, B) for reflectance = value * A + B"
 
 
@@ -71,8 +67,8 @@ class LandsatPatches(NamedTuple):
             raise ConfigError(f"crop: unknown {crop!r}; use {' or '.join(CROPS)}")
         if scale is not None:
             _require_scale(scale)
-        if config.in_channels != len(BANDS):
-            raise ConfigError(f"this model takes {config.in_channels} bands, not {', '.join(BANDS)}: use `encode`")
+        if config.in_channels != len(OLI.bands):
+            raise ConfigError(f"this model takes {config.in_channels} bands, not {', '.join(OLI.bands)}: use `encode`")
         alike = isinstance(given.patches, np.ndarray)
         shapes = [given.patches.shape[1:]] if alike else sorted({patch.shape for patch in given.patches})
         order = band_order(shapes[0], bands if bands is not None else given.bands)
@@ -119,7 +115,7 @@ class LandsatPatches(NamedTuple):
         """Refuse what is not digital numbers, by the type and by the darkest that ground can be."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int)) if len(self) else []
         visible = [values[:, self._visible(values)] for index in chosen for values in [self._band_values(index)]]
-        values = np.concatenate(visible, axis=1) if visible else np.empty((len(BANDS), 0))
+        values = np.concatenate(visible, axis=1) if visible else np.empty((len(OLI.bands), 0))
         if not values.size:
             return
         low, high = np.percentile(values, (1, 99))
@@ -136,7 +132,7 @@ class LandsatPatches(NamedTuple):
 
     def _band_values(self, index: int) -> np.ndarray:
         """(7, h * w) as given."""
-        return self.given.patches[index][self.order].reshape(len(BANDS), -1)
+        return self.given.patches[index][self.order].reshape(len(OLI.bands), -1)
 
     def _visible(self, values: np.ndarray) -> np.ndarray:
         """(h * w,) bool of (7, h * w): neither fill nor without a number."""
@@ -161,33 +157,31 @@ def band_order(shape: tuple[int, ...], names: Sequence[str] | None) -> list[int]
     """
     count = shape[0]
     if names is None:
-        if count == len(BANDS):
+        if count == len(OLI.bands):
             return list(range(count))
-        if shape[-1] == len(BANDS):
+        if shape[-1] == len(OLI.bands):
             raise DataError(f"pixels: patches of shape {shape} have their bands last; use np.moveaxis(pixels, -1, -3)")
+        known = f" ({refusal(ETM)})" if count == len(ETM.bands) else ""
         raise DataError(
-            f"pixels: {count} bands, the model takes {BANDS[0]}..{BANDS[-1]} of Landsat 8 or 9; if they are among "
-            f"them, name all: bands=({BANDS[0]!r}, …)"
+            f"pixels: {count} bands, the model takes {OLI.listed} of Landsat 8 or 9{known}; if they are among them, "
+            f"name all: bands=({OLI.bands[0]!r}, …)"
         )
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"bands: {names!r} are no names; give one a band, such as {BANDS[0]!r} or {COMMON_NAMES[0]!r}")
+        raise DataError(
+            f"bands: {names!r} are no names; give one a band, such as {OLI.bands[0]!r} or {OLI.common[0]!r}"
+        )
     if len(names) != count:
         raise DataError(f"bands: {len(names)} names for {count} bands; name every band, in the order given")
-    found = [_canonical(name) for name in names]
-    if missing := [band for band in BANDS if found.count(band) != 1]:
+    found = [None if other_than_landsat(names) else OLI.band(name) for name in names]
+    if missing := [band for band in OLI.bands if found.count(band) != 1]:
         problem = "named twice" if missing[0] in found else "missing"
+        other = sensor_with_bands(names)
+        differ = "other sensors' bands differ" if other is None else refusal(other)
         raise DataError(
-            f"bands: {missing[0]} is {problem} among {', '.join(names)}; the model takes {BANDS[0]}..{BANDS[-1]} of "
-            "Landsat 8 or 9 (other sensors' bands differ); if you know which they are, name them: bands=…"
+            f"bands: {missing[0]} is {problem} among {', '.join(names)}; the model takes {OLI.listed} of Landsat 8 or "
+            f"9 ({differ}); if you know which they are, name them: bands=…"
         )
-    return [found.index(band) for band in BANDS]
-
-
-def _canonical(name: str) -> str | None:
-    """SR_B1..SR_B7 for a band's name; None for any other band."""
-    lowered = name.strip().lower()
-    short = _SHORT_NAME.fullmatch(lowered)
-    return f"SR_B{short[1]}" if short else _BAND_OF.get(lowered)
+    return [found.index(band) for band in OLI.bands]
 
 
 def _require_scale(scale: tuple[float, float]) -> None:

@@ -4,22 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.moe_mae import MOEMAE, Encoded
-from models.pooling import pooling_of
+from models.moe_mae import MOEMAE
+from models.pooling import pool_tokens
 from utils.compilation import EAGER, Compilation
-
-
-def pool_tokens(encoded: Encoded, pool: str) -> Tensor:
-    """Tokens before the final norm of B whole patches to one vector a patch, (B, width).
-
-    Args:
-        encoded: of whole patches.
-        pool: a name in `models.pooling.POOLINGS`.
-
-    Raises:
-        ValueError: for another name.
-    """
-    return pooling_of(pool).vector(encoded.pre_norm.float(), encoded.num_prefix)
 
 
 class Embedder:
@@ -27,7 +14,7 @@ class Embedder:
 
     Args:
         model: on its device; put into evaluation mode.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
         autocast: type of mixed precision; None computes in float32.
         compilation: whether to compile. Batches are then filled up to `batch_size`, to keep one shape.
         batch_size: greatest number of patches of a call.
@@ -60,4 +47,4 @@ class Embedder:
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
             encoded = self.model.encode(images, meta, noise=False)
-        return pool_tokens(encoded, self.pool)
+        return pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)

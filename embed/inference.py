@@ -17,9 +17,8 @@ from embed.digital_numbers import LandsatPatches
 from embed.embedder import Embedder
 from embed.patch_input import read_input
 from embed.when_where import when_where_columns
-from models.config import ModelConfig
 from models.moe_mae import MOEMAE
-from models.pooling import POOLS, token_count
+from models.pooling import POOLINGS, vector_width
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
 from utils.errors import ConfigError
@@ -57,7 +56,7 @@ def embed_patches(
         model: left in the mode, training or evaluation, in which it is.
         patches: N of them.
         columns: (N, len(FIELDS)), see `utils.metadata`; NaN where not known.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
         statistics: the dataset whose mean and spread to normalise with.
         batch_size: patches at once.
 
@@ -67,7 +66,7 @@ def embed_patches(
     Raises:
         ConfigError: for an unknown pool or statistics, or a batch size below 1.
     """
-    _require_choice("pool", pool, POOLS)
+    _require_choice("pool", pool, POOLINGS)
     _require_choice("statistics", statistics, DATASETS)
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size!r} is no whole number of 1 or more")
@@ -93,11 +92,6 @@ def embed_patches(
     if empty:
         warnings.warn(f"{empty} of {len(patches)} patches hold only fill: their embeddings are NaN", stacklevel=3)
     return vectors
-
-
-def vector_width(config: ModelConfig, pool: str) -> int:
-    """Numbers in an embedding."""
-    return config.embed_dim * token_count(pool, config.num_prefix, config.num_patches)
 
 
 def _require_choice(name: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:

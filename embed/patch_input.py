@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data_config import BANDS
 from utils.errors import DataError
+from utils.sensors import OLI
 
 SAMPLE_KEY = "image"
 """Where torchgeo's samples hold their pixels."""
@@ -128,8 +128,8 @@ def _band_names(names: np.ndarray) -> tuple[str, ...] | None:
     """Names from a band coordinate; the numbers 1 to 7, in whatever order, are those of SR_B1..SR_B7."""
     if names.dtype.kind in "UOT" and len(names):
         return tuple(map(str, names))
-    if names.dtype.kind in "iu" and sorted(names.tolist()) == list(range(1, len(BANDS) + 1)):
-        return tuple(BANDS[number - 1] for number in names.tolist())
+    if names.dtype.kind in "iu" and sorted(names.tolist()) == list(range(1, len(OLI.bands) + 1)):
+        return tuple(OLI.bands[number - 1] for number in names.tolist())
     return None
 
 

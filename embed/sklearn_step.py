@@ -12,14 +12,15 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embed.digital_numbers import LandsatPatches
-from embed.inference import embed_patches, vector_width
+from embed.inference import embed_patches
 from embed.patch_input import PatchInput
 from embed.when_where import when_where_columns
-from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_POOL, DEFAULT_STATISTICS
+from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
 from models.moe_mae import MOEMAE
-from utils.data_config import BANDS
+from models.pooling import DEFAULT_POOL, vector_width
 from utils.errors import CheckpointError, DataError
 from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields
+from utils.sensors import OLI
 
 _ACCEPTED = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
 
@@ -115,7 +116,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _split(self, X: np.ndarray, fields: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """X as (N, C, H, W) pixels and metadata columns (N, len(FIELDS))."""
-        bands = len(self.bands or BANDS)
+        bands = len(self.bands or OLI.bands)
         if X.ndim == 4:
             return X, when_where_columns(len(X))
         for told in (0, len(fields)) if X.ndim == 2 else ():

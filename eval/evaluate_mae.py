@@ -14,9 +14,10 @@ from models.losses import LossWeights, PatchErrors, patch_errors, total_balance
 from models.masking import Masking, keep_all, patchify, random_masking
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
-from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.processes import ALONE, Processes
 from utils.randomness import generator
+from utils.sensors import OLI, Sensor
 
 
 @dataclass
@@ -95,7 +96,7 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
     """
     losses = _LossMeans(model.config.published_behaviour)
     full, patches = Mean(), 0
-    psnr = {name: PSNR(loader.dataset.normalize) for name in ("model", *BASELINES)}
+    psnr = {name: PSNR(loader.dataset.normalize, loader.dataset.sensor) for name in ("model", *BASELINES)}
     baseline_losses = {name: Mean() for name in BASELINES}
     for batch in tqdm(loader.batches(), total=len(loader), desc="evaluating", leave=False, disable=None):
         if not batch.ids:
@@ -175,16 +176,16 @@ class PSNR:
     Reflectance = DN * 0.0000275 - 0.2, clipped to 0-1; the peak is 1.
     """
 
-    def __init__(self, normalize: ZScoreNormalize) -> None:
-        self.normalize = normalize
-        self.squared = torch.zeros(len(BANDS), dtype=torch.float64)
+    def __init__(self, normalize: ZScoreNormalize, sensor: Sensor = OLI) -> None:
+        self.normalize, self.sensor = normalize, sensor
+        self.squared = torch.zeros(len(sensor.bands), dtype=torch.float64)
         self.pixels = 0.0
 
     def add(self, predicted: Tensor, batch: Batch, mask: Tensor, patch_size: int) -> None:
         """Count the masked patches of (B, N, C * p * p) predictions."""
-        B, N, _ = predicted.shape
-        target = self._reflectance(patchify(batch.images, patch_size).view(B, N, len(BANDS), -1))
-        guess = self._reflectance(predicted.view(B, N, len(BANDS), -1))
+        (B, N, _), C = predicted.shape, len(self.sensor.bands)
+        target = self._reflectance(patchify(batch.images, patch_size).view(B, N, C, -1))
+        guess = self._reflectance(predicted.view(B, N, C, -1))
         counted = patchify(batch.valid.unsqueeze(1).float(), patch_size) * mask.unsqueeze(-1)  # (B, N, p * p)
         self.squared += ((guess - target).square() * counted.unsqueeze(2)).sum(dim=(0, 1, 3)).cpu().double()
         self.pixels += counted.sum().item()
@@ -194,7 +195,7 @@ class PSNR:
         errors = (self.squared / max(self.pixels, 1.0)).tolist()
         return {
             band: -10.0 * torch.tensor(error).log10().item() if error > 0 else None
-            for band, error in zip(BANDS, errors, strict=True)
+            for band, error in zip(self.sensor.bands, errors, strict=True)
         }
 
     def _reflectance(self, patches: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.pooling import DEFAULT_POOL
 from utils.data_config import BigEarthNetInfo
 
 if TYPE_CHECKING:
     from models.moe_mae import MOEMAE
 
-DEFAULT_POOL = "cls"
 DEFAULT_CROP = "center"
 DEFAULT_STATISTICS = BigEarthNetInfo.NAME
 DEFAULT_BATCH = 64
@@ -77,15 +77,15 @@ class Interface:
                 Dataset with a variable a band); or a list of N patches of their own sizes; or a dict with one of
                 these under `image`, such as torchgeo's samples. Fill is 0 in all bands, or NaN.
             when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
-                no hour. None: the model is conditioned on missing metadata.
+                no hour. None: the model is told that it is missing.
             lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
             metadata: values of fields by name (`{"sun_elevation": 43.1}`, see `utils.metadata.FIELDS`), one for all or
                 one a patch. They count before what follows from time and place; fields that this model does not have
                 are ignored.
             bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
                 others among them are left out.
-            pool: a name in `models.pooling.POOLINGS`: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata
-                and CLS tokens side by side), or "all" (every token).
+            pool: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata and CLS side by side) or "all"
+                (every token); see `models.pooling.POOLINGS`.
             crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
             statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
             scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance.

@@ -1,113 +1,103 @@
-"""Poolings: the ways from an encoder's tokens to one vector a patch, in one table that every caller reads.
+"""How the tokens of a patch become one vector: one row of `POOLINGS` each.
 
-The tokens of a patch are those of its metadata fields, CLS as the last of this prefix, and one for each square of the
-image, its patch tokens.
+Dimensions: B patches, N patch tokens, P tokens before them (metadata, then CLS), T = P + N tokens, D width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+from models.config import ModelConfig
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """One way to a vector.
+class Pooling(NamedTuple):
+    """One way to pool."""
 
-    Attributes:
-        name: in configurations and on the command line.
-        title: in reports and help texts.
-        vector: from all tokens (B, T, D) and the number of prefix tokens to (B, width).
-        count: how many tokens the vector is as long as, of the numbers of prefix and of patch tokens.
-        from_parts: the same vector from the prefix (…, P, D), the mean of the patch tokens (…, D) and their number, to
-            (…, width), in numpy or torch. It is linear in the patch tokens, so that applied to every single patch token
-            it gives a map of vectors whose mean is the pooled one. None where the vector needs all tokens.
-    """
-
-    name: str
     title: str
-    vector: Callable[[Tensor, int], Tensor]
-    count: Callable[[int, int], int]
-    from_parts: Callable[..., np.ndarray | Tensor] | None = None
+    """For tables and figures."""
+    tokens_used: Callable[[ModelConfig], int]
+    """How many tokens' width a vector has."""
+    of_tokens: Callable[[Tensor, int], Tensor]
+    """(B, T, D) tokens and P to (B, W)."""
+    of_parts: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None
+    """The same from the (B, P, D) prefix, the (B, D) mean of the patch tokens, and N; None where that is not enough."""
+    of_patches: Callable[[Tensor, int], Tensor] | None
+    """(B, T, D) tokens and P to a vector for every patch, (B, N, W), whose mean is the pooled one: what a cell of a map
+    holds. None where cells have no such vector."""
 
 
-def _cls_of_parts(prefix: Array, patches: Array, number: int) -> Array:
-    return prefix[..., -1, :]
+def _mean_of_parts(prefix: np.ndarray, patches: np.ndarray, count: int) -> np.ndarray:
+    total = prefix.sum(axis=1, dtype=np.float64) + count * patches.astype(np.float64)
+    return (total / (prefix.shape[1] + count)).astype(np.float32)
 
 
-def _mean_of_parts(prefix: Array, patches: Array, number: int) -> Array:
-    return (prefix.sum(-2) + number * patches) / (prefix.shape[-2] + number)
+def _mean_by_patch(tokens: Tensor, P: int) -> Tensor:
+    """Every patch's own token, with those of the prefix shared out among the patches."""
+    patches = tokens[:, P:]
+    return (tokens[:, :P].sum(dim=1, keepdim=True) + patches.shape[1] * patches) / tokens.shape[1]
 
 
-def _patch_mean_of_parts(prefix: Array, patches: Array, number: int) -> Array:
-    return patches
+def _for_every_patch(vectors: Tensor, tokens: Tensor, P: int) -> Tensor:
+    """(B, W) to (B, N, W)."""
+    return vectors.unsqueeze(1).expand(-1, tokens.shape[1] - P, -1)
 
 
-def _prefix_of_parts(prefix: Array, patches: Array, number: int) -> Array:
-    return prefix.reshape(*prefix.shape[:-2], -1)
-
-
-_ROWS = (
-    Pooling(
-        "cls",
+POOLINGS = {
+    "cls": Pooling(
         "CLS token",
-        lambda tokens, prefix: tokens[:, prefix - 1],
-        lambda prefix, patches: 1,
-        _cls_of_parts,
+        lambda config: 1,
+        lambda tokens, P: tokens[:, P - 1],
+        lambda prefix, patches, N: prefix[:, -1],
+        lambda tokens, P: _for_every_patch(tokens[:, P - 1], tokens, P),
     ),
-    Pooling(
-        "mean",
+    "mean": Pooling(
         "mean of tokens",
-        lambda tokens, prefix: tokens.mean(dim=1),
-        lambda prefix, patches: 1,
+        lambda config: 1,
+        lambda tokens, P: tokens.mean(dim=1),
         _mean_of_parts,
+        _mean_by_patch,
     ),
-    Pooling(
-        "patch_mean",
+    "patch_mean": Pooling(
         "mean of patch tokens",
-        lambda tokens, prefix: tokens[:, prefix:].mean(dim=1),
-        lambda prefix, patches: 1,
-        _patch_mean_of_parts,
+        lambda config: 1,
+        lambda tokens, P: tokens[:, P:].mean(dim=1),
+        lambda prefix, patches, N: patches,
+        lambda tokens, P: tokens[:, P:],
     ),
-    Pooling(
-        "meta_cls",
+    "meta_cls": Pooling(
         "metadata and CLS tokens",
-        lambda tokens, prefix: tokens[:, :prefix].flatten(1),
-        lambda prefix, patches: prefix,
-        _prefix_of_parts,
+        lambda config: config.num_prefix,
+        lambda tokens, P: tokens[:, :P].flatten(1),
+        lambda prefix, patches, N: prefix.reshape(len(prefix), -1),
+        lambda tokens, P: _for_every_patch(tokens[:, :P].flatten(1), tokens, P),
     ),
-    Pooling(
-        "all",
-        "all tokens",
-        lambda tokens, prefix: tokens.flatten(1),
-        lambda prefix, patches: prefix + patches,
-    ),
-)
+    "all": Pooling("all tokens", lambda config: config.num_tokens, lambda tokens, P: tokens.flatten(1), None, None),
+}
+"""Every pooling by the name that configs, command lines and `MOEMAE.embed` give it."""
 
-POOLINGS = {row.name: row for row in _ROWS}
-"""Name to pooling, in the order of reports."""
+MAP_POOLINGS = tuple(name for name, pooling in POOLINGS.items() if pooling.of_patches is not None)
+"""Those that the cells of a map can hold."""
 
-POOLS = tuple(POOLINGS)
-
-MAP_POOLS = tuple(name for name, row in POOLINGS.items() if row.from_parts is not None)
-"""Those that give a vector for every patch token too, and so a map."""
+DEFAULT_POOL = "cls"
 
 
-def pooling_of(name: str, among: tuple[str, ...] = POOLS) -> Pooling:
-    """The pooling of a name.
+def pool_tokens(tokens: Tensor, pool: str, num_prefix: int) -> Tensor:
+    """Tokens to one vector a patch, float32.
 
-    Raises:
-        ValueError: for a name that is not `among` those wanted.
+    Args:
+        tokens: (B, T, D) of whole patches, before the final norm.
+        pool: a key of `POOLINGS`.
+        num_prefix: P, `ModelConfig.num_prefix`.
+
+    Returns:
+        (B, W), W as `vector_width` says.
     """
-    if name not in among:
-        raise ValueError(f"unknown pool {name!r}; use {', '.join(among[:-1])} or {among[-1]}")
-    return POOLINGS[name]
+    return POOLINGS[pool].of_tokens(tokens.to(torch.float32), num_prefix)
 
 
-def token_count(pool: str, num_prefix: int, num_patches: int) -> int:
-    """How many tokens long an embedding is: its width is this times the model's."""
-    return pooling_of(pool).count(num_prefix, num_patches)
+def vector_width(config: ModelConfig, pool: str) -> int:
+    """Numbers in an embedding."""
+    return config.embed_dim * POOLINGS[pool].tokens_used(config)

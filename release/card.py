@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from models.config import ModelConfig
 from models.weights_folder import CONFIG_FILE, WEIGHTS_FILE
 from release.record import Record
-from utils.data_config import BANDS
 from utils.metadata import Acquisitions, AcquisitionTime, metadata_columns, select_fields, units_of
+from utils.sensors import OLI
 
 NOT_RECORDED = "not recorded"
 PAPER = "https://arxiv.org/abs/2509.10919"
@@ -52,7 +52,7 @@ def _what(release: Release) -> str:
     mode += f" (published_behaviour: {str(config.published_behaviour).lower()})"
     rows = {
         "model": f"MoE-MAE, size {config.size}, {release.parameters:,} parameters, {mode}",
-        "input": f"{', '.join(BANDS)} of Landsat 8 or 9, Collection-2 Level-2 numbers as stored, "
+        "input": f"{', '.join(OLI.bands)} of Landsat 8 or 9, Collection-2 Level-2 numbers as stored, "
         f"{config.img_size} x {config.img_size} pixels of 30 m; 0 in all bands is fill",
         "metadata": f"{units_of(config.meta_fields) or 'none'}; each may be missing",
         "output of the programs": f"{release.width} numbers, pool `{release.pool}`, statistics `{release.statistics}`",

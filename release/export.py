@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from embed.inference import vector_width
 from models.checkpoint import read_checkpoint
 from models.moe_mae import MOEMAE, count_parameters
+from models.pooling import vector_width
 from models.weights_folder import read_weights_folder, require_safetensors, write_weights_folder
 from release.card import Program, Release, write_card
 from release.check import TOLERANCE, check_patches, largest_difference
@@ -16,11 +16,12 @@ from release.formats import FORMATS, require_packages
 from release.pickles import require_no_pickle
 from release.program import INPUTS, OUTPUT, trace
 from release.record import collect_record
-from utils.data_config import BANDS, DATASETS
+from utils.data_config import DATASETS
 from utils.errors import CheckpointError, ConfigError
 from utils.files import sha256
 from utils.metadata import units_of
 from utils.reporting import reporter
+from utils.sensors import OLI
 
 CARD = "README.md"
 
@@ -52,8 +53,10 @@ def export(settings: ExportSettings) -> None:
     model = checkpoint.build()
     if checkpoint.published:
         reporter.info(f"{settings.checkpoint}: a published checkpoint; exported with published_behaviour: true")
-    if model.config.in_channels != len(BANDS):
-        raise ConfigError(f"{settings.checkpoint}: takes {model.config.in_channels} bands; only {len(BANDS)} are known")
+    if model.config.in_channels != len(OLI.bands):
+        raise ConfigError(
+            f"{settings.checkpoint}: takes {model.config.in_channels} bands; only {len(OLI.bands)} are known"
+        )
     record = collect_record(checkpoint, list(settings.scores))
     with atomic_folder(settings.out) as folder:
         programs = _write_programs(model, settings, folder)
@@ -95,9 +98,9 @@ def _about(model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...
         },
         "inputs": {
             INPUTS[0]: {
-                "shape": ["patches", len(BANDS), side, side],
+                "shape": ["patches", len(OLI.bands), side, side],
                 "dtype": "int32",
-                "bands": list(BANDS),
+                "bands": list(OLI.bands),
                 "values": "Landsat 8 or 9 Collection-2 Level-2 numbers as stored; 0 in all bands is fill",
             },
             INPUTS[1]: {

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from embed.embedder import pool_tokens
 from models.kernels import linear, padding
 from models.moe import NO_DRAWS
 from models.moe_mae import MOEMAE
+from models.pooling import pool_tokens
 from utils.data_config import DATASETS
 from utils.errors import UserError
 from utils.metadata import encode_values
@@ -32,7 +32,7 @@ class EmbeddingProgram(nn.Module):
 
     Args:
         model: its encoder is used, its decoder left out.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
         statistics: the dataset whose mean and spread to normalise with.
     """
 
@@ -56,7 +56,8 @@ class EmbeddingProgram(nn.Module):
         if not self.published_behaviour:
             images = torch.where(valid, images, 0.0)
         meta = encode_values(metadata, self.meta_fields, self.published_behaviour)
-        vectors = pool_tokens(self.encoder(images, meta, None, draws), self.pool)
+        encoded = self.encoder(images, meta, None, draws)
+        vectors = pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)
         if self.published_behaviour:
             return vectors
         return torch.where(valid.flatten(1).any(dim=1, keepdim=True), vectors, math.nan)

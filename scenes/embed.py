@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from embed.embedder import Embedder
 from models.config import ModelConfig
-from models.pooling import MAP_POOLS, pooling_of, token_count
+from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
 from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
@@ -83,21 +83,20 @@ def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
 def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
     """Tokens of whole windows to a vector for every patch, whose mean over the window is `pool_tokens` of it.
 
-    What a vector has of the prefix is the same for all patches of a window.
-
     Args:
-        flat: (n, tokens * D), all tokens before the final norm.
-        pool: a name in `models.pooling.MAP_POOLS`.
+        flat: (n, tokens * width), all tokens before the final norm.
+        pool: one of `models.pooling.MAP_POOLINGS`.
         side: patches along a window.
         num_prefix: tokens before those of the patches.
 
     Returns:
-        (n, side, side, width)
+        (n, side, side, width of the pooling)
     """
+    of_patches = POOLINGS[pool].of_patches
+    if of_patches is None:
+        raise ValueError(f"pool {pool!r} is not for maps; use {', '.join(MAP_POOLINGS)}")
     tokens = flat.unflatten(1, (num_prefix + side**2, -1))
-    from_parts = pooling_of(pool, MAP_POOLS).from_parts
-    fields = from_parts(tokens[:, None, :num_prefix], tokens[:, num_prefix:], side**2)
-    return fields.expand(-1, side**2, -1).unflatten(1, (side, side))
+    return of_patches(tokens, num_prefix).unflatten(1, (side, side))
 
 
 class SceneEmbedder:
@@ -108,7 +107,7 @@ class SceneEmbedder:
         frame: its windows.
         embedder: with pool "all", on its device.
         normalize: digital numbers to z-scores.
-        metadata: what the model is conditioned on.
+        metadata: what the windows are told.
         pool: see `token_fields`.
         batch_size: windows at once.
         min_clear: share of a cell that must be visible.
@@ -135,9 +134,7 @@ class SceneEmbedder:
     def record_shape(self) -> tuple[int, int, int]:
         """(cells down, cells across, width) of a block row."""
         per_block = self.frame.window // self.frame.cell
-        config = self.embedder.model.config
-        width = config.embed_dim * token_count(self.pool, config.num_prefix, config.num_patches)
-        return per_block, self.frame.cells[1], width
+        return per_block, self.frame.cells[1], vector_width(self.embedder.model.config, self.pool)
 
     def run(self, store: RowStore) -> None:
         """Compute every block row that is not in the store yet.

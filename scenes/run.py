@@ -11,7 +11,7 @@ import torch
 
 from embed.embedder import Embedder
 from models.checkpoint import load_model
-from models.pooling import token_count
+from models.pooling import vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.identity import settings_fingerprint
@@ -26,7 +26,7 @@ from scenes.products.embedding_file import (
     write_embeddings,
 )
 from scenes.products.labelled import open_truth, write_labelled_cells
-from scenes.products.land_cover import load_probe, plot_land_cover, write_land_cover
+from scenes.products.land_cover import fitting_widths, load_probe, plot_land_cover, write_land_cover
 from scenes.products.parquet import require_pyarrow, write_cells
 from scenes.products.quick_look import plot_quick_look
 from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
@@ -44,6 +44,8 @@ from utils.files import check_writable, sha256, write_json
 from utils.provenance import provenance
 from utils.reporting import reporter
 
+MAP_POOL = "patch_mean"
+"""What a cell holds where nobody says."""
 SCRATCH = ".unfinished"
 """Folder inside --out for rows and files that are not finished; gone when all is done."""
 COMPILE_MIN_BATCHES = 2000
@@ -165,14 +167,10 @@ class SceneRun:
             )
         elif probe and settings.pool not in (None, probe.pool):
             raise ConfigError(f"--pool {settings.pool}: {probe.path} was fitted on pool {probe.pool}; leave --pool out")
-        self.pool = settings.pool or (probe.pool if probe else None) or "patch_mean"
-        config = self.model.config
-        width = config.embed_dim * token_count(self.pool, config.num_prefix, config.num_patches)
-        if probe and probe.model.model.n_features_in_ != width:
-            raise ConfigError(
-                f"--pool {self.pool}: gives {width} features, {probe.path} takes {probe.model.model.n_features_in_}; "
-                "name the pool of the embeddings that it was fitted on"
-            )
+        self.pool = settings.pool or (probe.pool if probe else None) or MAP_POOL
+        if probe and vector_width(self.model.config, self.pool) != probe.width:
+            fitting = fitting_widths(self.model.config)[probe.width]
+            raise ConfigError(f"{probe.path}: takes {probe.width:,} features, which --pool {fitting} gives; use that")
         self.statistics_name = settings.statistics or (probe.statistics if probe else None) or BigEarthNetInfo.NAME
         self.told = settings.metadata == "auto"
         if probe and probe.dataset == EuroSATInfo.NAME and self.told:
@@ -281,7 +279,7 @@ class SceneRun:
         with RowStore(self.scratch, "reconstruction", maker.record_shape, "uint16", self.fingerprint) as store:
             maker.run(store)
             tags = self._tags() | {"MOEMAE_MASK_RATIO": str(config.mask_ratio)}
-            return write_reconstruction(path, store, frame, tags, self.scratch)
+            return write_reconstruction(path, store, frame, self.scene.sensor.bands, tags, self.scratch)
 
     def _map_land_cover(self, embeddings: EmbeddingMap, files: list[Path]) -> dict[str, Any]:
         probe = self.probe

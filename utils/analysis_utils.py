@@ -11,9 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.files import atomic_path
+from utils.sensors import OLI
 
-TRUE_COLOUR = (3, 2, 1)
-"""Indices of red, green and blue in `BANDS`."""
+TRUE_COLOUR = tuple(map(OLI.bands.index, OLI.rgb_bands))
+"""Places of red, green and blue among the bands that models take."""
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

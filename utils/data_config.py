@@ -1,13 +1,11 @@
-"""Bands, statistics and class tables of the two Landsat datasets, each with its source."""
+"""Sensors, statistics and class tables of the two Landsat datasets, each with its source."""
 
 from typing import NamedTuple
 
-BANDS = ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B6", "SR_B7")
-"""Landsat 8 surface-reflectance bands, in file order: coastal, blue, green, red, NIR, SWIR 1, SWIR 2."""
+from utils.sensors import OLI
 
-REFLECTANCE_SCALE = 0.0000275
-REFLECTANCE_OFFSET = -0.2
-"""Collection-2 Level-2 numbers to reflectance: DN * scale + offset (USGS Landsat Collection 2 product guide)."""
+REFLECTANCE_SCALE, REFLECTANCE_OFFSET = OLI.scale, OLI.offset
+"""Digital numbers of Collection 2, Level 2, to reflectance: DN * scale + offset."""
 
 IMAGE_SIZE = 40
 """Side of the square patch the model sees, in pixels (arXiv:2509.10919)."""
@@ -28,6 +26,7 @@ class BigEarthNetInfo:
     """BigEarthNet-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "bigearthnet_ls"
+    SENSOR = OLI
     STATISTICS = BandStatistics(
         mean=(9405.194, 9649.677, 10425.686, 10444.589, 16067.627, 12699.184, 10596.475),
         std=(6016.344, 6095.472, 5839.462, 6068.493, 6271.440, 4256.046, 3130.776),
@@ -119,12 +118,13 @@ class EuroSATInfo:
     """EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "eurosat_ls"
+    SENSOR = OLI
     STATISTICS = BandStatistics(
         mean=(8515.32, 8829.60, 9795.92, 9891.66, 15499.88, 13146.12, 11004.21),
         std=(3938.76, 4057.72, 4205.96, 4434.42, 6150.64, 4923.02, 4044.07),
     )
     SPLIT_SIZES = {"train": 16_200, "val": 5_400, "test": 5_400}
-    FILE_BANDS = (*BANDS, "ST_B10")
+    FILE_BANDS = (*OLI.bands, "ST_B10")
     """Bands in the files; the surface temperature is dropped."""
 
     CLASSES = (

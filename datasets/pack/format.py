@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from utils.config import Section
-from utils.data_config import BANDS, BigEarthNetInfo, EuroSATInfo
+from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import list_some
 from utils.errors import DataError
 
@@ -60,7 +60,7 @@ class Recipe(Section):
 
     def pixels_shape(self, count: int) -> tuple[int, int, int, int]:
         """(N, C, S, S) of `count` patches."""
-        return count, len(BANDS), self.image_size, self.image_size
+        return count, len(DATASETS[self.dataset].SENSOR.bands), self.image_size, self.image_size
 
     @property
     def patch_bytes(self) -> int:

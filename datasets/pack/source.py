@@ -19,7 +19,7 @@ from datasets import bigearthnet, eurosat
 from datasets.geotiff import GDAL_OPTIONS, RawPatch, centers_to_lat_lon, decode_patch, read_bytes
 from datasets.pack.format import LABEL_NAMES, NO_LABEL_FILE, Recipe, TableRow
 from datasets.patches import dataset_folder, find_split, is_simulated, least_side, read_split, squared
-from utils.data_config import BANDS, EuroSATInfo
+from utils.data_config import DATASETS, EuroSATInfo
 from utils.data_utils import parse_patch_id
 from utils.errors import DataError
 
@@ -137,8 +137,9 @@ class PackSource:
         data = read_bytes(image)
         label_text = _bytes_if_there(labels[0]) if labels else None
         recipe = self.recipe
-        bands = len(EuroSATInfo.FILE_BANDS if self.is_eurosat else BANDS)
-        patch = decode_patch(data, image, bands, len(BANDS), least_side(recipe.image_size, recipe.crop))
+        kept = len(DATASETS[recipe.dataset].SENSOR.bands)
+        bands = len(EuroSATInfo.FILE_BANDS) if self.is_eurosat else kept
+        patch = decode_patch(data, image, bands, kept, least_side(recipe.image_size, recipe.crop))
         if self.is_eurosat:
             label = str(_eurosat_class(patch_id, image))
         elif label_text is None:

@@ -44,7 +44,7 @@ from datasets.pack.journal import (
     resume,
 )
 from datasets.pack.source import Chunk, PackSource, SourceChunks, split_names, table_lines
-from utils.data_config import BANDS
+from utils.data_config import DATASETS
 from utils.errors import DataError, UserError, describe_os_error
 from utils.files import atomic_path, check_writable, sync, write_json, write_text
 from utils.locks import held_alone
@@ -202,7 +202,7 @@ def _finish(source: PackSource, out: Path, entries: list[Entry], skip_bad: bool)
         recipe=source.recipe,
         simulated=source.simulated,
         count=count,
-        bands=list(BANDS),
+        bands=list(DATASETS[source.recipe.dataset].SENSOR.bands),
         label_names=list(LABEL_NAMES[source.recipe.dataset]),
         source=Source(
             ids=ids_digest(source.ids), listing=digest_of(entry.listing for entry in entries), left_out=left_out

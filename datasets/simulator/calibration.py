@@ -14,9 +14,10 @@ import numpy as np
 import rasterio
 
 from datasets.simulator.constants import SPECTRA_FILE
-from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE, BigEarthNetInfo
+from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE, BigEarthNetInfo
 from utils.errors import DataError
 from utils.files import write_text
+from utils.sensors import OLI
 
 MIN_PATCHES = 10
 CLEAR_BLUE = 0.08
@@ -74,7 +75,7 @@ def _read(folder: Path) -> list[_Patch]:
         names = json.loads(path.read_text(encoding="utf-8"))["labels"]
         image = folder / "images" / path.name.replace("_labels_metadata.json", ".tif")
         with rasterio.open(image) as file:
-            numbers = file.read().reshape(len(BANDS), -1).T
+            numbers = file.read().reshape(len(OLI.bands), -1).T
         reflectance = numbers[(numbers > 0).all(1)] * REFLECTANCE_SCALE + REFLECTANCE_OFFSET
         clear = reflectance[_is_clear(reflectance)]
         if len(clear) >= MIN_CLEAR_PIXELS:
@@ -94,7 +95,7 @@ def _start(table: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     entries = [table["classes"][name] for name in BigEarthNetInfo.CORINE]
     mean = np.array([entry["assumed"] for entry in entries])
     std = START_SPREAD * mean + START_FLOOR
-    correlation = np.full((len(BANDS), len(BANDS)), START_CORRELATION)
+    correlation = np.full((len(OLI.bands), len(OLI.bands)), START_CORRELATION)
     np.fill_diagonal(correlation, 1.0)
     return mean, std[:, :, None] * correlation * std[:, None, :]
 
@@ -117,7 +118,7 @@ def _assign(patches: list[_Patch], mean: np.ndarray, covariance: np.ndarray, fre
             pixels = np.concatenate([patch.pixels for patch, _ in holders])
             weight = np.concatenate([chance for _, chance in holders])
             mean[index] = np.average(pixels, axis=0, weights=weight)
-            covariance[index] = np.cov(pixels.T, aweights=weight) + RIDGE * np.eye(len(BANDS))
+            covariance[index] = np.cov(pixels.T, aweights=weight) + RIDGE * np.eye(len(OLI.bands))
     return weights
 
 

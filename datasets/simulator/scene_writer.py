@@ -11,10 +11,11 @@ from rasterio.warp import transform
 from tqdm import tqdm
 
 from datasets.simulator.scene import NO_CLASS, STRIPE, SimulatedScene
-from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE, SIMULATED_MARK, BigEarthNetInfo
+from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE, SIMULATED_MARK, BigEarthNetInfo
 from utils.errors import DataError
 from utils.files import replaced_folder
 from utils.metadata import Acquisitions, AcquisitionTime, column_of, metadata_columns
+from utils.sensors import OLI
 
 PIXEL = 30.0
 """Metres."""
@@ -80,19 +81,19 @@ def check_scene_target(out: Path) -> None:
 def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
     """Band files, QA_PIXEL and truth, a stripe at a time."""
     crs, corner = _grid(scene)
-    names = {band: f"{product}_{band}.TIF" for band in (*BANDS, "QA_PIXEL")} | {"truth": "truth.tif"}
+    names = {band: f"{product}_{band}.TIF" for band in (*OLI.bands, "QA_PIXEL")} | {"truth": "truth.tif"}
     common = {"width": scene.size, "height": scene.size, "count": 1, "crs": crs, "transform": corner, **PROFILE}
     with ExitStack() as stack:
         files = {}
         for name, file_name in names.items():
             kind = {"dtype": "uint8", "nodata": NO_CLASS} if name == "truth" else {"dtype": "uint16"}
-            kind = kind | ({"nodata": 0} if name in BANDS else {"nodata": 1} if name == "QA_PIXEL" else {})
+            kind = kind | ({"nodata": 0} if name in OLI.bands else {"nodata": 1} if name == "QA_PIXEL" else {})
             files[name] = stack.enter_context(rasterio.open(folder / file_name, "w", **common, **kind))
         files["truth"].update_tags(classes=json.dumps(BigEarthNetInfo.CLASSES))
         top, progress = 0, tqdm(total=scene.size, desc="simulated scene", unit="row", disable=None)
         for stripe in scene.stripes():
             window = rasterio.windows.Window(0, top, scene.size, len(stripe.qa))
-            for index, band in enumerate(BANDS):
+            for index, band in enumerate(OLI.bands):
                 files[band].write(stripe.numbers[index], 1, window=window)
             files["QA_PIXEL"].write(stripe.qa, 1, window=window)
             files["truth"].write(stripe.truth, 1, window=window)

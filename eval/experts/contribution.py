@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
-from embed.embedder import pool_tokens
-from models.moe_mae import MOEMAE, Block, Encoded, Encoder
+from models.moe_mae import MOEMAE, Block, Encoder
+from models.pooling import pool_tokens
 from utils.errors import DataError
 
 
@@ -178,7 +178,7 @@ def embeddings_without_experts(model: MOEMAE, loader: BatchLoader, pool: str) ->
     Args:
         model: in evaluation mode.
         loader: the split's batches.
-        pool: see `pool_tokens`.
+        pool: a key of `models.pooling.POOLINGS`.
 
     Raises:
         DataError: when no image has a valid pixel.
@@ -210,4 +210,4 @@ def _rest(encoder: Encoder, tokens: Tensor, start: int) -> Tensor:
 
 
 def _pooled(encoder: Encoder, tokens: Tensor, pool: str) -> np.ndarray:
-    return pool_tokens(Encoded(encoder.norm(tokens), tokens, (), encoder.num_prefix), pool).cpu().numpy()
+    return pool_tokens(tokens, pool, encoder.num_prefix).cpu().numpy()

@@ -4,16 +4,14 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from embed.digital_numbers import COMMON_NAMES
 from scenes.input.grids import RasterFile, open_raster
 from scenes.input.metadata import LEVEL2_CURE, check_product_id, find_product_id
-from utils.data_config import BANDS
 from utils.errors import ConfigError, DataError
+from utils.sensors import ETM, HLS_L30, OLI, refusal, sensor_of_product, sensor_with_bands
 
 _BAND_FILE = re.compile(r"(?P<stem>.+)_SR_B(?P<number>\d+)\.TIFF?", re.IGNORECASE)
 _LEVEL1_FILE = re.compile(r".+_B\d+\.TIFF?", re.IGNORECASE)
 _COLLECTION1_FILE = re.compile(r".+_sr_band\d+\.TIFF?", re.IGNORECASE)
-_BAND_NAME = re.compile(r"(?:SR[ _]?)?B(?:AND)?[ _]?0*(?P<number>\d+)", re.IGNORECASE)
 
 
 class SceneFiles(NamedTuple):
@@ -46,12 +44,12 @@ def find_folder(folder: Path) -> SceneFiles:
     product = find_product_id(stem)
     if product:
         check_product_id(product, folder)
-    missing = [band for number, band in enumerate(BANDS, 1) if number not in files]
-    if missing == ["SR_B6"]:
-        raise DataError(f"{folder}: {stem} has SR_B1..5 and 7, the bands of Landsat 4, 5 or 7; {LEVEL2_CURE}")
+    missing = [band for number, band in enumerate(OLI.bands, 1) if number not in files]
+    if set(OLI.bands) - set(missing) == set(ETM.bands):
+        raise DataError(f"{folder}: {stem} has just the bands of Landsat 4, 5 or 7; {refusal(ETM)}; {LEVEL2_CURE}")
     if missing:
         raise DataError(f"{folder}: {', '.join(f'{stem}_{band}.TIF' for band in missing)} missing; fetch them again")
-    bands = tuple(open_raster(folder / files[number]) for number in range(1, len(BANDS) + 1))
+    bands = tuple(open_raster(folder / files[number]) for number in range(1, len(OLI.bands) + 1))
     for band in bands:
         if band.count != 1:
             raise DataError(f"{band.path}: has {band.count} bands, a band file has one; fetch it again")
@@ -63,6 +61,8 @@ def _refuse_other_folder(folder: Path, names: list[str]) -> None:
     """Say what a folder without `*_SR_B1.TIF` holds instead."""
     for product in sorted({product for name in names if (product := find_product_id(name))}):
         check_product_id(product, folder)
+    if any(sensor_of_product(name) is HLS_L30 for name in names):
+        raise DataError(f"{folder}: {refusal(HLS_L30)}; {LEVEL2_CURE}")
     if any(_COLLECTION1_FILE.fullmatch(name) for name in names):
         raise DataError(f"{folder}: holds *_sr_band*.tif, a Collection-1 product; {LEVEL2_CURE}")
     if any(_LEVEL1_FILE.fullmatch(name) for name in names):
@@ -87,9 +87,9 @@ def find_stack(path: Path, chosen: tuple[int, ...] | None) -> SceneFiles:
     stack = open_raster(path)
     if chosen is None:
         _require_names(stack)
-        chosen = tuple(range(1, len(BANDS) + 1))
+        chosen = tuple(range(1, len(OLI.bands) + 1))
     present = set(range(1, stack.count + 1))
-    if len(chosen) != len(BANDS) or len(set(chosen)) != len(chosen) or not set(chosen) <= present:
+    if len(chosen) != len(OLI.bands) or len(set(chosen)) != len(chosen) or not set(chosen) <= present:
         listed = ",".join(map(str, chosen))
         raise ConfigError(f"--bands {listed}: give seven different numbers from 1 to {stack.count}, for SR_B1..SR_B7")
     bands = tuple(stack._replace(band=number) for number in chosen)
@@ -100,12 +100,15 @@ def find_stack(path: Path, chosen: tuple[int, ...] | None) -> SceneFiles:
 
 def _require_names(stack: RasterFile) -> None:
     """Refuse a stack of another number or order of bands; bands without names pass."""
-    numbers, wanted = [band_number(name) for name in stack.descriptions], list(range(1, len(BANDS) + 1))
+    numbers, wanted = [band_number(name) for name in stack.descriptions], list(range(1, len(OLI.bands) + 1))
     complete = all(number in numbers for number in wanted)
     order = ",".join(str(numbers.index(number) + 1) for number in wanted) if complete else "N,… of its SR_B1..SR_B7"
-    if stack.count != len(BANDS):
+    other = sensor_with_bands([name for name in stack.descriptions if name])
+    if other is not None:
+        raise DataError(f"{stack.path}: {refusal(other)}; {LEVEL2_CURE}")
+    if stack.count != len(OLI.bands):
         raise DataError(
-            f"{stack.path}: has {stack.count} bands, expected {len(BANDS)}: SR_B1..SR_B7 of Landsat 8 or 9; give "
+            f"{stack.path}: has {stack.count} bands, expected {len(OLI.bands)}: SR_B1..SR_B7 of Landsat 8 or 9; give "
             f"--bands {order}"
         )
     if any(number is not None for number in numbers) and numbers != wanted:
@@ -114,12 +117,9 @@ def _require_names(stack: RasterFile) -> None:
 
 
 def band_number(name: str | None) -> int | None:
-    """3 for a description such as SR_B3, B03, "Band 3" or, as catalogues have it, green."""
-    text = (name or "").strip()
-    if text.lower() in COMMON_NAMES:
-        return COMMON_NAMES.index(text.lower()) + 1
-    match = _BAND_NAME.fullmatch(text)
-    return int(match["number"]) if match else None
+    """3 for a description such as SR_B3, B03, "Band 3" or, as catalogues have it, green; None for any other."""
+    index = OLI.index(name or "")
+    return None if index is None else index + 1
 
 
 def _mtl_beside(folder: Path, stem: str) -> Path | None:

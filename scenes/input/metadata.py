@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.errors import DataError
 from utils.metadata import FIELDS, AcquisitionTime
+from utils.sensors import OLI, refusal, sensor_of_product
 
 PRODUCT_ID = re.compile(
     r"L(?P<sensor>[A-Z])(?P<satellite>\d{2})_(?P<level>L\d[A-Z0-9]{2})_(?P<path_row>\d{6})_(?P<date>\d{8})_\d{8}"
@@ -33,12 +34,13 @@ def check_product_id(product: str, where: Path) -> None:
         DataError: another sensor than OLI of Landsat 8 and 9, Level 1, or Collection 1.
     """
     match = PRODUCT_ID.fullmatch(product)
-    sensor, satellite, level = match["sensor"].upper(), int(match["satellite"]), match["level"].upper()
-    if sensor not in "CO" or satellite not in (8, 9):
-        raise DataError(
-            f"{where}: {product} is of Landsat {satellite}, whose bands differ (4, 5 and 7 have SR_B1..5 and 7, the "
-            f"model takes SR_B1..7 of Landsat 8 and 9); {LEVEL2_CURE}"
-        )
+    if match is None:
+        raise ValueError(f"{product!r} is no product id")
+    level, sensor = match["level"].upper(), sensor_of_product(product)
+    if sensor is None:
+        raise DataError(f"{where}: {product} is of a sensor that the model does not know; {LEVEL2_CURE}")
+    if sensor is not OLI:
+        raise DataError(f"{where}: {product}: {refusal(sensor)}; {LEVEL2_CURE}")
     if level.startswith("L1"):
         raise DataError(
             f"{where}: {product} is Level-1: its numbers are light at the sensor, not surface reflectance; "

@@ -16,6 +16,7 @@ from scenes.input.metadata import check_product_id, find_product_id, read_mtl, s
 from utils.data_config import SIMULATED_MARK
 from utils.errors import ConfigError, DataError
 from utils.metadata import AcquisitionTime
+from utils.sensors import OLI, Sensor
 
 _TIFF_ENDINGS = (".tif", ".tiff")
 _ARCHIVE_ENDINGS = (".tar", ".gz", ".tgz", ".zip")
@@ -42,7 +43,7 @@ class Scene(NamedTuple):
     path: Path
     product: str | None
     bands: tuple[RasterFile, ...]
-    """SR_B1..SR_B7."""
+    """Those of the sensor, in its order."""
     qa: RasterFile | None
     grid: SceneGrid
     time: AcquisitionTime
@@ -52,6 +53,8 @@ class Scene(NamedTuple):
     simulated: bool
     notes: tuple[str, ...]
     """What is missing and what follows from it, one line each."""
+    sensor: Sensor = OLI
+    """Models take no other so far."""
 
     @property
     def name(self) -> str:

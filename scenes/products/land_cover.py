@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
-from models.pooling import MAP_POOLS, token_count
+from models.pooling import MAP_POOLINGS, vector_width
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from utils.analysis_utils import short_name
@@ -54,6 +54,11 @@ class Probe(NamedTuple):
     statistics: str | None
     checkpoint_sha256: str | None
 
+    @property
+    def width(self) -> int:
+        """Features that it takes."""
+        return int(self.model.model.n_features_in_)
+
 
 def load_probe(path: Path, config: ModelConfig) -> Probe:
     """Read a probe and the JSON beside it.
@@ -73,21 +78,22 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
     width = model.model.n_features_in_
-    widths = {name: config.embed_dim * token_count(name, config.num_prefix, config.num_patches) for name in MAP_POOLS}
-    fitting = [name for name, count in widths.items() if count == width and pool in (None, name)]
-    if not fitting:
-        has = widths.get(pool) or " or ".join(f"{count:,}" for count in dict.fromkeys(widths.values()))
+    if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
+        listed = " or ".join(f"{count:,}" for count in fitting_widths(config))
         raise ConfigError(
-            f"{path}: takes {width:,} features, a cell of this model has {has}; fit the probe on embeddings with pool "
-            f"{', '.join(MAP_POOLS[:-1])} or {MAP_POOLS[-1]} of the same checkpoint"
+            f"{path}: takes {width:,} features, a cell of this model has {listed}; fit the probe on embeddings with "
+            f"pool {', '.join(MAP_POOLINGS)} of the same checkpoint"
         )
-    if len(fitting) == 1:
-        pool = fitting[0]
     classes = _class_names(record, model)
     statistics = statistics if statistics in DATASETS else None
     if dataset is None and classes == EuroSATInfo.CLASSES:  # a published probe
         dataset = EuroSATInfo.NAME
     return Probe(path, model, classes, pool, dataset, statistics, sha)
+
+
+def fitting_widths(config: ModelConfig) -> dict[int, str]:
+    """Width of a cell's vector to the first pooling that has it."""
+    return {vector_width(config, name): name for name in reversed(MAP_POOLINGS)}
 
 
 def _pool_of(record: dict, train: dict, config: ModelConfig) -> str | None:

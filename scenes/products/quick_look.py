@@ -8,7 +8,7 @@ from scenes.input.product import Scene
 from scenes.input.quality import hidden_pixels
 from scenes.products.embedding_file import EmbeddingMap, MapStatistics
 from utils.analysis_utils import TRUE_COLOUR, true_colour
-from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 
 LARGEST_SIDE = 1000
 """Pixels of each picture; larger scenes are thinned out."""
@@ -43,7 +43,7 @@ def _explained(statistics: MapStatistics) -> float:
 def _true_colour(scene: Scene) -> np.ndarray:
     """(h, w, 3) colours, stretched over the pixels that are neither cloud nor fill."""
     shape = _thinned(scene.grid.height, scene.grid.width)
-    image = np.full((len(BANDS), *shape), np.nan, np.float32)
+    image = np.full((len(scene.sensor.bands), *shape), np.nan, np.float32)
     for index in TRUE_COLOUR:
         band = scene.bands[index]
         with rasterio.open(band.path) as file:

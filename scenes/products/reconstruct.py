@@ -15,7 +15,6 @@ from scenes.products.geotiffs import Layer, write_cog
 from scenes.row_store import RowStore
 from scenes.windows import Frame
 from transformation.transformer import ZScoreNormalize
-from utils.data_config import BANDS
 from utils.randomness import generator
 
 MASK_SEED = 0
@@ -50,7 +49,7 @@ class SceneReconstructor:
     @property
     def record_shape(self) -> tuple[int, int, int]:
         """(bands, rows, columns) of a block row."""
-        return len(BANDS), self.frame.window, self.frame.blocks_across * self.frame.window
+        return len(self.reader.scene.sensor.bands), self.frame.window, self.frame.blocks_across * self.frame.window
 
     def run(self, store: RowStore) -> None:
         """Compute every block row that is not in the store yet."""
@@ -82,8 +81,10 @@ class SceneReconstructor:
         return numbers.round().clamp(1, LARGEST_NUMBER).numpy().astype(np.uint16)
 
 
-def write_reconstruction(path: Path, store: RowStore, frame: Frame, tags: dict[str, str], scratch: Path) -> Path:
-    """Write the pixels of a finished store on the scene's own grid."""
+def write_reconstruction(
+    path: Path, store: RowStore, frame: Frame, bands: tuple[str, ...], tags: dict[str, str], scratch: Path
+) -> Path:
+    """Write the pixels of a finished store, its `bands` by name, on the scene's own grid."""
     grid = frame.grid
 
     def stripes() -> Iterator[np.ndarray]:
@@ -92,5 +93,5 @@ def write_reconstruction(path: Path, store: RowStore, frame: Frame, tags: dict[s
             inside = slice(max(0, -top), min(frame.window, grid.height - top))
             yield record[:, inside, frame.left : frame.left + grid.width]
 
-    layer = Layer(grid.height, grid.width, BANDS, "uint16", 0, grid.crs, grid.transform, tags)
+    layer = Layer(grid.height, grid.width, bands, "uint16", 0, grid.crs, grid.transform, tags)
     return write_cog(path, layer, stripes(), scratch)

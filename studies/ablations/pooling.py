@@ -1,6 +1,6 @@
 """How patches are best described by an encoder's tokens: CLS, means, metadata and CLS side by side, all."""
 
-from models.pooling import token_count
+from models.pooling import vector_width
 from studies.ablations.figures import plot_groups
 from studies.ablations.variants import RECIPE, Arm, How, probe, run_of, untrained_arm
 from studies.ablations.wording import (
@@ -25,10 +25,7 @@ def pooling_section(bench: Bench) -> Section:
     results = {POOL_TITLES[pool]: probe(bench, arm, How(pool)) for pool in study.pools}
     plain = {POOL_TITLES[pool]: probe(bench, untrained_arm(), How(pool)) for pool in study.pools}
     config = run_of(bench, arm, study.seeds[0]).config
-    numbers = {
-        POOL_TITLES[pool]: token_count(pool, config.num_prefix, config.num_patches) * config.embed_dim
-        for pool in study.pools
-    }
+    numbers = {POOL_TITLES[pool]: vector_width(config, pool) for pool in study.pools}
     tables = [
         score_table(bench, "pooling", "Pooling, pretrained encoder", results, POOL_TITLES[reference], first="pool",
                     more={"numbers": numbers}),

@@ -31,7 +31,7 @@ from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.analysis_utils import save_figure
 from utils.reporting import reporter
 
-POOL_TITLES = {name: row.title for name, row in POOLINGS.items()}
+POOL_TITLES = {name: pooling.title for name, pooling in POOLINGS.items()}
 STATISTICS = "image statistics"
 BOTH = "statistics + metadata"
 STRONG = "strong_probe"

@@ -11,7 +11,7 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch, PatchDataset
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE
-from models.pooling import MAP_POOLS, Pooling, pooling_of
+from models.pooling import POOLINGS
 from utils.randomness import generator
 
 Metadata = Literal["given", "missing", "shuffled"]
@@ -58,17 +58,15 @@ def pooled(parts: np.ndarray, pool: str, config: ModelConfig) -> np.ndarray:
 
     Args:
         parts: (N, (P + 1) * W), P = F + 1 tokens of metadata and CLS.
-        pool: a name in `models.pooling.MAP_POOLS`.
+        pool: a key of `models.pooling.POOLINGS`, but "all".
         config: of the model that made them.
     """
-    pooling = pooling_of(pool, MAP_POOLS)
-    starts = range(0, max(1, len(parts)), _CHUNK)  # in parts, since twice the precision takes twice the memory
-    return np.concatenate([_pooled_chunk(parts[start : start + _CHUNK], pooling, config) for start in starts])
-
-
-def _pooled_chunk(parts: np.ndarray, pooling: Pooling, config: ModelConfig) -> np.ndarray:
-    tokens = parts.astype(np.float64).reshape(len(parts), config.num_prefix + 1, config.embed_dim)
-    return pooling.from_parts(tokens[:, :-1], tokens[:, -1], config.num_patches).astype(np.float32)
+    end = config.num_prefix * config.embed_dim
+    prefix = parts[:, :end].reshape(len(parts), config.num_prefix, config.embed_dim)
+    of_parts = POOLINGS[pool].of_parts
+    if of_parts is None:
+        raise ValueError(f"pool {pool!r} needs every token")
+    return of_parts(prefix, parts[:, end:], config.num_patches)
 
 
 class MetadataLoader:

@@ -183,7 +183,7 @@ class Runs:
 
         Args:
             run: the encoder.
-            pool: see `models.pooling.POOLINGS`.
+            pool: a key of `models.pooling.POOLINGS`.
             split: "train", "val" or "test".
             source: the dataset; None is the main one.
             fold: index of its fold.

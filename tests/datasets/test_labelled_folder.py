@@ -20,8 +20,9 @@ from embed.compute_embed import main as embed
 from models import build_model
 from models.checkpoint import write_checkpoint
 from train_logistic_regression import main as probe
-from utils.data_config import BANDS, BigEarthNetInfo
+from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, DataError
+from utils.sensors import OLI
 
 COLOURS = {"forest": (40, 90, 30), "sand": (220, 200, 150), "water": (10, 30, 120)}
 
@@ -147,14 +148,14 @@ def test_pictures_are_normalised_by_their_training_split(folder) -> None:
     train, test = (LabelledFolderDataset(folder, text, options=options()) for text in ("0-60%", "60-100%"))
     batch = train.batch(range(len(train)))
     assert train.options.bands == RGB and train.missing == ("SR_B1", "SR_B5", "SR_B6", "SR_B7")
-    present = [BANDS.index(band) for band in RGB]
-    absent = [BANDS.index(band) for band in train.missing]
+    present = [OLI.bands.index(band) for band in RGB]
+    absent = [OLI.bands.index(band) for band in train.missing]
     assert batch.images.shape == (18, 7, 40, 40) and batch.valid.all() and batch.meta is None
     assert not batch.images[:, absent].any() and not test.batch([0, 1]).images[:, absent].any()
     torch.testing.assert_close(batch.images[:, present].mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(batch.images[:, present].std(dim=(0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
     assert test.statistics == train.statistics and test.statistics_name == "train"
-    red, green = (BANDS.index(band) for band in ("SR_B4", "SR_B3"))
+    red, green = (OLI.bands.index(band) for band in ("SR_B4", "SR_B3"))
     forest = train.batch([index for index, name in enumerate(train.ids) if name.startswith("forest")]).images
     assert forest[:, green].mean() > forest[:, red].mean(), "a forest is green beside what the others are"
 

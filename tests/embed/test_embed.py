@@ -10,10 +10,9 @@ from tiny import TINY_MODEL, sample_ids, some_pixels, write_bigearthnet, write_c
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from embed.compute_embed import main
-from embed.embedder import pool_tokens
 from models import build_model
 from models.checkpoint import load_model, write_checkpoint
-from models.pooling import POOLS
+from models.pooling import POOLINGS, pool_tokens
 from utils.errors import CheckpointError, ConfigError, DataError
 
 NAMES = [f"S2A_MSIL2A_20170613T101031_1_{i}" for i in range(4)]
@@ -39,7 +38,7 @@ def embed_config(folder, checkpoint, pool="cls", **data):
     )
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", POOLINGS)
 def test_the_file_holds_tokens_before_the_final_norm(tmp_path, checkpoint, pool: str) -> None:
     assert main(["--config_yaml", str(embed_config(tmp_path, checkpoint, pool))]) == 0
     arrays = np.load(tmp_path / "out" / "e_train.npz")
@@ -62,7 +61,7 @@ def test_the_file_holds_tokens_before_the_final_norm(tmp_path, checkpoint, pool:
     assert arrays["ids"].tolist() == batch.ids
     assert np.array_equal(y, batch.labels.numpy())
     record = json.loads((tmp_path / "out" / "e_train.json").read_text())
-    assert (record["pool"], record["width"], record["tokens"]) == (pool, 24, 105 if pool == "all" else 1)
+    assert (record["pool"], record["width"], record["tokens"]) == (pool, 24, x.shape[1] // 24)
     assert len(record["checkpoint"]["sha256"]) == len(record["dataset_fingerprint"]) == 64
     assert record["config"]["embed"]["pool"] == pool
     assert len(record["classes"]) == 19
@@ -145,5 +144,5 @@ def test_published_checkpoints_embed_as_published(tmp_path, reference_dir, real_
 
 def test_unknown_pool() -> None:
     encoded = build_model("XXS", seed=0, depth=1).eval().encode(torch.zeros(1, 7, 40, 40))
-    with pytest.raises(ValueError, match="unknown pool"):
-        pool_tokens(encoded, "max")
+    with pytest.raises(KeyError, match="max"):
+        pool_tokens(encoded.pre_norm, "max", 5)

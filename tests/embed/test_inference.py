@@ -13,10 +13,10 @@ from tiny_weights import tiny_model
 
 from embed.compute_embed import main
 from models import MOEMAE
-from models.pooling import POOLS
-from utils.data_config import BANDS
+from models.pooling import POOLINGS
 from utils.data_utils import parse_patch_id
 from utils.errors import ConfigError, DataError
+from utils.sensors import OLI
 
 WEIGHTS = ROOT / "weights" / "moe_mae_simulated" / "pretrained_XXS_best.pth"
 BATCH = 3
@@ -71,7 +71,7 @@ def test_equal_to_the_file_of_eurosat_patches(tmp_path) -> None:
     pixels, _, _ = read_files([folder / "eurosat-l" / name.rpartition("_")[0] / f"{name}.tif" for name in names])
     assert pixels[0].shape[0] == 8
     found = MOEMAE.from_pretrained(WEIGHTS).embed(
-        pixels, bands=(*BANDS, "ST_B10"), crop="resize", statistics="eurosat_ls", pool="mean", batch_size=BATCH
+        pixels, bands=(*OLI.bands, "ST_B10"), crop="resize", statistics="eurosat_ls", pool="mean", batch_size=BATCH
     )
     expected = embedding_file(tmp_path / "e", WEIGHTS, ids, dataset="eurosat_ls", dataset_path=str(folder))
     np.testing.assert_array_equal(found, expected)
@@ -89,7 +89,7 @@ def test_equal_to_the_file_of_real_patches_as_published(tmp_path, reference_dir,
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", POOLINGS)
 def test_pools_and_batches(model, patches, pool: str) -> None:
     whole = model.embed(patches, pool=pool)
     assert whole.dtype == np.float32
@@ -130,7 +130,7 @@ def test_a_torchgeo_sample(model, patches) -> None:
 def test_xarray_for_xarray(model, patches) -> None:
     xarray = pytest.importorskip("xarray", reason="xarray is not installed")
     times = np.array(["2017-06-13T10", "2017-07-13T10", "2017-08-13T10"], "M8[ns]")
-    coords = {"time": times, "band": list(BANDS), "spatial_ref": 32633}
+    coords = {"time": times, "band": list(OLI.bands), "spatial_ref": 32633}
     cube = xarray.DataArray(patches, dims=("time", "band", "y", "x"), coords=coords)
     expected = model.embed(patches, when=times)
     shuffled = cube.isel(band=[3, 1, 0, 2, 6, 5, 4]).transpose("y", "band", "x", "time")
@@ -155,7 +155,7 @@ def test_xarray_for_xarray(model, patches) -> None:
 def test_bands_by_name(model, patches) -> None:
     expected = model.embed(patches)
     order = [6, 0, 5, 1, 4, 2, 3]
-    named = [BANDS[i] for i in order]
+    named = [OLI.bands[i] for i in order]
     np.testing.assert_array_equal(model.embed(patches[:, order], bands=named), expected)
     np.testing.assert_array_equal(model.embed(patches[:, order], bands=[f"b{i + 1}" for i in order]), expected)
     common = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "lwir11")
@@ -167,8 +167,8 @@ def test_bands_by_name(model, patches) -> None:
     ("bands", "named"),
     [
         (None, r"8 bands.*bands=\('SR_B1'"),
-        (BANDS, "7 names for 8 bands"),
-        ((*BANDS[:6], "SR_B6", "ST_B10"), "SR_B6 is named twice"),
+        (OLI.bands, "7 names for 8 bands"),
+        ((*OLI.bands[:6], "SR_B6", "ST_B10"), "SR_B6 is named twice"),
         ("SR_B1", "are no names"),
         (range(1, 9), "are no names"),
         (("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A"), "SR_B1 is missing.*other sensors"),  # Sentinel-2

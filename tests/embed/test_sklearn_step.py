@@ -15,8 +15,8 @@ from tiny_weights import tiny_model, write_tiny_checkpoint
 from embed.sklearn_step import MoEMAETransformer, patch_rows
 from models import build_model
 from models.checkpoint import write_checkpoint
-from utils.data_config import BANDS
 from utils.errors import CheckpointError, DataError
+from utils.sensors import OLI
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_patches_rows_and_told_rows_are_the_same_as_embed(checkpoint, patches) -
 
 def test_small_patches_and_other_bands(checkpoint, patches) -> None:
     eight = np.concatenate([patches, patches[:, :1]], axis=1)[:, :, :22, :22]
-    step = MoEMAETransformer(checkpoint, crop="resize", bands=(*BANDS, "ST_B10"))
+    step = MoEMAETransformer(checkpoint, crop="resize", bands=(*OLI.bands, "ST_B10"))
     expected = tiny_model().embed(eight[:, :7], crop="resize")
     np.testing.assert_array_equal(step.fit_transform(eight), expected)
     np.testing.assert_array_equal(step.fit_transform(patch_rows(eight)), expected)

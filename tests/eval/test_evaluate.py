@@ -18,8 +18,8 @@ from models import build_model
 from models.checkpoint import write_checkpoint
 from models.losses import LossWeights, mae_loss, patch_errors
 from models.masking import patchify, random_masking
-from utils.data_config import BANDS
 from utils.randomness import generator
+from utils.sensors import OLI
 
 CPU = torch.device("cpu")
 
@@ -163,7 +163,7 @@ def test_psnr_by_hand(dataset) -> None:
     mask = torch.ones(2, 100)
     off = PSNR(dataset.normalize)
     off.add(patchify(batch.images + 1000.0 / std, 4), batch, mask, 4)
-    assert list(off.per_band()) == list(BANDS)
+    assert list(off.per_band()) == list(OLI.bands)
     for value in off.per_band().values():
         assert value == pytest.approx(-20 * math.log10(0.0275), abs=1e-3)
     perfect = PSNR(dataset.normalize)

@@ -9,7 +9,7 @@ from scene_files import embed, tiny_checkpoint, write_band
 
 from models import MOEMAE
 from transformation.transformer import center_crop
-from utils.data_config import BANDS
+from utils.sensors import OLI
 
 SIDE, ACROSS = 40, 4
 
@@ -30,10 +30,10 @@ def patches_of_one_zone(folder: Path) -> tuple[np.ndarray, rasterio.CRS]:
 def test_real_patches_side_by_side_are_embedded_like_patches(tmp_path, real_patches, pool: str) -> None:
     patches, crs = patches_of_one_zone(real_patches)
     assert len(patches) == ACROSS**2
-    rows = patches.reshape(ACROSS, ACROSS, len(BANDS), SIDE, SIDE)
-    mosaic = rows.transpose(2, 0, 3, 1, 4).reshape(len(BANDS), ACROSS * SIDE, ACROSS * SIDE)
+    rows = patches.reshape(ACROSS, ACROSS, len(OLI.bands), SIDE, SIDE)
+    mosaic = rows.transpose(2, 0, 3, 1, 4).reshape(len(OLI.bands), ACROSS * SIDE, ACROSS * SIDE)
     corner = (SIDE * 30.0 * 400, SIDE * 30.0 * 4600)  # on the global grid of windows
-    scene = write_band(tmp_path / "mosaic.tif", mosaic, corner, crs=crs, descriptions=BANDS)
+    scene = write_band(tmp_path / "mosaic.tif", mosaic, corner, crs=crs, descriptions=OLI.bands)
     checkpoint = tiny_checkpoint(tmp_path / "tiny.pth")
     path = embed(scene, checkpoint, tmp_path / "out", "--pool", pool, "--metadata", "none")
     with rasterio.open(path) as file:

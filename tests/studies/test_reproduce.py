@@ -21,7 +21,7 @@ from tiny import TINY_MODEL, sample_ids, write_config
 from configs.reproduction import ReproductionConfig, read_reproduction_config
 from embed.embedder import Embedder
 from eval.probing.protocols import PROTOCOLS
-from models.pooling import POOLS
+from models.pooling import POOLINGS
 from reproduce import main
 from studies import registry
 from studies.engine.context import Bench
@@ -390,7 +390,7 @@ def bench(done: Path) -> Bench:
     return bench_of(read(done / "reproduce.yaml"))
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", POOLINGS)
 def test_pools_are_those_of_the_embedder(bench: Bench, pool: str) -> None:
     run = main_runs(bench)[0]
     batch = next(bench.data.main.loader("test", torch.device("cpu")).batches())
