@@ -52,7 +52,7 @@ class EuroSATDatasetLS(PatchDataset):
         published_behaviour: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
-        folder = dataset_folder(root, "eurosat-l")
+        folder = dataset_folder(root, EuroSATInfo.FOLDER)
         split = find_split(split_file, root)
         names = split_names(split)
         if statistics is None:

@@ -15,6 +15,12 @@ from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
 from utils.sensors import ETM, IGNORED, OLI, refusal
 
+LABELLED_FOLDER = "labelled_folder"
+"""A folder of any images, as `data.dataset` names it."""
+
+TRAIN = "train"
+"""`data.statistics` of this name are the training split's own."""
+
 RGB = OLI.rgb_bands
 
 LARGEST = 65535

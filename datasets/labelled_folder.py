@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS
-from datasets.image_bands import IGNORED, LARGEST, landsat_numbers, read_image, usual_bands
+from datasets.image_bands import IGNORED, LABELLED_FOLDER, LARGEST, TRAIN, landsat_numbers, read_image, usual_bands
 from datasets.labelled_table import read_table, split_rows
 from datasets.patches import PatchDataset, RawBatch
 from transformation.transformer import ZScoreNormalize
@@ -35,10 +35,7 @@ from utils.sensors import OLI
 
 logger = logging.getLogger(__name__)
 
-NAME = "labelled_folder"
-
-TRAIN = "train"
-"""`statistics` of this name are the training split's own."""
+NAME = LABELLED_FOLDER
 
 EIGHT_BITS = 257
 """8-bit numbers are stored times this, so that a resized picture keeps what lies between them."""

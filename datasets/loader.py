@@ -1,19 +1,18 @@
 """From a dataset to batches: which order, who reads, and what is left out and counted."""
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
 
-from datasets.bigearthnet import BigEarthNetDatasetLS
-from datasets.eurosat import EuroSATDatasetLS
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
 from datasets.pack.format import is_pack
 from datasets.packed import PackedDataset
 from datasets.patches import Batch, PatchDataset
 from datasets.readers import RawPatches, reader
-from utils.data_config import DATASETS, EuroSATInfo
+from utils.data_config import DATASETS, DatasetInfo
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
@@ -56,9 +55,16 @@ def build_dataset(
         options["statistics"] = DATASETS[statistics].STATISTICS
     if is_pack(dataset_path):
         return PackedDataset(dataset_path, split_file, dataset=name, labels=labels, **options)
-    if name == EuroSATInfo.NAME:
-        return EuroSATDatasetLS(dataset_path, split_file, **options)
-    return BigEarthNetDatasetLS(dataset_path, split_file, labels=labels, **options)
+    info = DATASETS[name]
+    if info.LABEL_FILES:
+        options["labels"] = labels
+    return _reader_of(info)(dataset_path, split_file, **options)
+
+
+def _reader_of(info: type[DatasetInfo]) -> type[PatchDataset]:
+    """The class that reads a dataset's files, imported when it is needed."""
+    module, _, name = info.READER.partition(":")
+    return getattr(import_module(module), name)
 
 
 def shuffled(size: int, seed: int, epoch: int) -> list[int]:
