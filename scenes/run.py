@@ -14,8 +14,7 @@ from models.checkpoint import load_model
 from models.pooling import vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
-from scenes.input.identity import settings_fingerprint
-from scenes.input.product import Scene
+from scenes.input.product import Scene, settings_fingerprint
 from scenes.input.reader import SceneReader
 from scenes.products.embedding_file import (
     FINGERPRINT_TAG,
