@@ -99,7 +99,7 @@ class SceneRun:
         # With published behaviour fill is data, as the released weights were trained.
         self.normalize = ZScoreNormalize(info.STATISTICS, fill_is_data=config.published_behaviour)
         known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
-        self.metadata = known if self.told else WindowMetadata()
+        self.metadata = known if self.conditioned else WindowMetadata()
         self._check_places()
         self.fingerprint = settings_fingerprint(scene, self._identity())
 
@@ -171,9 +171,9 @@ class SceneRun:
             fitting = fitting_widths(self.model.config)[probe.width]
             raise ConfigError(f"{probe.path}: takes {probe.width:,} features, which --pool {fitting} gives; use that")
         self.statistics_name = settings.statistics or (probe.statistics if probe else None) or BigEarthNetInfo.NAME
-        self.told = settings.metadata == "auto"
-        if probe and probe.dataset == EuroSATInfo.NAME and self.told:
-            self.told = False
+        self.conditioned = settings.metadata == "auto"
+        if probe and probe.dataset == EuroSATInfo.NAME and self.conditioned:
+            self.conditioned = False
             reporter.info(
                 "note         a EuroSAT probe: time and place are given to the model as missing, as they were for it, "
                 "and its patches were magnified from 22 to 40 pixels, so it sees this scene at another scale"

@@ -91,9 +91,11 @@ def test_land_cover_is_what_the_probe_says_of_the_embeddings(tmp_path, folder, c
 
 
 def test_a_probe_of_metadata_and_cls_maps_its_own_pool(tmp_path, folder, checkpoint) -> None:
-    """Its width alone says which pool it takes."""
+    """Without the pool the reason names the one that its width asks for."""
     probe = write_probe(tmp_path / "p.npz", width=5 * WIDTH)
-    cells = read(embed(folder, checkpoint, tmp_path / "out", "--probe", probe))
+    with pytest.raises(ConfigError, match="takes 120 features, which --pool meta_cls gives"):
+        embed(folder, checkpoint, tmp_path / "refused", "--probe", probe)
+    cells = read(embed(folder, checkpoint, tmp_path / "out", "--probe", probe, "--pool", "meta_cls"))
     assert len(cells) == 5 * WIDTH
     assert json.loads((tmp_path / "out" / "scene.json").read_text())["pool"] == "meta_cls"
     assert (tmp_path / "out" / "land_cover.tif").is_file()
