@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from configs.schema import Config, DataSection, TrainingSection
-from datasets.image_bands import band_names
-from datasets.labelled_folder import NAME, TRAIN, FolderOptions, LabelledFolderDataset
+from datasets.image_bands import TRAIN, band_names
+from datasets.labelled_folder import NAME, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
 from datasets.patches import PatchDataset
 from models.checkpoint import load_model

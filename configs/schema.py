@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from datasets.image_bands import band_names
+from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
 from models.config import ModelConfig
 from models.pooling import DEFAULT_POOL, POOLINGS
-from utils.config import Problem, Section, load_config
+from utils.config import Problem, Section, load_config, one_of
+from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.metadata import FIELDS
 from utils.sensors import OLI
 
@@ -17,7 +18,8 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
-Pool = Literal[tuple(POOLINGS)]
+Pool = Annotated[str, one_of(POOLINGS)]
+MetaField = Annotated[str, one_of(FIELDS)]
 
 
 def _on_or_off(value: object) -> object:
@@ -35,7 +37,7 @@ class ModelSection(Section):
     img_size: Positive | None = None
     patch_size: Positive | None = None
     in_channels: Positive | None = None
-    meta_fields: list[Literal[tuple(FIELDS)]] | None = None
+    meta_fields: list[MetaField] | None = None
     embed_dim: Positive | None = None
     depth: Positive | None = None
     num_heads: Positive | None = None
@@ -85,7 +87,7 @@ class TrainingSection(Section):
 class DataSection(Section):
     """Which patches, and how they become the model's input."""
 
-    dataset: Literal["bigearthnet_ls", "eurosat_ls", "labelled_folder"] = "bigearthnet_ls"
+    dataset: Annotated[str, one_of((*DATASETS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
     dataset_path: Text | None = None
     dataset_csv: Text | None = None
     splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Text] | None = None
@@ -93,7 +95,7 @@ class DataSection(Section):
     batch_size: Positive = 128
     resident: bool | Literal["auto"] = "auto"
     crop: Literal["center", "resize"] | None = None
-    statistics: Literal["auto", "bigearthnet_ls", "eurosat_ls", "train"] = "auto"
+    statistics: Annotated[str, one_of(("auto", *DATASETS, TRAIN))] = "auto"
     missing_labels: Literal["error", "skip"] = "error"
     bands: Text | Annotated[list[Text], Field(min_length=1)] | None = None
     scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
@@ -182,11 +184,11 @@ def data_problems(data: DataSection, wrong: set[str]) -> Iterator[Problem]:
     """What is impossible about the section `data`, as (key, sentence); `wrong` as for `model_problems`."""
     if "data.dataset" in wrong:
         return
-    if data.dataset != "labelled_folder":
+    if data.dataset != LABELLED_FOLDER:
         for key in ("bands", "scale", "offset", "split_seed"):
             if key in data.model_fields_set and f"data.{key}" not in wrong:
                 yield f"data.{key}", f"is for data.dataset: labelled_folder, not {data.dataset}"
-        if data.statistics == "train":
+        if data.statistics == TRAIN:
             yield "data.statistics", f"train is for data.dataset: labelled_folder, not {data.dataset}"
     elif data.bands is not None:
         try:

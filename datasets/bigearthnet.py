@@ -59,7 +59,7 @@ class BigEarthNetDatasetLS(PatchDataset):
         all_classes: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
-        folder = dataset_folder(root, "bigearthnet-l")
+        folder = dataset_folder(root, BigEarthNetInfo.FOLDER)
         split = find_split(csv, root)
         ids = read_split(split)
         super().__init__(folder, ids, image_size, crop, statistics, published_behaviour, meta_fields)

@@ -1,4 +1,4 @@
-"""EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780): one of ten classes, no date, no place to be trusted.
+"""EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780): one of ten classes, no date, no reliable georeferencing.
 
 Layout: `<Class>/<Class>_N.tif` with 8 bands of about 22 x 22 pixels, split files with lines `<Class>_N.jpg`.
 """
@@ -52,7 +52,7 @@ class EuroSATDatasetLS(PatchDataset):
         published_behaviour: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
-        folder = dataset_folder(root, "eurosat-l")
+        folder = dataset_folder(root, EuroSATInfo.FOLDER)
         split = find_split(split_file, root)
         names = split_names(split)
         if statistics is None:

@@ -15,10 +15,16 @@ from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
 from utils.sensors import ETM, IGNORED, OLI, refusal
 
+LABELLED_FOLDER = "labelled_folder"
+"""A folder of any images, as `data.dataset` names it."""
+
+TRAIN = "train"
+"""`data.statistics` of this name are the training split's own."""
+
 RGB = OLI.rgb_bands
 
 LARGEST = 65535
-"""Stored numbers are from 1 to this; 0 in every band is fill."""
+"""Digital numbers (DN) are from 1 to this; 0 in every band is fill."""
 
 PLAUSIBLE = 0.5
 """Share of an image's reflectances that have to be in Landsat's range."""

@@ -3,7 +3,7 @@
 The encoder takes z-scores of seven Landsat bands. What an image has of them goes where it belongs; a band that it does
 not have is 0 after normalisation, the mean of the dataset, on every pixel. Numbers reach z-scores in one of two ways:
 
-- With `scale` (and `offset`) they are reflectances, which are put into Landsat's stored numbers and normalised as
+- With `scale` (and `offset`) they are reflectances, which are put into Landsat's digital numbers and normalised as
   those of BigEarthNet-Landsat: what the encoder was trained on.
 - Without, as in 8-bit pictures, they have no reflectance: display values, stretched and gamma-corrected, that no
   factor brings back. Each band is then normalised by its own mean and standard deviation over the training split, so
@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS
-from datasets.image_bands import IGNORED, LARGEST, landsat_numbers, read_image, usual_bands
+from datasets.image_bands import IGNORED, LABELLED_FOLDER, LARGEST, TRAIN, landsat_numbers, read_image, usual_bands
 from datasets.labelled_table import read_table, split_rows
 from datasets.patches import PatchDataset, RawBatch
 from transformation.transformer import ZScoreNormalize
@@ -35,10 +35,7 @@ from utils.sensors import OLI
 
 logger = logging.getLogger(__name__)
 
-NAME = "labelled_folder"
-
-TRAIN = "train"
-"""`statistics` of this name are the training split's own."""
+NAME = LABELLED_FOLDER
 
 EIGHT_BITS = 257
 """8-bit numbers are stored times this, so that a resized picture keeps what lies between them."""
@@ -161,7 +158,7 @@ class LabelledFolderDataset(PatchDataset):
         return {band: value for band, value in zip(self.sensor.bands, values, strict=True) if band not in self.missing}
 
     def _stored(self, path: Path) -> np.ndarray:
-        """An image as (7, H, W) uint16 stored numbers; 0 in every band where the file says that there is nothing."""
+        """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing."""
         image = read_image(path, self.options.bands, self.min_side)
         numbers, valid = image
         if self.options.scale is not None:

@@ -1,19 +1,18 @@
 """From a dataset to batches: which order, who reads, and what is left out and counted."""
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
 
-from datasets.bigearthnet import BigEarthNetDatasetLS
-from datasets.eurosat import EuroSATDatasetLS
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
 from datasets.pack.format import is_pack
 from datasets.packed import PackedDataset
 from datasets.patches import Batch, PatchDataset
 from datasets.readers import RawPatches, reader
-from utils.data_config import DATASETS, EuroSATInfo
+from utils.data_config import DATASETS, DatasetInfo
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
@@ -56,9 +55,16 @@ def build_dataset(
         options["statistics"] = DATASETS[statistics].STATISTICS
     if is_pack(dataset_path):
         return PackedDataset(dataset_path, split_file, dataset=name, labels=labels, **options)
-    if name == EuroSATInfo.NAME:
-        return EuroSATDatasetLS(dataset_path, split_file, **options)
-    return BigEarthNetDatasetLS(dataset_path, split_file, labels=labels, **options)
+    info = DATASETS[name]
+    if info.LABEL_FILES:
+        options["labels"] = labels
+    return _reader_of(info)(dataset_path, split_file, **options)
+
+
+def _reader_of(info: type[DatasetInfo]) -> type[PatchDataset]:
+    """The class that reads a dataset's files, imported when it is needed."""
+    module, _, name = info.READER.partition(":")
+    return getattr(import_module(module), name)
 
 
 def shuffled(size: int, seed: int, epoch: int) -> list[int]:
@@ -87,7 +93,7 @@ class BatchLoader:
         batch_size: patches a batch, of all processes together.
         num_workers: reader processes; 0 reads in this one (as do datasets that cost no more than a copy).
         device: where the tensors go.
-        resident: hold all stored numbers on the device: True, False, or "auto" where they fit on a CUDA device.
+        resident: hold all digital numbers on the device: True, False, or "auto" where they fit on a CUDA device.
     """
 
     def __init__(
@@ -107,7 +113,7 @@ class BatchLoader:
         return -(-len(self.dataset) // self.batch_size)
 
     def batches(self, order: Sequence[int] | None = None, part: Part = Part()) -> Iterator[Batch]:  # noqa: B008
-        """The batches of one pass, for evaluation: patches of fill only are left out, the last batch may be smaller.
+        """The batches of one pass, for evaluation, without patches that have no valid pixel; the last may be smaller.
 
         Args:
             order: dataset indices; None is the dataset's own order.
@@ -132,7 +138,7 @@ class BatchLoader:
         part: Part = Part(),  # noqa: B008 - immutable
         padded: bool = False,
     ) -> Iterator[Batch]:
-        """The batches of one pass, for training: patches of fill only stay, without a valid pixel.
+        """The batches of one pass, for training: patches without valid pixels (nodata) stay, with an empty mask.
 
         Args:
             order: dataset indices.

@@ -44,7 +44,7 @@ from utils.errors import ConfigError, DataError, run_script
 from utils.metadata import PUBLISHED_FIELDS
 from utils.reporting import reporter
 
-DEFAULT_CROP = {BigEarthNetInfo.NAME: "center", EuroSATInfo.NAME: "resize"}
+DEFAULT_CROP = {name: info.CROP for name, info in DATASETS.items()}
 
 
 class PackedDataset(PatchDataset):

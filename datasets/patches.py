@@ -28,7 +28,7 @@ MIN_RESIZED = 8
 """Least side that `crop="resize"` accepts, pixels."""
 
 MEMORY_LIMIT = 1 << 30
-"""Stored numbers of about 48,000 patches."""
+"""Digital numbers (DN) of about 48,000 patches."""
 
 READ_AT_ONCE = 128
 """Patches that are read at a time for their metadata."""
@@ -91,7 +91,7 @@ class PatchDataset(Dataset[Sample]):
         multilabel: whether a label is multi-hot.
         labels: (N,) or (N, L) int64, or None where they were not asked for.
         skipped_labels: ids left out because they have no label file.
-        normalize: stored numbers to z-scores.
+        normalize: digital numbers to z-scores.
         crop: how patches reach the model's size, "center" or "resize".
         image_size: side in pixels.
         simulated: whether the folder says that no satellite took these patches.
@@ -150,7 +150,7 @@ class PatchDataset(Dataset[Sample]):
         return least_side(self.image_size, self.crop)
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
-        """(C, H, W) stored numbers of a file to (C, S, S), cropped or resized."""
+        """(C, H, W) digital numbers of a file to (C, S, S), cropped or resized."""
         return squared(pixels, self.image_size, self.crop, self.published_behaviour)
 
     def __len__(self) -> int:
@@ -208,7 +208,7 @@ class PatchDataset(Dataset[Sample]):
         return [Sample(*(None if value is None else value[row] for value in batch)) for row in range(len(indices))]
 
     def gather(self, indices: Sequence[int]) -> RawBatch:
-        """Stored numbers and metadata of some patches, from memory where they are held."""
+        """Digital numbers (DN) and metadata of some patches, from memory where they are held."""
         if self._held is None:
             return self.read(indices)
         rows = np.asarray(indices)
@@ -217,7 +217,7 @@ class PatchDataset(Dataset[Sample]):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the stored numbers are held in memory."""
+        """Whether the digital numbers are held in memory."""
         return self._held is not None
 
     @property
@@ -226,7 +226,7 @@ class PatchDataset(Dataset[Sample]):
         return self.in_memory
 
     def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
-        """Read every patch once and keep the stored numbers, if they take at most `most_bytes`; True if they do.
+        """Read every patch once and keep the digital numbers, if they take at most `most_bytes`; True if they do.
 
         A bar shows the progress on a terminal.
         """
@@ -268,7 +268,7 @@ def least_side(image_size: int, crop: str) -> int:
 
 
 def squared(pixels: np.ndarray, image_size: int, crop: str, published_behaviour: bool) -> np.ndarray:
-    """(C, H, W) stored numbers of a file to (C, S, S), S = `image_size`; see `resize` for `published_behaviour`."""
+    """(C, H, W) digital numbers of a file to (C, S, S), S = `image_size`; see `resize` for `published_behaviour`."""
     if crop == "center":
         return center_crop(pixels, image_size)
     return resize(pixels, image_size, published_behaviour)

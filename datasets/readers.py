@@ -1,4 +1,4 @@
-"""Ways from a list of indices to stored numbers on a device: this process, reader processes, or all held there."""
+"""Ways from a list of indices to digital numbers on a device: this process, reader processes, or all held there."""
 
 import queue
 import signal
@@ -23,7 +23,7 @@ PREFETCHED = 3
 
 
 class RawPatches(NamedTuple):
-    """Stored numbers of B patches on a device."""
+    """Digital numbers (DN) of B patches on a device."""
 
     pixels: Tensor
     """(B, C, S, S) uint16 on a CPU, int16 with the same bits elsewhere."""
@@ -91,7 +91,7 @@ class WorkerReader:
 
 
 class ResidentReader:
-    """Holds the stored numbers of all patches on the device: a batch is a gather there.
+    """Holds the digital numbers of all patches on the device: a batch is a gather there.
 
     Reads the whole dataset once, with a bar on a terminal.
     """

@@ -1,4 +1,4 @@
-"""Stored numbers, time and place to embeddings in one call: what stands behind `MOEMAE.embed`.
+"""Digital numbers (DN), time and place to embeddings in one call: what stands behind `MOEMAE.embed`.
 
 The steps are those of `embed.compute_embed` (crop, z-scores, fill, metadata, tokens before the final norm), and so are
 the numbers.
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from embed.digital_numbers import LandsatPatches
 from embed.embedder import Embedder
 from embed.patch_input import read_input
-from embed.stored_numbers import StoredPatches
 from embed.when_where import when_where_columns
 from models.moe_mae import MOEMAE
 from models.pooling import POOLINGS, vector_width
@@ -42,13 +42,13 @@ def embed(
 ) -> Any:
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
-    patches = StoredPatches.of(given, model.config, bands, crop, scale)
+    patches = LandsatPatches.of(given, model.config, bands, crop, scale)
     columns = when_where_columns(len(patches), when, lat, lon, metadata)
     return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
 
 
 def embed_patches(
-    model: MOEMAE, patches: StoredPatches, columns: np.ndarray, pool: str, statistics: str, batch_size: int
+    model: MOEMAE, patches: LandsatPatches, columns: np.ndarray, pool: str, statistics: str, batch_size: int
 ) -> np.ndarray:
     """Patches and what is known of them to vectors, on the model's device.
 

@@ -11,9 +11,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from embed.digital_numbers import LandsatPatches
 from embed.inference import embed_patches
 from embed.patch_input import PatchInput
-from embed.stored_numbers import StoredPatches
 from embed.when_where import when_where_columns
 from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
 from models.moe_mae import MOEMAE
@@ -31,7 +31,7 @@ def patch_rows(
     """Patches with time and place as a plain table, for estimators that want one.
 
     Args:
-        pixels: (N, C, S, S) stored numbers.
+        pixels: (N, C, S, S) digital numbers.
         when, lat, lon: as for `MOEMAE.embed`.
         fields: the model's `meta_fields`.
 
@@ -111,7 +111,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         model = self._loaded()
         pixels, columns = self._split(validate_data(self, X, reset=False, **_ACCEPTED), model.config.meta_fields)
         given = PatchInput(pixels, None, None, lambda rows: rows)
-        patches = StoredPatches.of(given, model.config, self.bands, self.crop, self.scale)
+        patches = LandsatPatches.of(given, model.config, self.bands, self.crop, self.scale)
         return embed_patches(model, patches, columns, self.pool, self.statistics, self.batch_size)
 
     def _split(self, X: np.ndarray, fields: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What people call on a trained model: from a name to a model, from stored numbers to embeddings.
+"""What people call on a trained model: from a name to a model, from digital numbers to embeddings.
 
 The work is done in `models.pretrained`, which builds models, and in `embed.inference`, which uses them. Both stand
 above the model, so they are imported when they are called: `import models` stays light, and no import goes in a circle.

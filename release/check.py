@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from embed.digital_numbers import LandsatPatches
 from embed.inference import embed_patches
 from embed.patch_input import read_input
-from embed.stored_numbers import StoredPatches
 from models.api import DEFAULT_BATCH, DEFAULT_CROP
 from models.moe_mae import MOEMAE
 from release.formats import Run
@@ -44,7 +44,7 @@ def check_patches(model: MOEMAE, pool: str, statistics: str) -> CheckPatches:
     margins = _routing_margins(model, pixels, columns, statistics).reshape(KINDS, CANDIDATES)
     rows = (np.argsort(-margins, axis=1)[:, :OF_EACH] + CANDIDATES * np.arange(KINDS)[:, None]).ravel()
     pixels, columns = pixels[rows], columns[rows]
-    patches = StoredPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
+    patches = LandsatPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
     expected = embed_patches(model, patches, columns, pool, statistics, DEFAULT_BATCH)
     metadata = select_fields(columns, model.config.meta_fields).astype(np.float32)
     return CheckPatches(pixels, columns, metadata, expected)

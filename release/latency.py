@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from embed.digital_numbers import LandsatPatches
 from embed.inference import embed_patches
 from embed.patch_input import read_input
-from embed.stored_numbers import StoredPatches
 from models.api import DEFAULT_CROP
 from models.moe_mae import MOEMAE
 from models.weights_folder import read_about
@@ -50,7 +50,7 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES, turns: int = TURNS
     patches = check_patches(model, pool, statistics_name)
 
     def by_model(pixels: np.ndarray, metadata: np.ndarray) -> np.ndarray:
-        stored = StoredPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
+        stored = LandsatPatches.of(read_input(pixels), model.config, None, DEFAULT_CROP, None)
         columns = with_fields(unknown_columns(len(pixels)), model.config.meta_fields, metadata)
         return embed_patches(model, stored, columns, pool, statistics_name, len(pixels))
 

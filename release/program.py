@@ -1,4 +1,4 @@
-"""The encoder as one graph from stored numbers to embeddings, for PyTorch without this project and for ONNX.
+"""The encoder as one graph from digital numbers to embeddings, for PyTorch without this project and for ONNX.
 
 Normalisation, fill and the encoding of time and place are inside, so that whoever runs it needs numpy and a runtime and
 no table of statistics. Pixels are int32: wide enough for Collection-2 numbers, known to every runtime (uint16 is not),
@@ -45,7 +45,7 @@ class EmbeddingProgram(nn.Module):
         self.register_buffer("std", torch.tensor(numbers.std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, pixels: Tensor, metadata: Tensor) -> Tensor:
-        """(N, 7, S, S) int32 stored numbers, 0 for fill, and (N, F) float32 columns of the model's metadata fields to
+        """(N, 7, S, S) int32 digital numbers, 0 for fill, and (N, F) float32 columns of the model's metadata fields to
         (N, D) float32. The columns are in plain units (`utils.metadata.FIELDS`); NaN is what is not known.
 
         A patch of nothing but fill has NaN, unless the model takes fill for data.

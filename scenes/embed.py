@@ -106,7 +106,7 @@ class SceneEmbedder:
         reader: of the scene.
         frame: its windows.
         embedder: with pool "all", on its device.
-        normalize: stored numbers to z-scores.
+        normalize: digital numbers to z-scores.
         metadata: what the windows are told.
         pool: see `token_fields`.
         batch_size: windows at once.

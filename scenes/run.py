@@ -14,8 +14,7 @@ from models.checkpoint import load_model
 from models.pooling import vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
-from scenes.input.identity import settings_fingerprint
-from scenes.input.product import Scene
+from scenes.input.product import Scene, settings_fingerprint
 from scenes.input.reader import SceneReader
 from scenes.products.embedding_file import (
     FINGERPRINT_TAG,
@@ -100,7 +99,7 @@ class SceneRun:
         # With published behaviour fill is data, as the released weights were trained.
         self.normalize = ZScoreNormalize(info.STATISTICS, fill_is_data=config.published_behaviour)
         known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
-        self.metadata = known if self.told else WindowMetadata()
+        self.metadata = known if self.conditioned else WindowMetadata()
         self._check_places()
         self.fingerprint = settings_fingerprint(scene, self._identity())
 
@@ -172,9 +171,9 @@ class SceneRun:
             fitting = fitting_widths(self.model.config)[probe.width]
             raise ConfigError(f"{probe.path}: takes {probe.width:,} features, which --pool {fitting} gives; use that")
         self.statistics_name = settings.statistics or (probe.statistics if probe else None) or BigEarthNetInfo.NAME
-        self.told = settings.metadata == "auto"
-        if probe and probe.dataset == EuroSATInfo.NAME and self.told:
-            self.told = False
+        self.conditioned = settings.metadata == "auto"
+        if probe and probe.dataset == EuroSATInfo.NAME and self.conditioned:
+            self.conditioned = False
             reporter.info(
                 "note         a EuroSAT probe: time and place are given to the model as missing, as they were for it, "
                 "and its patches were magnified from 22 to 40 pixels, so it sees this scene at another scale"

@@ -6,13 +6,13 @@ Generic: the keys themselves are declared as pydantic models in `configs/schema.
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from utils.errors import ConfigError
 
@@ -25,6 +25,20 @@ class Section(BaseModel):
     """A mapping in a config file: no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """A text that is one of `names`, as a table's keys; the error lists them and the nearest."""
+
+    def check(value: str) -> str:
+        if value in names:
+            return value
+        *first, last = map(repr, names)
+        close = difflib.get_close_matches(value, names, n=1)
+        nearest = f" (did you mean {close[0]!r}?)" if close else ""
+        raise PydanticCustomError("choice", f"{', '.join(first)} or {last}{nearest}")
+
+    return AfterValidator(check)
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,8 +1,8 @@
-"""Sensors, statistics and class tables of the two Landsat datasets, each with its source."""
+"""The datasets: of each its sensor, statistics, classes, splits, reader and archive, in one table, with sources."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from utils.sensors import OLI
+from utils.sensors import OLI, Sensor
 
 REFLECTANCE_SCALE, REFLECTANCE_OFFSET = OLI.scale, OLI.offset
 """Digital numbers of Collection 2, Level 2, to reflectance: DN * scale + offset."""
@@ -16,17 +16,60 @@ SIMULATED_MARK = "# Simulated Landsat patches"
 
 
 class BandStatistics(NamedTuple):
-    """Mean and standard deviation per band, in stored Collection-2 numbers (DN)."""
+    """Mean and standard deviation per band, in Collection-2 digital numbers (DN)."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-class BigEarthNetInfo:
+class HubArchive(NamedTuple):
+    """Where a dataset is published on the Hugging Face hub."""
+
+    repo: str
+    archive: str
+    split_file: str
+    """Name of a split's file, with the split for `{}`."""
+    patch_files: tuple[int, ...]
+    """About how many bytes each file of a patch has."""
+
+
+class DatasetInfo:
+    """What is fixed about a dataset: a subclass each. Light to import: the reader is named, not imported."""
+
+    NAME: ClassVar[str]
+    """In configurations."""
+    READER: ClassVar[str]
+    """Module and class that read its files."""
+    FOLDER: ClassVar[str]
+    """The folder in its archive."""
+    SENSOR: ClassVar[Sensor]
+    FILE_BANDS: ClassVar[tuple[str, ...]]
+    """Bands in the files; those that are not the sensor's are dropped."""
+    STATISTICS: ClassVar[BandStatistics]
+    CROP: ClassVar[str]
+    """How patches reach the model's size where a config does not say."""
+    SPLIT_SIZES: ClassVar[dict[str, int]]
+    CLASSES: ClassVar[tuple[str, ...]]
+    LABEL_NAMES: ClassVar[tuple[str, ...]]
+    """As they stand in the dataset's own files, and so in a pack."""
+    LABEL_FILES: ClassVar[bool]
+    """Whether labels are in files of their own, which may be missing."""
+    HUB: ClassVar[HubArchive]
+
+
+class BigEarthNetInfo(DatasetInfo):
     """BigEarthNet-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "bigearthnet_ls"
+    READER = "datasets.bigearthnet:BigEarthNetDatasetLS"
+    FOLDER = "bigearthnet-l"
     SENSOR = OLI
+    FILE_BANDS = OLI.bands
+    LABEL_FILES = True
+    CROP = "center"
+    HUB = HubArchive(
+        "isaaccorley/bigearthnet-l", "bigearthnet-l.tar.gz", "bigearthnet-{}.csv", patch_files=(27_000, 1_200)
+    )
     STATISTICS = BandStatistics(
         mean=(9405.194, 9649.677, 10425.686, 10444.589, 16067.627, 12699.184, 10596.475),
         std=(6016.344, 6095.472, 5839.462, 6068.493, 6271.440, 4256.046, 3130.776),
@@ -81,6 +124,7 @@ class BigEarthNetInfo:
         "Sea and ocean",
     )
     """The 43 CORINE level-3 names used in the label files, in BigEarthNet's order."""
+    LABEL_NAMES = CORINE
 
     CLASSES = (
         "Urban fabric",
@@ -114,10 +158,15 @@ class BigEarthNetInfo:
     """CORINE index (0-42) to class index (0-18); dropped CORINE classes have no entry."""
 
 
-class EuroSATInfo:
+class EuroSATInfo(DatasetInfo):
     """EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "eurosat_ls"
+    READER = "datasets.eurosat:EuroSATDatasetLS"
+    FOLDER = "eurosat-l"
+    LABEL_FILES = False
+    CROP = "resize"
+    HUB = HubArchive("isaaccorley/eurosat-l", "eurosat-l.zip", "eurosat-{}.txt", patch_files=(8_300,))
     SENSOR = OLI
     STATISTICS = BandStatistics(
         mean=(8515.32, 8829.60, 9795.92, 9891.66, 15499.88, 13146.12, 11004.21),
@@ -139,7 +188,10 @@ class EuroSATInfo:
         "River",
         "SeaLake",
     )
+    LABEL_NAMES = CLASSES
 
 
-DATASETS = {info.NAME: info for info in (BigEarthNetInfo, EuroSATInfo)}
-"""Dataset name in a config to its constants."""
+_ROWS: tuple[type[DatasetInfo], ...] = (BigEarthNetInfo, EuroSATInfo)
+
+DATASETS = {info.NAME: info for info in _ROWS}
+"""Dataset name in a config to what is fixed about it."""

@@ -6,7 +6,7 @@ here: a transfer is checked by the hub's own checksums, and what comes out of th
 
 from typing import NamedTuple
 
-from utils.data_config import BigEarthNetInfo, EuroSATInfo
+from utils.data_config import DATASETS, BigEarthNetInfo, DatasetInfo, EuroSATInfo
 
 DISK_BLOCK = 4096
 """Files take whole blocks, bytes."""
@@ -44,23 +44,12 @@ class Published(NamedTuple):
         return sum(self.counts.values()) * patch
 
 
-BIGEARTHNET = Published(
-    dataset=BigEarthNetInfo.NAME,
-    repo="isaaccorley/bigearthnet-l",
-    archive="bigearthnet-l.tar.gz",
-    top="bigearthnet-l",
-    splits={split: f"bigearthnet-{split}.csv" for split in BigEarthNetInfo.SPLIT_SIZES},
-    counts=BigEarthNetInfo.SPLIT_SIZES,
-    patch_files=(27_000, 1_200),
-)
-EUROSAT = Published(
-    dataset=EuroSATInfo.NAME,
-    repo="isaaccorley/eurosat-l",
-    archive="eurosat-l.zip",
-    top="eurosat-l",
-    splits={split: f"eurosat-{split}.txt" for split in EuroSATInfo.SPLIT_SIZES},
-    counts=EuroSATInfo.SPLIT_SIZES,
-    patch_files=(8_300,),
-)
-PUBLISHED = {source.dataset: source for source in (BIGEARTHNET, EUROSAT)}
+def _published(info: type[DatasetInfo]) -> Published:
+    hub = info.HUB
+    splits = {split: hub.split_file.format(split) for split in info.SPLIT_SIZES}
+    return Published(info.NAME, hub.repo, hub.archive, info.FOLDER, splits, info.SPLIT_SIZES, hub.patch_files)
+
+
+PUBLISHED = {name: _published(info) for name, info in DATASETS.items()}
 """Dataset name in a config to where it comes from."""
+BIGEARTHNET, EUROSAT = PUBLISHED[BigEarthNetInfo.NAME], PUBLISHED[EuroSATInfo.NAME]

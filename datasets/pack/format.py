@@ -1,6 +1,6 @@
 """What a pack is on disk, and how it is checked: a folder with pixels, a table, split files and a header.
 
-- `pixels.npy`: (N, C, S, S) uint16, stored numbers, cropped or resized; C-contiguous, so a patch is one piece.
+- `pixels.npy`: (N, C, S, S) uint16, digital numbers, cropped or resized; C-contiguous, so a patch is one piece.
 - `patches.csv`: one row a patch in the same order; see `COLUMNS`.
 - the split files it was made with, so that their names mean the same as in the dataset's own folder.
 - `pack.json`: the header, written last. A folder without it is an unfinished pack, which `journal.jsonl` goes on from.
@@ -11,14 +11,14 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from utils.config import Section
-from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
+from utils.config import Section, one_of
+from utils.data_config import DATASETS
 from utils.data_utils import list_some
 from utils.errors import DataError
 
@@ -34,7 +34,7 @@ fill pixels. `source` is the CRC-32 of the GeoTIFF's bytes and, after them, the 
 
 NO_LABEL_FILE = "missing"
 
-LABEL_NAMES = {BigEarthNetInfo.NAME: BigEarthNetInfo.CORINE, EuroSATInfo.NAME: EuroSATInfo.CLASSES}
+LABEL_NAMES = {name: info.LABEL_NAMES for name, info in DATASETS.items()}
 """As they stand in the datasets' own files."""
 
 CURE = "remove the folder and pack again"
@@ -52,7 +52,7 @@ class FileRecord(Section):
 class Recipe(Section):
     """What decides a pack's contents, besides the files it is made from."""
 
-    dataset: Literal["bigearthnet_ls", "eurosat_ls"]
+    dataset: Annotated[str, one_of(DATASETS)]
     crop: Literal["center", "resize"]
     image_size: int
     published_resize: bool | None

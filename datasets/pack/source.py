@@ -62,7 +62,7 @@ class PackSource:
     def __init__(self, root: str | Path, splits: Sequence[str], recipe: Recipe) -> None:
         self.recipe = recipe
         self.is_eurosat = recipe.dataset == EuroSATInfo.NAME
-        self.root = dataset_folder(root, "eurosat-l" if self.is_eurosat else "bigearthnet-l")
+        self.root = dataset_folder(root, DATASETS[recipe.dataset].FOLDER)
         self.splits = [find_split(split, root) for split in splits]
         self.ids = list(dict.fromkeys(name for split in self.splits for name in split_names(recipe.dataset, split)))
         self.simulated = is_simulated(self.root)
@@ -137,8 +137,8 @@ class PackSource:
         data = read_bytes(image)
         label_text = _bytes_if_there(labels[0]) if labels else None
         recipe = self.recipe
-        kept = len(DATASETS[recipe.dataset].SENSOR.bands)
-        bands = len(EuroSATInfo.FILE_BANDS) if self.is_eurosat else kept
+        info = DATASETS[recipe.dataset]
+        bands, kept = len(info.FILE_BANDS), len(info.SENSOR.bands)
         patch = decode_patch(data, image, bands, kept, least_side(recipe.image_size, recipe.crop))
         if self.is_eurosat:
             label = str(_eurosat_class(patch_id, image))

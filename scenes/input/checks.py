@@ -52,7 +52,7 @@ def check_numbers(reader: SceneReader) -> None:
         low, high = np.percentile(values, (1, 99))
         if max(-low, high) <= LARGEST_REFLECTANCE:
             raise DataError(
-                f"{scene.path}: holds reflectance ({low:.2f} to {high:.2f}), not stored Collection-2 numbers; "
+                f"{scene.path}: holds reflectance ({low:.2f} to {high:.2f}), not Collection-2 digital numbers; "
                 "give the product's own files, or --scale 1,0"
             )
     if kinds != ["uint16"]:

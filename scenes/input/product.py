@@ -4,9 +4,11 @@ A folder holds `*_SR_B1.TIF … *_SR_B7.TIF` and, where they exist, `*_QA_PIXEL.
 is one GeoTIFF of seven bands, with a `<name>_QA_PIXEL.tif` and `<name>_MTL.json` or `.txt` beside it where they exist.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rasterio.crs import CRS
 
@@ -33,7 +35,10 @@ class SceneOptions(NamedTuple):
     """A QA_PIXEL file; None looks for one."""
 
 
-STORED_NUMBERS = SceneOptions()
+FINGERPRINT_FORMAT = 1
+"""Raised when the same settings give other numbers."""
+
+DEFAULT_OPTIONS = SceneOptions()
 """Nothing stated: a product as it is delivered."""
 
 
@@ -65,7 +70,7 @@ class Scene(NamedTuple):
         return self.grid.crs
 
 
-def find_scene(path: Path, options: SceneOptions = STORED_NUMBERS) -> Scene:
+def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
     """The scene at `path`.
 
     Raises:
@@ -99,6 +104,17 @@ def find_scene(path: Path, options: SceneOptions = STORED_NUMBERS) -> Scene:
     stated = stated_fields(values, files.mtl or path)
     scene = Scene(path, product, files.bands, qa, grid, time, stated, options.scale, simulated, ())
     return scene._replace(notes=tuple(_notes(scene)))
+
+
+def settings_fingerprint(scene: Scene, identity: dict[str, Any]) -> str:
+    """Hex SHA-256 of settings and of the name, size and time of change of every file of the scene."""
+    files = {}
+    for band in (*scene.bands, *((scene.qa,) if scene.qa else ())):
+        about = band.path.stat()
+        files[band.path.name] = [about.st_size, about.st_mtime_ns]
+    order = [(band.path.name, band.band) for band in scene.bands]
+    values = {"format": FINGERPRINT_FORMAT, "files": files, "order": order, "scale": scene.scale, **identity}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _is_simulated(folder: Path) -> bool:

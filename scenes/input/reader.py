@@ -1,4 +1,4 @@
-"""Rectangles of a scene as stored Collection-2 numbers, 0 wherever the ground is not seen."""
+"""Rectangles of a scene as Collection-2 digital numbers, 0 wherever the ground is not seen."""
 
 from contextlib import ExitStack
 from types import TracebackType
@@ -10,13 +10,22 @@ from rasterio.windows import Window
 
 from scenes.input.grids import RasterFile
 from scenes.input.product import Scene
-from scenes.input.quality import hidden_pixels
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
+
+FILL, DILATED_CLOUD, CIRRUS, CLOUD, CLOUD_SHADOW = range(5)
+"""Bits of QA_PIXEL (USGS Science Product Guide, table "QA_PIXEL"); those above (snow, clear, water, confidences) hide
+nothing."""
+HIDING_BITS = sum(1 << bit for bit in (FILL, DILATED_CLOUD, CIRRUS, CLOUD, CLOUD_SHADOW))
 
 CACHE_BYTES = 192 << 20
 """GDAL keeps so many decoded tiles: rows of windows cut the same tiles several times."""
 LARGEST_NUMBER = 65535
+
+
+def hidden_pixels(qa: np.ndarray) -> np.ndarray:
+    """Where fill, dilated cloud, cirrus, cloud or cloud shadow hide the ground: uint16 of any shape to bool."""
+    return (qa & HIDING_BITS) != 0
 
 
 class SceneReader:

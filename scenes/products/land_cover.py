@@ -79,7 +79,7 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
         record, pool, dataset, statistics, sha = {}, None, None, None, None
     width = model.model.n_features_in_
     if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
-        listed = " or ".join(f"{count:,}" for count in fitting_widths(config))
+        listed = " or ".join(f"{count:,}" for count in sorted(fitting_widths(config)))
         raise ConfigError(
             f"{path}: takes {width:,} features, a cell of this model has {listed}; fit the probe on embeddings with "
             f"pool {', '.join(MAP_POOLINGS)} of the same checkpoint"

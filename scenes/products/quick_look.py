@@ -5,7 +5,7 @@ import rasterio
 from matplotlib.figure import Figure
 
 from scenes.input.product import Scene
-from scenes.input.quality import hidden_pixels
+from scenes.input.reader import hidden_pixels
 from scenes.products.embedding_file import EmbeddingMap, MapStatistics
 from utils.analysis_utils import TRUE_COLOUR, true_colour
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE

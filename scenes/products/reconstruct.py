@@ -28,8 +28,8 @@ class SceneReconstructor:
         reader: of the scene.
         frame: with a stride of a whole window.
         model: in evaluation mode, on its device; its mask ratio is used.
-        normalize: stored numbers to z-scores and back.
-        metadata: what the windows are told.
+        normalize: digital numbers to z-scores and back.
+        metadata: what the model is conditioned on.
         batch_size: windows at once.
     """
 
@@ -66,7 +66,7 @@ class SceneReconstructor:
 
     @torch.no_grad()
     def _predict(self, stripe: Stripe, part: slice) -> np.ndarray:
-        """(n, 7, side, side) uint16 stored numbers."""
+        """(n, 7, side, side) uint16 digital numbers."""
         frame, config = self.frame, self.model.config
         images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
         meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)

@@ -195,7 +195,7 @@ def reflectance(patches: np.ndarray) -> np.ndarray:
         (reflectance, r"reflectance or normalised.*scale=\(1, 0\)"),
         (lambda p: (p / 255).astype(np.uint8), "reflectance 0 in Collection-2"),
         (lambda p: (reflectance(p) * 10_000).astype(np.int16), "reflectance 0 in Collection-2"),
-        (lambda p: p.astype(np.float32) * 10, "stored numbers are 0 to 65535"),
+        (lambda p: p.astype(np.float32) * 10, "digital numbers are 0 to 65535"),
         (lambda p: p.astype(np.int32) - 10_000 * (p > 15_000), None),
         (lambda p: np.where(p > 19_990, -9999, p.astype(np.int32)), "hold -9999 to.*set fill to 0"),
         (lambda p: np.where(p > 19_990, np.inf, p), "infinite"),
@@ -220,13 +220,13 @@ def test_wrong_pixels_are_refused_with_the_cure(model, patches, wrong, named) ->
 
 
 def test_every_real_patch_is_accepted(real_patches) -> None:
+    from embed.digital_numbers import LandsatPatches
     from embed.patch_input import read_input
-    from embed.stored_numbers import StoredPatches
 
     config = tiny_model().config
     pixels, _, _ = read_files(sorted((real_patches / "images").iterdir()))
     for one in pixels:
-        StoredPatches.of(read_input(one), config, None, "center", None)
+        LandsatPatches.of(read_input(one), config, None, "center", None)
 
 
 def test_a_stated_scale(model, patches) -> None:

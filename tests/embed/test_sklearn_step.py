@@ -87,7 +87,7 @@ def test_what_the_model_does_not_know_is_refused(checkpoint, patches) -> None:
 def test_a_pipeline_and_a_search_over_it(checkpoint, patches) -> None:
     pipeline = make_pipeline(MoEMAETransformer(checkpoint, batch_size=8), StandardScaler(), LogisticRegression())
     assert pipeline.fit(patches, CLASSES).score(patches, CLASSES) == 1.0
-    search = GridSearchCV(pipeline, {"moemaetransformer__pool": ["cls", "patch_mean"]}, cv=2)
+    search = GridSearchCV(pipeline, {"moemaetransformer__pool": ["cls", "meta_cls"]}, cv=2)
     search.fit(patch_rows(patches, when="2017-06-13"), CLASSES)
     assert len(search.cv_results_["params"]) == 2
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()

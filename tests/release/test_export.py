@@ -128,6 +128,17 @@ def test_programs_compute_what_embed_computes(release, patches, form: str) -> No
         assert run(np.full((count, 7, 40, 40), 9_000, np.int32), np.zeros((count, 4), np.float32)).shape == (count, 24)
 
 
+def test_programs_pool_as_embed_does(checkpoint, patches, tmp_path) -> None:
+    folder = tmp_path / "release"
+    assert main(["--checkpoint", str(checkpoint), "--out", str(folder), "--pool", "meta_cls"]) == 0
+    assert json.loads((folder / "config.json").read_text())["output"]["width"] == 5 * 24
+    expected = tiny_model().embed(patches[:2], when=MORNING, lat=48.2, lon=16.4, pool="meta_cls")
+    metadata = np.array([MORNING_COLUMNS] * 2, np.float32)
+    for form in ("torch_export", "onnx"):
+        run = formats.FORMATS[form].load(folder / f"embed_meta_cls{formats.FORMATS[form].ending}")
+        np.testing.assert_allclose(run(patches[:2].astype(np.int32), metadata), expected, atol=1e-5)
+
+
 def test_the_published_hour_and_fill_are_inside(patches) -> None:
     model = tiny_model(published_behaviour=True)
     program = EmbeddingProgram(model, "cls", STATISTICS)

@@ -90,6 +90,17 @@ def test_land_cover_is_what_the_probe_says_of_the_embeddings(tmp_path, folder, c
     assert "cells right" in capsys.readouterr().out
 
 
+def test_a_probe_of_metadata_and_cls_maps_its_own_pool(tmp_path, folder, checkpoint) -> None:
+    """Without the pool the reason names the one that its width asks for."""
+    probe = write_probe(tmp_path / "p.npz", width=5 * WIDTH)
+    with pytest.raises(ConfigError, match="takes 120 features, which --pool meta_cls gives"):
+        embed(folder, checkpoint, tmp_path / "refused", "--probe", probe)
+    cells = read(embed(folder, checkpoint, tmp_path / "out", "--probe", probe, "--pool", "meta_cls"))
+    assert len(cells) == 5 * WIDTH
+    assert json.loads((tmp_path / "out" / "scene.json").read_text())["pool"] == "meta_cls"
+    assert (tmp_path / "out" / "land_cover.tif").is_file()
+
+
 def test_the_score_by_hand(tmp_path, folder, checkpoint, truth) -> None:
     """A cell's truth is the class of most of its pixels; hidden cells and cells without a class do not count."""
     out = tmp_path / "out"
@@ -132,6 +143,7 @@ def test_probes_and_truths_that_do_not_fit(tmp_path, folder, checkpoint, truth) 
     other = write_probe(tmp_path / "other.npz", tiny_checkpoint(tmp_path / "o.pth", dropout=0.2))
     shifted = write_band(tmp_path / "shifted.tif", read(truth), origin=(0.0, 0.0))
     signed = write_band(tmp_path / "signed.tif", read(truth).astype(np.int16))
+    unsaid = write_probe(tmp_path / "unsaid.npz")
     two = write_probe(tmp_path / "two.npz", checkpoint)
     text = two.with_suffix(".json").read_text().replace('"high"', '"other"')
     two.with_suffix(".json").write_text(text)
@@ -139,6 +151,7 @@ def test_probes_and_truths_that_do_not_fit(tmp_path, folder, checkpoint, truth) 
         (["--probe", wide], "takes 2,520 features, a cell of this model has 24"),
         (["--probe", other], "another checkpoint"),
         (["--probe", good, "--pool", "cls"], "was fitted on pool mean"),
+        (["--probe", unsaid, "--pool", "meta_cls"], "takes 24 features, which --pool cls gives"),
         (["--probe", good, "--truth", shifted], "its grid is not the scene's"),
         (["--truth", signed], "holds int16"),
         (["--probe", two, "--truth", truth], "classes are not the probe's"),

@@ -17,8 +17,7 @@ from scenes.input.checks import check_numbers
 from scenes.input.grids import SceneGrid
 from scenes.input.metadata import read_mtl
 from scenes.input.product import SceneOptions, find_scene
-from scenes.input.quality import hidden_pixels
-from scenes.input.reader import SceneReader
+from scenes.input.reader import SceneReader, hidden_pixels
 from scenes.windows import make_frame
 from utils.errors import CheckpointError, ConfigError, DataError
 from utils.metadata import AcquisitionTime

@@ -15,8 +15,7 @@ from datasets.simulator.patches import simulate
 from datasets.simulator.scene import NO_CLASS, SKY, SimulatedScene, scaled_constants
 from scenes.input.checks import check_numbers
 from scenes.input.product import find_scene
-from scenes.input.quality import hidden_pixels
-from scenes.input.reader import SceneReader
+from scenes.input.reader import SceneReader, hidden_pixels
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, DataError
 

@@ -1,4 +1,4 @@
-"""Pixels as given to what the model was trained on: SR_B1..SR_B7 as stored Collection-2 Level-2 numbers, in squares.
+"""Pixels as given to what the model was trained on: SR_B1..SR_B7 as Collection-2 Level-2 digital numbers, in squares.
 
 What cannot be right is refused with the cure, since the model would return numbers for anything.
 """
@@ -31,7 +31,7 @@ SCENE_SIDES = 2
 SCALE_CURE = "if you know how they are scaled, say so: scale=(A, B) for reflectance = value * A + B"
 
 
-class StoredPatches(NamedTuple):
+class LandsatPatches(NamedTuple):
     """Patches of some input as the model's squares, converted when they are asked for."""
 
     given: PatchInput
@@ -49,7 +49,7 @@ class StoredPatches(NamedTuple):
         bands: Sequence[str] | None,
         crop: str,
         scale: tuple[float, float] | None,
-    ) -> "StoredPatches":
+    ) -> "LandsatPatches":
         """Check everything that can be checked before anything is computed.
 
         Args:
@@ -57,7 +57,7 @@ class StoredPatches(NamedTuple):
             config: of the model.
             bands: names of the bands given; None: what the input says, else SR_B1..SR_B7.
             crop: "center" cuts the middle, as for BigEarthNet-Landsat; "resize" scales, as for EuroSAT-Landsat.
-            scale: reflectance = value * scale[0] + scale[1]; None: stored numbers.
+            scale: reflectance = value * scale[0] + scale[1]; None: digital numbers.
 
         Raises:
             DataError: for bands, sizes or numbers that the model does not know.
@@ -106,13 +106,13 @@ class StoredPatches(NamedTuple):
             values = np.rint((reflectance - REFLECTANCE_OFFSET) / REFLECTANCE_SCALE).clip(1, LARGEST_NUMBER)
         if not (values.min() >= 0 and values.max() <= LARGEST_NUMBER):
             raise DataError(
-                f"pixels: hold {values.min():g} to {values.max():g}, stored numbers are 0 to {LARGEST_NUMBER}: set "
+                f"pixels: hold {values.min():g} to {values.max():g}, digital numbers are 0 to {LARGEST_NUMBER}: set "
                 f"fill to 0 (floats: NaN); {SCALE_CURE}"
             )
         return np.where(hidden, 0, np.rint(values)).astype(np.uint16)
 
     def _check_numbers(self) -> None:
-        """Refuse what is not stored numbers, by the type and by the darkest that ground can be."""
+        """Refuse what is not digital numbers, by the type and by the darkest that ground can be."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int)) if len(self) else []
         visible = [values[:, self._visible(values)] for index in chosen for values in [self._band_values(index)]]
         values = np.concatenate(visible, axis=1) if visible else np.empty((len(OLI.bands), 0))
