@@ -6,8 +6,8 @@ from torch import Tensor
 
 from benchmarks.reference_work import GRAD_CLIP, LEARNING_RATE, SCHEDULE, WEIGHT_DECAY
 from datasets.patches import Batch
-from embed.embedder import Embedder
 from models.config import ModelConfig
+from models.inference.embedder import Embedder
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE, build_model
 from training.optimizer import adamw
@@ -66,7 +66,7 @@ class OurEmbedding:
         images, meta: (B, C, H, W) and (B, 4, 2), on the CPU or on the device already.
         compiled: whether the encoder is compiled.
         autocast: type of mixed precision; None computes in float32.
-        pool: see `embed.embedder.pool_tokens`; "all" is what the published code keeps.
+        pool: see `models.inference.embedder.pool_tokens`; "all" is what the published code keeps.
 
     Attributes:
         said: as in `OurTraining`.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from transformation.transformer import ZScoreNormalize, center_crop, resize
+from transformation.transformer import ZScoreNormalize, least_side, squared
 from utils.data_config import DATASETS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
@@ -23,9 +23,6 @@ from utils.sensors import OLI, Sensor
 HASHED_FILES = 4096
 """Up to so many files a fingerprint reads whole; of larger datasets, so many evenly spread ones."""
 
-
-MIN_RESIZED = 8
-"""Least side that `crop="resize"` accepts, pixels."""
 
 MEMORY_LIMIT = 1 << 30
 """Digital numbers (DN) of about 48,000 patches."""
@@ -260,18 +257,6 @@ class PatchDataset(Dataset[Sample]):
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
         return digest.hexdigest()
-
-
-def least_side(image_size: int, crop: str) -> int:
-    """Least height and width of a file, pixels, for patches of `image_size`."""
-    return image_size if crop == "center" else MIN_RESIZED
-
-
-def squared(pixels: np.ndarray, image_size: int, crop: str, published_behaviour: bool) -> np.ndarray:
-    """(C, H, W) digital numbers of a file to (C, S, S), S = `image_size`; see `resize` for `published_behaviour`."""
-    if crop == "center":
-        return center_crop(pixels, image_size)
-    return resize(pixels, image_size, published_behaviour)
 
 
 def find_split(path: str | Path, folder: str | Path) -> Path:

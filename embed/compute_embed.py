@@ -22,7 +22,7 @@ from configs.build import build_configured_dataset, load_configured_model, resul
 from configs.schema import Config, read_config
 from datasets.loader import BatchLoader, Part
 from datasets.patches import PatchDataset
-from embed.embedder import Embedder
+from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE
 from models.pooling import POOLINGS
 from utils.compilation import Compilation

@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from embed.digital_numbers import LandsatPatches
-from embed.inference import embed_patches
-from embed.patch_input import PatchInput
-from embed.when_where import when_where_columns
 from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
+from models.inference.digital_numbers import LandsatPatches
+from models.inference.embedding import embed_patches
+from models.inference.patch_input import PatchInput
+from models.inference.when_where import when_where_columns
 from models.moe_mae import MOEMAE
 from models.pooling import DEFAULT_POOL, vector_width
 from utils.errors import CheckpointError, DataError

@@ -1,7 +1,7 @@
 """What people call on a trained model: from a name to a model, from digital numbers to embeddings.
 
-The work is done in `models.pretrained`, which builds models, and in `embed.inference`, which uses them. Both stand
-above the model, so they are imported when they are called: `import models` stays light, and no import goes in a circle.
+`embed` is the work of `models.inference`, which knows a model's form only. `from_pretrained` is the work of
+`models.pretrained`, which builds this very class: it alone is imported when it is called.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.inference import embedding
 from models.pooling import DEFAULT_POOL
 from utils.data_config import BigEarthNetInfo
 
@@ -99,9 +100,7 @@ class Interface:
             DataError: for numbers, bands, sizes, times or places that the model does not know, with the cure.
             ConfigError: for an option's impossible value.
         """
-        from embed.inference import embed
-
-        return embed(
+        return embedding.embed(
             self,
             pixels,
             when=when,

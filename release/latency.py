@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from embed.digital_numbers import LandsatPatches
-from embed.inference import embed_patches
-from embed.patch_input import read_input
 from models.api import DEFAULT_CROP
+from models.inference.digital_numbers import LandsatPatches
+from models.inference.embedding import embed_patches
+from models.inference.patch_input import read_input
 from models.moe_mae import MOEMAE
 from models.weights_folder import read_about
 from release.check import check_patches

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from embed.embedder import Embedder
 from models.config import ModelConfig
+from models.inference.embedder import Embedder
 from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
 from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore

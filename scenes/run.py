@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from embed.embedder import Embedder
 from models.checkpoint import load_model
+from models.inference.embedder import Embedder
 from models.pooling import vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers

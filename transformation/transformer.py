@@ -19,6 +19,10 @@ class Normalized(NamedTuple):
     """(B, H, W) bool; False on fill pixels."""
 
 
+MIN_RESIZED = 8
+"""Least side that `crop="resize"` accepts, pixels."""
+
+
 def center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     """The middle `size` x `size` of (C, H, W); an odd remainder leaves one more row or column at the end."""
     top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
@@ -41,6 +45,18 @@ def resize(pixels: np.ndarray, size: int, published_behaviour: bool = False) -> 
 
 def _bilinear(values: Tensor, size: int) -> Tensor:
     return F.interpolate(values, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def least_side(image_size: int, crop: str) -> int:
+    """Least height and width of a file, pixels, for patches of `image_size`."""
+    return image_size if crop == "center" else MIN_RESIZED
+
+
+def squared(pixels: np.ndarray, image_size: int, crop: str, published_behaviour: bool) -> np.ndarray:
+    """(C, H, W) digital numbers of a file to (C, S, S), S = `image_size`; see `resize` for `published_behaviour`."""
+    if crop == "center":
+        return center_crop(pixels, image_size)
+    return resize(pixels, image_size, published_behaviour)
 
 
 class ZScoreNormalize:

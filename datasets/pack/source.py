@@ -18,7 +18,8 @@ from tqdm import tqdm
 from datasets import bigearthnet, eurosat
 from datasets.geotiff import GDAL_OPTIONS, RawPatch, centers_to_lat_lon, decode_patch, read_bytes
 from datasets.pack.format import LABEL_NAMES, NO_LABEL_FILE, Recipe, TableRow
-from datasets.patches import dataset_folder, find_split, is_simulated, least_side, read_split, squared
+from datasets.patches import dataset_folder, find_split, is_simulated, read_split
+from transformation.transformer import least_side, squared
 from utils.data_config import DATASETS, EuroSATInfo
 from utils.data_utils import parse_patch_id
 from utils.errors import DataError

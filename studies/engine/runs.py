@@ -10,10 +10,10 @@ from classification_models.embeddings import read_embeddings, resolve_labels, se
 from configs.reproduction import ReproductionConfig
 from configs.schema import Config
 from embed.compute_embed import COMPILE_MIN_BATCHES, embed_dataset
-from embed.embedder import Embedder
 from eval.probing.protocols import Vectors
 from models.checkpoint import load_model, write_checkpoint
 from models.config import ModelConfig
+from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE, build_model, count_parameters
 from studies.engine.data import ReproductionData, Source
 from studies.engine.embedding import Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled

@@ -17,7 +17,6 @@ from datasets.loader import BatchLoader
 from datasets.patches import Batch
 from datasets.simulator.patches import simulate_chunk
 from datasets.simulator.truth import NO_CLASS, ground_truth, has_ground_truth
-from embed.embedder import Embedder
 from eval.experts.ablation import remove_expert
 from eval.experts.contribution import (
     ablation_map,
@@ -45,6 +44,7 @@ from eval.experts.specialisation import (
 )
 from models import MOEMAE
 from models.checkpoint import write_checkpoint
+from models.inference.embedder import Embedder
 from studies.engine.encoders import MAIN, UNTRAINED, encoders, untrained_twin
 from studies.experts.figures import plot_expert_table, plot_information, plot_pairs, plot_planes, plot_value_maps
 from studies.experts.section import PARTS, experts_section

@@ -10,8 +10,8 @@ import torch
 from metadata_pairs import pairs
 from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers, tiny_checkpoint, write_product
 
-from embed.embedder import Embedder
 from models.checkpoint import load_model
+from models.inference.embedder import Embedder
 from models.pooling import MAP_POOLINGS, pool_tokens, vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata, token_fields
 from scenes.input.product import find_scene

@@ -19,8 +19,8 @@ from PIL import Image
 from tiny import TINY_MODEL, sample_ids, write_config
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config
-from embed.embedder import Embedder
 from eval.probing.protocols import PROTOCOLS
+from models.inference.embedder import Embedder
 from models.pooling import POOLINGS
 from reproduce import main
 from studies import registry

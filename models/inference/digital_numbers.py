@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.patches import MIN_RESIZED, squared
-from embed.patch_input import PatchInput
 from models.config import ModelConfig
+from models.inference.patch_input import PatchInput
+from transformation.transformer import MIN_RESIZED, squared
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import ConfigError, DataError
 from utils.sensors import ETM, OLI, other_than_landsat, refusal, sensor_with_bands

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from metadata_pairs import pairs
 
-from embed.when_where import when_where_columns
+from models.inference.when_where import when_where_columns
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.moe_mae import MOEMAE
+from models.inference.protocol import PatchEncoder
 from models.pooling import pool_tokens
 from utils.compilation import EAGER, Compilation
 
@@ -22,14 +22,15 @@ class Embedder:
 
     def __init__(
         self,
-        model: MOEMAE,
+        model: PatchEncoder,
         pool: str,
         *,
         autocast: torch.dtype | None = None,
         compilation: Compilation = EAGER,
         batch_size: int = 0,
     ) -> None:
-        self.model, self.pool, self.autocast = model.eval(), pool, autocast
+        model.eval()
+        self.model, self.pool, self.autocast = model, pool, autocast
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)
 

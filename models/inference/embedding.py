@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from embed.digital_numbers import LandsatPatches
-from embed.embedder import Embedder
-from embed.patch_input import read_input
-from embed.when_where import when_where_columns
-from models.moe_mae import MOEMAE
+from models.inference.digital_numbers import LandsatPatches
+from models.inference.embedder import Embedder
+from models.inference.patch_input import read_input
+from models.inference.protocol import PatchEncoder
+from models.inference.when_where import when_where_columns
 from models.pooling import POOLINGS, vector_width
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
@@ -26,7 +26,7 @@ from utils.metadata import encode_metadata
 
 
 def embed(
-    model: MOEMAE,
+    model: PatchEncoder,
     pixels: Any,
     *,
     when: Any,
@@ -48,7 +48,7 @@ def embed(
 
 
 def embed_patches(
-    model: MOEMAE, patches: LandsatPatches, columns: np.ndarray, pool: str, statistics: str, batch_size: int
+    model: PatchEncoder, patches: LandsatPatches, columns: np.ndarray, pool: str, statistics: str, batch_size: int
 ) -> np.ndarray:
     """Patches and what is known of them to vectors, on the model's device.
 

@@ -220,8 +220,8 @@ def test_wrong_pixels_are_refused_with_the_cure(model, patches, wrong, named) ->
 
 
 def test_every_real_patch_is_accepted(real_patches) -> None:
-    from embed.digital_numbers import LandsatPatches
-    from embed.patch_input import read_input
+    from models.inference.digital_numbers import LandsatPatches
+    from models.inference.patch_input import read_input
 
     config = tiny_model().config
     pixels, _, _ = read_files(sorted((real_patches / "images").iterdir()))

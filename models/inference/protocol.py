@@ -1,0 +1,39 @@
+"""What the inference code needs of a model: this module knows the model's form, not its class, which stands above."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+
+
+class EncodedTokens(Protocol):
+    """What `encode` returns, as far as it is used here."""
+
+    @property
+    def pre_norm(self) -> Tensor:
+        """(B, P + N, D) tokens before the final norm."""
+        ...
+
+    @property
+    def num_prefix(self) -> int:
+        """P, tokens before those of the patches."""
+        ...
+
+
+class PatchEncoder(Protocol):
+    """An encoder of patches: `models.moe_mae.MOEMAE` is one."""
+
+    config: ModelConfig
+    training: bool
+
+    def encode(self, images: Tensor, meta: Tensor | None = None, *, noise: bool | None = None) -> EncodedTokens:
+        """(B, C, H, W) normalised patches and (B, F, 2) metadata to tokens."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def eval(self) -> Any: ...
