@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +37,8 @@ from datasets.pack.format import (
 )
 from datasets.pack.source import PackSource, split_names
 from datasets.pack.writer import write_pack
-from datasets.patches import MEMORY_LIMIT, PatchDataset, RawBatch, find_split
-from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
+from datasets.patches import MEMORY_LIMIT, Labels, PatchDataset, RawBatch, find_split
+from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, Crop, EuroSATInfo
 from utils.data_utils import PatchTime, list_some
 from utils.errors import ConfigError, DataError, run_script
 from utils.metadata import PUBLISHED_FIELDS
@@ -73,9 +73,9 @@ class PackedDataset(PatchDataset):
         split_file: str | Path,
         *,
         dataset: str,
-        labels: Literal["none", "error", "skip"] = "none",
+        labels: Labels = "none",
         image_size: int = IMAGE_SIZE,
-        crop: Literal["center", "resize"] | None = None,
+        crop: Crop | None = None,
         statistics: BandStatistics | None = None,
         published_behaviour: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
@@ -163,7 +163,7 @@ class PackedDataset(PatchDataset):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def make_recipe(dataset: str, crop: str | None, image_size: int, published_behaviour: bool) -> Recipe:
+def make_recipe(dataset: str, crop: Crop | None, image_size: int, published_behaviour: bool) -> Recipe:
     """How a config's patches are made; a centre crop is the same in both modes."""
     crop = crop or DEFAULT_CROP[dataset]
     resized = published_behaviour if crop == "resize" else None

@@ -124,7 +124,7 @@ def empty_patches(pixels: np.ndarray) -> np.ndarray:
 
     Few have a fill pixel in the middle: only those are looked at whole.
     """
-    empty = ~pixels[:, :, pixels.shape[2] // 2, pixels.shape[3] // 2].any(axis=1)
+    empty = np.logical_not(pixels[:, :, pixels.shape[2] // 2, pixels.shape[3] // 2].any(axis=1))
     for row in np.flatnonzero(empty):
         empty[row] = not pixels[row].any()
     return empty
@@ -215,7 +215,7 @@ class _Slices(Sampler):
 
 
 class _Batches(Dataset):
-    """Reads whole batches; an error that a user can mend travels back as a value, so that it stays one line."""
+    """Reads whole batches; an error that a user can fix travels back as a value, so that it stays one line."""
 
     def __init__(self, dataset: PatchDataset) -> None:
         self.dataset = dataset

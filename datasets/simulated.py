@@ -115,7 +115,6 @@ def _write(options: argparse.Namespace) -> None:
     write(options.out, chunks, counts, _readme(options, counts))
     reporter.info(f"wrote {options.patches} simulated patches ({' / '.join(map(str, counts))}) to {options.out} "
           f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
-    return 0
 
 
 def _write_scene(options: argparse.Namespace) -> None:
@@ -150,11 +149,11 @@ def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[i
     given = " ".join(f"{value:g}" for value in splits)
     if abs(sum(splits) - 1) < 1e-6:
         train, val = (round(patches * share) for share in splits[:2])
-        counts = (train, val, patches - train - val)
     elif sum(splits) == patches and all(value == int(value) for value in splits):
-        counts = tuple(int(value) for value in splits)
+        train, val = (int(value) for value in splits[:2])
     else:
         raise ConfigError(f"--splits {given}: give three counts that sum to {patches} or three fractions that sum to 1")
+    counts = (train, val, patches - train - val)
     if min(counts) < 1:
         raise ConfigError(f"--splits {given}: every split needs at least one of the {patches} patches")
     return counts

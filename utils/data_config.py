@@ -1,6 +1,6 @@
 """The datasets: of each its sensor, statistics, classes, splits, reader and archive, in one table, with sources."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from utils.sensors import OLI, Sensor
 
@@ -13,6 +13,10 @@ IMAGE_SIZE = 40
 
 SIMULATED_MARK = "# Simulated Landsat patches"
 """First line of the README in every folder of simulated patches."""
+
+
+Crop = Literal["center", "resize"]
+"""How a file's pixels become a square patch: its middle at full resolution, or all of it scaled."""
 
 
 class BandStatistics(NamedTuple):
@@ -46,7 +50,7 @@ class DatasetInfo:
     FILE_BANDS: ClassVar[tuple[str, ...]]
     """Bands in the files; those that are not the sensor's are dropped."""
     STATISTICS: ClassVar[BandStatistics]
-    CROP: ClassVar[str]
+    CROP: ClassVar[Crop]
     """How patches reach the model's size where a config does not say."""
     SPLIT_SIZES: ClassVar[dict[str, int]]
     CLASSES: ClassVar[tuple[str, ...]]
