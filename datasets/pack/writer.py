@@ -43,7 +43,7 @@ from datasets.pack.journal import (
     require_usable,
     resume,
 )
-from datasets.pack.source import Chunk, PackSource, SourceChunks, split_names, table_lines
+from datasets.pack.source import Chunk, PackSource, SourceChunks, table_lines
 from utils.data_config import DATASETS
 from utils.errors import DataError, UserError, describe_os_error
 from utils.files import atomic_path, check_writable, sync, write_json, write_text
@@ -241,7 +241,7 @@ def _settle_bad(source: PackSource, out: Path, bad: list[list[str]], skip_bad: b
 
 def _copy_split(source: PackSource, split: Path, target: Path, left_out: set[str]) -> None:
     """A split file as it is, or as a list of its patches without those that were left out."""
-    names = split_names(source.recipe.dataset, split)
+    names = source.layout.split_names(split)
     kept = [name for name in names if name not in left_out]
     with atomic_path(target) as temporary:
         if len(kept) == len(names):
