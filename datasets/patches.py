@@ -89,7 +89,7 @@ class Batch(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """Patches as stored, cropped to the model's size."""
+    """Digital numbers (DN) of patches, cropped to the model's size."""
 
     pixels: np.ndarray
     """(B, C, S, S) uint16"""

@@ -120,7 +120,7 @@ class ResidentReader:
 
 
 def empty_patches(pixels: np.ndarray) -> np.ndarray:
-    """Which of (B, C, H, W) stored patches hold nothing but fill, (B,) bool.
+    """Which of (B, C, H, W) digital numbers have no valid pixel (nodata only), (B,) bool.
 
     Few have a fill pixel in the middle: only those are looked at whole.
     """

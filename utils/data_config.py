@@ -42,6 +42,12 @@ class DatasetInfo:
 
     NAME: ClassVar[str]
     """In configurations."""
+    TITLE: ClassVar[str]
+    """In reports."""
+    SIMULATOR: ClassVar[str | None] = None
+    """What `python -m datasets.simulated --kind` calls its layout; None where the simulator has none."""
+    IDS_TELL_AREA: ClassVar[bool] = False
+    """Whether a patch's id says in which area it lies."""
     READER: ClassVar[str]
     """Module and class that read its files."""
     FOLDER: ClassVar[str]
@@ -65,6 +71,9 @@ class BigEarthNetInfo(DatasetInfo):
     """BigEarthNet-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "bigearthnet_ls"
+    TITLE = "BigEarthNet-Landsat"
+    SIMULATOR = "bigearthnet"
+    IDS_TELL_AREA = True
     READER = "datasets.bigearthnet:BigEarthNetDatasetLS"
     FOLDER = "bigearthnet-l"
     SENSOR = OLI
@@ -166,6 +175,8 @@ class EuroSATInfo(DatasetInfo):
     """EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "eurosat_ls"
+    TITLE = "EuroSAT-Landsat"
+    SIMULATOR = "eurosat"
     READER = "datasets.eurosat:EuroSATDatasetLS"
     FOLDER = "eurosat-l"
     LABEL_FILES = False

@@ -18,7 +18,7 @@ from models.pooling import MAP_POOLINGS, vector_width
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from utils.analysis_utils import short_name
-from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
+from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
 
 NO_CLASS = 255
@@ -112,7 +112,7 @@ def _class_names(record: dict, model: LogisticRegressionModel) -> tuple[str, ...
     count = len(model.classes_) if model.multilabel else int(np.max(model.classes_)) + 1
     names = record.get("classes") or []
     if len(names) < count:
-        known = {len(info.CLASSES): info.CLASSES for info in (BigEarthNetInfo, EuroSATInfo)}
+        known = {len(info.CLASSES): info.CLASSES for info in DATASETS.values()}
         names = known.get(count, [f"class {index}" for index in range(count)])
     return tuple(names)
 
