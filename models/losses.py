@@ -8,7 +8,7 @@ from torch import Tensor
 from models.masking import Masking, patchify
 from models.moe import balance_loss, balance_of, expert_importance, expert_load
 from models.moe_mae import MOEMAE, Encoded
-from models.noise import Draws
+from models.noise import PassNoise
 
 SMALLEST_WEIGHT = 1e-6
 """In place of a weight of 0, so that a mean over nothing is 0."""
@@ -79,7 +79,7 @@ def loss_sums(
     *,
     noise: bool | None = None,
     generator: torch.Generator | None = None,
-    draws: Draws | None = None,
+    presampled: PassNoise | None = None,
 ) -> tuple[Tensor, Encoded]:
     """One masked pass, down to sums from which the losses follow, and what the encoder saw.
 
@@ -92,13 +92,13 @@ def loss_sums(
         meta: (B, F, 2) or None.
         masking: the patches kept.
         valid: (B, H, W), False on fill pixels, which then weigh nothing; None counts every pixel.
-        noise, generator, draws: as for `MOEMAE.forward`.
+        noise, generator, presampled: as for `MOEMAE.forward`.
 
     Returns:
         (4 + 2 E,) float32: error and weight of the masked patches, of the visible ones, then importance and load of
         every expert of the encoder's blocks (E in all blocks together; those of a block with one expert are left out).
     """
-    predicted, encoded = model(images, meta, masking, noise=noise, generator=generator, draws=draws)
+    predicted, encoded = model(images, meta, masking, noise=noise, generator=generator, presampled=presampled)
     errors = patch_errors(predicted, images, valid, model.config.patch_size)
     reconstruction = [
         (values * selected).sum()
@@ -150,8 +150,10 @@ def mae_loss(
     *,
     noise: bool | None = None,
     generator: torch.Generator | None = None,
-    draws: Draws | None = None,
+    presampled: PassNoise | None = None,
 ) -> tuple[Losses, Encoded]:
     """Losses of one masked pass and what the encoder saw; arguments as for `loss_sums` and `losses_of`."""
-    sums, encoded = loss_sums(model, images, meta, masking, valid, noise=noise, generator=generator, draws=draws)
+    sums, encoded = loss_sums(
+        model, images, meta, masking, valid, noise=noise, generator=generator, presampled=presampled
+    )
     return losses_of(sums, model.config.experts, weights), encoded

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from models.kernels.linear import linear
 from models.kernels.padding import aligned_experts, pad_columns, pad_rows
-from models.noise import LayerDraws
+from models.noise import LayerNoise
 
-NO_DRAWS = LayerDraws()
+NO_NOISE = LayerNoise()
 """Neither routing noise nor dropout."""
 
 IMPORTANCE_WEIGHT = 0.01
@@ -132,17 +132,17 @@ class MoELayer(nn.Module):
         self.gate = NoisyTopKGate(dim, experts, k) if experts > 1 else None
         self.experts = SharedSwiGLUExperts(dim, width, experts)
 
-    def forward(self, x: Tensor, draws: LayerDraws = NO_DRAWS) -> tuple[Tensor, Routing | None]:
+    def forward(self, x: Tensor, noise: LayerNoise = NO_NOISE) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the routing of its B * S tokens (None with one expert)."""
         tokens = x.reshape(-1, x.shape[-1])
-        routing = None if self.gate is None else self.gate(tokens, draws.normal)
+        routing = None if self.gate is None else self.gate(tokens, noise.normal)
         if routing is None:
             out = self.experts(tokens)
         else:  # the gates of two or more experts are a softmax over them
             gates_sum = routing.gates.sum(dim=-1, keepdim=True) if self.gate.k == 1 else None
             out = self.experts(tokens, routing.gates, gates_sum)
-        if draws.keep is not None:
-            out = out * draws.keep
+        if noise.keep is not None:
+            out = out * noise.keep
         return out.view(x.shape), routing
 
 

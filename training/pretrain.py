@@ -259,7 +259,7 @@ class Pretraining:
     def _collapsed(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The experts that the epoch hardly used, for the log; a warning for those that it used no longer."""
         collapsed = collapsed_experts(row["expert_usage"])
-        for one in self.progress.alarm.fallen(collapsed):
+        for one in self.progress.alarm.new(collapsed):
             self.processes.say(warning(one, row["epoch"]))
         return [one._asdict() for one in collapsed]
 

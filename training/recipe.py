@@ -1,4 +1,4 @@
-"""What decides the bits of a run: its first model, the options of a step, and the recipe that a resumed run keeps."""
+"""Settings that determine a run bit for bit: its first model, the options of a step, the recipe that a resume keeps."""
 
 from pathlib import Path
 from typing import Any

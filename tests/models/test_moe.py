@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from models.moe import MoELayer, NoisyTopKGate, Routing, balance_loss, coefficient_of_variation, expert_load
-from models.noise import LayerBuffers, LayerDraws
+from models.noise import LayerNoise, LayerNoiseBuffers
 from utils.randomness import generator
 
 
@@ -38,8 +38,8 @@ def test_fast_layer_equals_a_plain_loop(k: int) -> None:
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_gates_sum_to_one_with_k_nonzeros(noise: bool) -> None:
-    draws = LayerDraws(torch.randn(20, 5, generator=generator(1, "noise")) if noise else None)
-    _, routing = make_layer(experts=5, k=2)(some_tokens(), draws)
+    noises = LayerNoise(torch.randn(20, 5, generator=generator(1, "noise")) if noise else None)
+    _, routing = make_layer(experts=5, k=2)(some_tokens(), noises)
     assert ((routing.gates > 0).sum(dim=1) == 2).all()
     torch.testing.assert_close(routing.gates.sum(dim=1), torch.ones(20))
     best = routing.noisy_logits.gather(1, routing.expert_idx)
@@ -57,7 +57,7 @@ def test_top_one_gate_lets_the_router_learn() -> None:
 
 def test_one_expert_is_a_plain_swiglu() -> None:
     layer, x = make_layer(experts=1).eval(), some_tokens()
-    out, routing = layer(x, LayerDraws(normal=torch.randn(len(x[0]) * 2, 3)))
+    out, routing = layer(x, LayerNoise(normal=torch.randn(len(x[0]) * 2, 3)))
     experts = layer.experts
     assert routing is None
     assert not any("gate" in name for name, _ in layer.named_parameters())
@@ -89,7 +89,7 @@ def test_noise_has_the_learned_spread() -> None:
 
 def test_dropout_is_one_mask_with_the_right_mean() -> None:
     layer, x = make_layer(), some_tokens(count=4000)
-    buffers = LayerBuffers([4], 12, batch=2, tokens=2000, device="cpu", noise=False, dropout=0.25)
+    buffers = LayerNoiseBuffers([4], 12, batch=2, tokens=2000, device="cpu", noise=False, dropout=0.25)
     dropped, _ = layer(x, buffers.fill(generator(0, "dropout"))[0])
     whole, _ = layer(x)
     kept = dropped != 0

@@ -11,7 +11,7 @@ from models.config import ModelConfig
 from models.losses import LossWeights, loss_sums, losses_of, mae_loss, total_balance
 from models.masking import random_masking
 from models.moe_mae import MOEMAE, build_model
-from models.noise import DrawBuffers
+from models.noise import NoiseBuffers
 from utils.errors import CheckpointError
 from utils.randomness import generator
 
@@ -135,8 +135,8 @@ def test_gradients_reach_the_token_where_something_is_missing() -> None:
     for missing in (False, True):
         meta = meta * (0.0 if missing else 1.0)
         model.zero_grad()
-        draws = DrawBuffers(model.config, 3, torch.device("cpu")).fill(generator(2, "draws"))
-        losses, _ = mae_loss(model, images, meta, masking_of(model), draws=draws)
+        presampled = NoiseBuffers(model.config, 3, torch.device("cpu")).fill(generator(2, "draws"))
+        losses, _ = mae_loss(model, images, meta, masking_of(model), presampled=presampled)
         losses.total.backward()
         gradient = model.encoder.missing_metadata.grad
         assert (gradient.abs().amax(dim=1) > 0).tolist() == [missing] * 4
