@@ -19,7 +19,7 @@ from models.attention import GroupedQueryAttention
 from models.config import ModelConfig
 from models.kernels.linear import linear
 from models.masking import Masking, patchify
-from models.moe import NO_NOISE, MoELayer, Routing
+from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
 from utils.randomness import derive_seed
 
@@ -60,7 +60,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = GroupedQueryAttention(dim, num_heads, num_groups)
         self.norm2 = nn.LayerNorm(dim)
-        self.moe = MoELayer(dim, width, experts, k)
+        self.moe = moe_layer(dim, width, experts, k)
 
     def forward(self, x: Tensor, noise: LayerNoise = NO_NOISE) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the block's routing."""

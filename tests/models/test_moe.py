@@ -4,14 +4,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.moe import MoELayer, NoisyTopKGate, Routing, balance_loss, coefficient_of_variation, expert_load
+from models.moe import (
+    GATES,
+    Gate,
+    MoELayer,
+    NoisyTopKGate,
+    Routing,
+    balance_loss,
+    coefficient_of_variation,
+    expert_load,
+    moe_layer,
+)
 from models.noise import LayerNoise, LayerNoiseBuffers
 from utils.randomness import generator
 
 
 def make_layer(experts=4, k=2, dim=12, width=7, seed=0) -> MoELayer:
     torch.manual_seed(seed)
-    return MoELayer(dim, width, experts, k)
+    return moe_layer(dim, width, experts, k)
 
 
 def some_tokens(dim=12, count=20) -> torch.Tensor:
@@ -117,3 +127,28 @@ def test_variation_and_balance_by_hand() -> None:
 def test_impossible_k_is_refused(experts: int, k: int) -> None:
     with pytest.raises(ValueError, match="number of experts"):
         NoisyTopKGate(8, experts, k)
+
+
+class RoundRobinGate(Gate):
+    """Token t goes to expert t mod E, with half the weight."""
+
+    sums_to_one = False
+
+    def __init__(self, dim: int, experts: int, k: int) -> None:
+        super().__init__()
+        self.experts = experts
+
+    def forward(self, x: torch.Tensor, normal: torch.Tensor | None = None) -> Routing:
+        turns = torch.arange(len(x)) % self.experts
+        gates = 0.5 * F.one_hot(turns, self.experts)
+        return Routing(gates, turns[:, None], gates, gates, torch.ones_like(gates))
+
+
+def test_another_kind_of_gate_is_one_row_of_the_table(monkeypatch) -> None:
+    monkeypatch.setitem(GATES, "round_robin", RoundRobinGate)
+    layer, x = moe_layer(12, 7, 3, 1, gate="round_robin"), some_tokens()
+    out, routing = layer(x)
+    assert routing.expert_idx.flatten().tolist() == [t % 3 for t in range(20)]
+    alone = [layer.experts(x.flatten(0, 1), torch.eye(3)[[e] * 20]) for e in range(3)]
+    expected = torch.stack([0.5 * alone[t % 3][t] for t in range(20)])
+    torch.testing.assert_close(out.flatten(0, 1), expected)
