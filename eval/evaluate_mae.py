@@ -11,12 +11,11 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch
 from eval.reconstruction_baselines import BASELINES
 from models.losses import LossWeights, PatchErrors, patch_errors, total_balance
-from models.masking import Masking, keep_all, patchify, random_masking
+from models.masking import Masking, keep_all, patchify, seeded_masking
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BANDS, REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.processes import ALONE, Processes
-from utils.randomness import generator
 
 
 @dataclass
@@ -38,9 +37,8 @@ class Mean:
 
 def evaluation_masking(batch: Batch, model: MOEMAE, seed: int) -> Masking:
     """The mask of each patch, a function of (seed, its id): whatever the batch size and the order."""
-    patches = model.config.num_patches
-    noise = [torch.rand(patches, generator=generator(seed, "evaluation mask", name)) for name in batch.ids]
-    return random_masking(torch.stack(noise).to(batch.images.device), model.config.mask_ratio)
+    keys = ((seed, "evaluation mask", name) for name in batch.ids)
+    return seeded_masking(keys, model.config.num_patches, model.masking, batch.images.device)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from models.api import Interface
 from models.attention import GroupedQueryAttention
 from models.config import ModelConfig
 from models.kernels.linear import linear
-from models.masking import Masking, patchify
+from models.masking import Masking, MaskingConfig, patchify
 from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
 from utils.randomness import derive_seed
@@ -123,11 +123,15 @@ class MOEMAE(Interface, nn.Module):
 
     `encode` is the one way to tokens, with or without a mask; `forward` is the masked autoencoder.
     The routing noise is on in training mode and off otherwise, unless `noise` says so.
+
+    Attributes:
+        config: what shapes the weights and the forward pass.
+        masking: how images are masked in training, and in evaluation unless something else is asked for.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, masking: MaskingConfig = MaskingConfig()) -> None:  # noqa: B008
         super().__init__()
-        self.config = config
+        self.config, self.masking = config, masking
         self.encoder = Encoder(config)
         dim = config.decoder_dim
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
@@ -254,12 +258,18 @@ class MOEMAE(Interface, nn.Module):
         return LayerNoiseBuffers(experts, dim, batch, tokens, device, noise=noise, dropout=dropout).fill(generator)
 
 
-def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overrides: Any) -> MOEMAE:
+def build_model(
+    size: str | ModelConfig = "S",
+    seed: int | None = None,
+    masking: MaskingConfig = MaskingConfig(),  # noqa: B008 - immutable
+    **overrides: Any,
+) -> MOEMAE:
     """A freshly initialised model (PyTorch's defaults; tokens truncated normal, std 0.02; positions `position_std`).
 
     Args:
         size: "S", "XS" or "XXS", or a complete `ModelConfig`.
         seed: makes the weights a function of it and leaves torch's default generator untouched.
+        masking: how images are masked in training and evaluation.
         overrides: fields of `ModelConfig` that replace the size's.
 
     Raises:
@@ -267,10 +277,10 @@ def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overri
     """
     config = size.replace(**overrides) if isinstance(size, ModelConfig) else ModelConfig.of_size(size, **overrides)
     if seed is None:
-        return MOEMAE(config)
+        return MOEMAE(config, masking)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        return MOEMAE(config)
+        return MOEMAE(config, masking)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.masking import kept_patches
+from models.masking import MaskingConfig, kept_patches
 
 _LEVELS = 1 << 16
 """Dropout rates are rounded to this fraction."""
@@ -95,13 +95,21 @@ class NoiseBuffers:
 
     Args:
         config: of the model.
+        masking: how many patches the encoder sees follows from it.
         batch: patches of the global batch.
         device: where the numbers are.
         rows: the part of the batch that this process computes.
     """
 
-    def __init__(self, config: ModelConfig, batch: int, device: torch.device, rows: slice | None = None) -> None:
-        kept = kept_patches(config.num_patches, config.mask_ratio)
+    def __init__(
+        self,
+        config: ModelConfig,
+        masking: MaskingConfig,
+        batch: int,
+        device: torch.device,
+        rows: slice | None = None,
+    ) -> None:
+        kept = kept_patches(config.num_patches, masking.ratio)
         self._encoder = LayerNoiseBuffers(
             config.experts,
             config.embed_dim,

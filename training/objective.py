@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.losses import counted_tokens, loss_sums
-from models.masking import random_masking
+from models.masking import make_masking
 from models.moe_mae import MOEMAE
 from models.noise import PassNoise
 from utils.compilation import EAGER, Compilation
@@ -46,7 +46,7 @@ class Objective(nn.Module):
     def _sums(
         self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
     ) -> tuple[Tensor, Tensor]:
-        masking = random_masking(mask_noise, self.model.config.mask_ratio)
+        masking = make_masking(mask_noise, self.model.masking)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False

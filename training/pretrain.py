@@ -79,8 +79,8 @@ class Pretraining:
         self.optimizer = adamw(self.model, self.device, training.learning_rate, training.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
-        self.resolved = resolved_run(config, self.model.config, self.train_set, self.options)
-        self.recipe = recipe_of(config, self.model.config, self.resolved)
+        self.resolved = resolved_run(config, self.model, self.train_set, self.options)
+        self.recipe = recipe_of(config, self.model, self.resolved)
         self.progress = Progress(self.model.config, self.device)
         self.log = RunLog(self.folder, self.train_set)
         if found is None:

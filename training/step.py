@@ -104,7 +104,7 @@ class TrainStep:
         capturable = self.device.type == "cuda" and processes.count == 1 and not scaler.is_enabled()
         captured = compilation.wanted and capturable
         self._run = CapturedStep(self.compute, compilation.say) if captured else self.compute
-        self._buffers = NoiseBuffers(model.config, options.batch_size, self.device, self.rows)
+        self._buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
         self._number = torch.zeros((), device=self.device)
         self._nan_guard = NanGuard(self.device)
 

@@ -55,12 +55,15 @@ def untrained_arm() -> Arm:
     return Arm(UNTRAINED, "untrained encoder", {})
 
 
-def recipe_model(bench: Bench) -> ModelConfig:
-    """The model that the studies' recipe builds."""
+def _recipe_section(bench: Bench) -> ModelSection:
     keys = {key: value for key, value in bench.short.items() if key.startswith("model.")}
     given = {key.removeprefix("model."): value for key, value in keys.items()}
-    section = ModelSection.model_validate({**bench.config.model.model_dump(exclude_unset=True), **given})
-    published = bool(bench.config.published_behaviour)
+    return ModelSection.model_validate({**bench.config.model.model_dump(exclude_unset=True), **given})
+
+
+def recipe_model(bench: Bench) -> ModelConfig:
+    """The model that the studies' recipe builds."""
+    section, published = _recipe_section(bench), bool(bench.config.published_behaviour)
     return ModelConfig.of_size(section.size or "S", **{**section.numbers(), "published_behaviour": published})
 
 
@@ -70,6 +73,9 @@ def recipe_value(bench: Bench, key: str) -> Any:
     model = recipe_model(bench)
     if key == "model.load_loss":
         return "published" if model.published_load else "shazeer"
+    masking = _recipe_section(bench).masking()
+    if (how := {"model.mask_ratio": masking.ratio, "model.mask_strategy": masking.strategy}.get(key)) is not None:
+        return how
     if section == "model":
         value = getattr(model, name)
         return list(value) if isinstance(value, tuple) else value
@@ -151,7 +157,7 @@ def masked_losses(bench: Bench, arm: Arm, mask_ratio: float | None = None) -> li
 
     def losses(seed: int) -> dict[str, Resampled]:
         runs = [run_of(bench, arm, seed, fold) for fold in range(len(source.folds))]
-        own = runs[0].config.mask_ratio
+        own = runs[0].masking.ratio
         ratio = own if mask_ratio is None else mask_ratio
 
         def load(run: Run) -> MOEMAE:

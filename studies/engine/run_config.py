@@ -15,7 +15,7 @@ from utils.errors import ConfigError
 # Where things are, and how often they are saved: no inputs of a run.
 _PLACES = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
            "save_every_n_steps")  # fmt: skip
-_YOUNGER = ("meta_fields",)
+_YOUNGER = ("meta_fields", "mask_strategy")
 """Keys of `model` that came after stages had been made: they count only where they say something."""
 
 _PLACES_OF_DATA = {"dataset_path", "num_workers", "batch_size", "resident", "missing_labels"}

@@ -19,7 +19,7 @@ from models import MOEMAE, ModelConfig, build_model
 from models.checkpoint import read_checkpoint
 from models.kernels.padding import aligned, aligned_experts, pad_columns, pad_rows
 from models.losses import mae_loss
-from models.masking import Masking, random_masking
+from models.masking import Masking, MaskingConfig, random_masking
 from models.moe import NoisyTopKGate, Routing, expert_importance, expert_load, expert_ranks
 from models.noise import LayerNoiseBuffers, NoiseBuffers, PassNoise
 from utils.devices import mixed_precision
@@ -60,7 +60,7 @@ def test_padding_by_hand() -> None:
 
 
 def tokens_losses_gradients(model: MOEMAE, batch: Batch, masking: Masking) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    presampled = NoiseBuffers(model.config, len(batch.images), CPU).fill(generator(0, "noise"))
+    presampled = NoiseBuffers(model.config, model.masking, len(batch.images), CPU).fill(generator(0, "noise"))
     losses, encoded = mae_loss(model, batch.images, batch.meta, masking, batch.valid, presampled=presampled)
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = dict(zip(names, torch.autograd.grad(losses.total, parameters), strict=True))
@@ -200,7 +200,7 @@ def tensors(noise: PassNoise) -> list[Tensor]:
 
 
 def filled(batch: int, rows: slice | None = None, step: int = 0, config: ModelConfig = SMALL) -> NoiseBuffers:
-    buffers = NoiseBuffers(config, batch, CPU, rows)
+    buffers = NoiseBuffers(config, MaskingConfig(), batch, CPU, rows)
     buffers.fill(generator(0, "noise", step))
     return buffers
 

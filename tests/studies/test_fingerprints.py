@@ -119,9 +119,9 @@ def run_recipe(name: str) -> dict[str, Any]:
     model = first_model(config)
     dataset = SimpleNamespace(crop="center", statistics_name="bigearthnet_ls")
     options = step_options(config, model.config, SimpleNamespace(type="cpu"))  # type: ignore[arg-type]
-    resolved = resolved_config(config, model.config, dataset, {"training"})  # type: ignore[arg-type]
+    resolved = resolved_config(config, model, dataset, {"training"})  # type: ignore[arg-type]
     resolved["training"].update(metadata_dropout=options.metadata_dropout, amp=False)
-    return recipe_of(config, model.config, resolved)
+    return recipe_of(config, model, resolved)
 
 
 def found(name: str) -> str:

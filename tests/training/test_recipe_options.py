@@ -29,7 +29,7 @@ def some_batch(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def masking_of(model: MOEMAE, count: int = 3):
-    return random_masking(torch.rand(count, 100, generator=generator(1, "mask")), model.config.mask_ratio)
+    return random_masking(torch.rand(count, 100, generator=generator(1, "mask")), model.masking.ratio)
 
 
 # --------------------------------------------------------------------------- load loss
@@ -135,7 +135,7 @@ def test_gradients_reach_the_token_where_something_is_missing() -> None:
     for missing in (False, True):
         meta = meta * (0.0 if missing else 1.0)
         model.zero_grad()
-        presampled = NoiseBuffers(model.config, 3, torch.device("cpu")).fill(generator(2, "draws"))
+        presampled = NoiseBuffers(model.config, model.masking, 3, torch.device("cpu")).fill(generator(2, "draws"))
         losses, _ = mae_loss(model, images, meta, masking_of(model), presampled=presampled)
         losses.total.backward()
         gradient = model.encoder.missing_metadata.grad

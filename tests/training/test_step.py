@@ -54,7 +54,7 @@ def test_two_steps_by_hand() -> None:
     batch = a_batch()
     for step in (0, 1):
         masking = random_masking(torch.rand(3, 100, generator=generator(SEED, "mask", step)), 0.75)
-        buffers = NoiseBuffers(plain.config, 3, torch.device("cpu"))
+        buffers = NoiseBuffers(plain.config, plain.masking, 3, torch.device("cpu"))
         presampled = buffers.fill(generator(SEED, "routing noise and dropout", step))
         losses, _ = mae_loss(plain, batch.images, batch.meta, masking, batch.valid, WEIGHTS, presampled=presampled)
         total = losses.masked + 0.4 * losses.visible + 2.0 * losses.balance
