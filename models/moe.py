@@ -225,8 +225,3 @@ def balance_of(importance: Tensor, load: Tensor) -> Tensor:
     The source squares CV; the paper and the published code do not.
     """
     return IMPORTANCE_WEIGHT * coefficient_of_variation(importance) + LOAD_WEIGHT * coefficient_of_variation(load)
-
-
-def balance_loss(routing: Routing, published_behaviour: bool = False) -> Tensor:
-    """The balance loss of one layer over all its tokens (scalar)."""
-    return balance_of(expert_importance(routing), expert_load(routing, published_behaviour))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.losses import counted_tokens, loss_sums
+from models.losses import counted_tokens, masked_pass
 from models.masking import make_masking
 from models.moe_mae import MOEMAE
 from models.noise import PassNoise
@@ -38,7 +38,7 @@ class Objective(nn.Module):
             presampled: routing noise and dropout masks.
 
         Returns:
-            The sums of `loss_sums`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
+            The sums of `MaskedPass`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
             float32.
         """
         return self._compute(images, meta, valid, mask_noise, presampled)
@@ -51,7 +51,8 @@ class Objective(nn.Module):
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
-            sums, encoded = loss_sums(self.model, images, meta, masking, valid, presampled=presampled)
+            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
+        encoded = passed.encoded
         counted = counted_tokens(valid, encoded.tokens.shape[1]).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
-        return sums, torch.cat(chosen) if chosen else sums[:0].detach()
+        return passed.sums, torch.cat(chosen) if chosen else passed.sums[:0].detach()

@@ -61,10 +61,10 @@ def test_padding_by_hand() -> None:
 
 def tokens_losses_gradients(model: MOEMAE, batch: Batch, masking: Masking) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     presampled = NoiseBuffers(model.config, model.masking, len(batch.images), CPU).fill(generator(0, "noise"))
-    losses, encoded = mae_loss(model, batch.images, batch.meta, masking, batch.valid, presampled=presampled)
+    losses, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid, presampled=presampled)
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = dict(zip(names, torch.autograd.grad(losses.total, parameters), strict=True))
-    return encoded.tokens.detach(), torch.stack(losses).detach(), gradients
+    return passed.encoded.tokens.detach(), torch.stack(losses).detach(), gradients
 
 
 def assert_same_but_for_rounding(found: tuple, expected: tuple) -> None:
@@ -305,8 +305,8 @@ def in_both_precisions(model: MOEMAE, batch: Batch, masking: Masking) -> list:
         runs = []
         for enabled in (False, True):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled, cache_enabled=False):
-                losses, encoded = mae_loss(model, batch.images, batch.meta, masking, batch.valid, noise=False)
-                runs.append((losses, encoded, model.encode(batch.images, batch.meta)))
+                losses, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid, noise=False)
+                runs.append((losses, passed.encoded, model.encode(batch.images, batch.meta)))
     return runs
 
 

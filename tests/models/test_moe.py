@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from balance import balance_loss
 
 from models.moe import (
     GATES,
@@ -10,7 +11,6 @@ from models.moe import (
     MoELayer,
     NoisyTopKGate,
     Routing,
-    balance_loss,
     coefficient_of_variation,
     expert_load,
     moe_layer,
