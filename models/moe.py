@@ -3,6 +3,7 @@
 Dimensions: T tokens of a batch (B * S), D width, E experts, k chosen experts, d expert width.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from models.kernels.linear import linear
 from models.kernels.padding import aligned_experts, pad_columns, pad_rows
-from models.noise import LayerDraws
+from models.noise import LayerNoise
 
-NO_DRAWS = LayerDraws()
+NO_NOISE = LayerNoise()
 """Neither routing noise nor dropout."""
 
 IMPORTANCE_WEIGHT = 0.01
@@ -36,7 +37,26 @@ class Routing(NamedTuple):
     """(T, E) softplus(Wnoise x)."""
 
 
-class NoisyTopKGate(nn.Module):
+class Gate(nn.Module):
+    """What a MoE layer expects of its gate.
+
+    Attributes:
+        sums_to_one: whether the gates of a token sum to 1 by construction, so that nobody has to add them up.
+    """
+
+    sums_to_one: bool
+
+    def forward(self, x: Tensor, normal: Tensor | None = None) -> Routing:
+        """Route (T, D) tokens.
+
+        Args:
+            x: (T, D).
+            normal: (T, E) standard normal numbers for routing noise; None routes without noise.
+        """
+        raise NotImplementedError
+
+
+class NoisyTopKGate(Gate):
     """Noisy top-k gating (Shazeer et al. 2017, arXiv:1701.06538, eq. 3-5), computed in float32."""
 
     def __init__(self, dim: int, experts: int, k: int) -> None:
@@ -44,16 +64,12 @@ class NoisyTopKGate(nn.Module):
         if not 1 <= k < experts:
             raise ValueError(f"k = {k} must be at least 1 and below the number of experts, {experts}")
         self.k = k
+        self.sums_to_one = k > 1  # for k = 1 the gate is a softmax over all experts, of which one is kept
         self.Wg = nn.Linear(dim, experts)
         self.Wnoise = nn.Linear(dim, experts)
 
     def forward(self, x: Tensor, normal: Tensor | None = None) -> Routing:
-        """Route (T, D) tokens.
-
-        Args:
-            x: (T, D).
-            normal: (T, E) standard normal numbers, times softplus(Wnoise x) added to the logits; None adds nothing.
-        """
+        """Route (T, D) tokens; (T, E) `normal`, times softplus(Wnoise x), is added to the logits."""
         with torch.autocast(x.device.type, enabled=False):
             weight = torch.cat([self.Wg.weight, self.Wnoise.weight])
             both = linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
@@ -67,6 +83,13 @@ class NoisyTopKGate(nn.Module):
             else:
                 gates = noisy.masked_fill(~chosen, float("-inf")).softmax(dim=-1)
             return Routing(gates, ranks.argsort(dim=-1)[:, : self.k], clean, noisy, std)
+
+
+GATES: dict[str, Callable[[int, int, int], Gate]] = {"noisy_top_k": NoisyTopKGate}
+"""Kind of gate to what builds it from width D, number of experts E and k. Another kind is one more row."""
+
+GATE = "noisy_top_k"
+"""The kind that models are built with (arXiv:2509.10919)."""
 
 
 def expert_ranks(logits: Tensor) -> Tensor:
@@ -121,29 +144,48 @@ class SharedSwiGLUExperts(nn.Module):
 
 
 class MoELayer(nn.Module):
-    """Gate and experts; with one expert a plain SwiGLU without gate or balance loss.
+    """Experts and the gate that chooses among them.
 
     Dropout follows the gated sum with one mask. (The published code draws one mask per chosen expert before
     summing; both have the same mean.)
+
+    Args:
+        gate: None where there is one expert: a plain SwiGLU without balance loss.
+        experts: as many as the gate chooses among.
     """
 
-    def __init__(self, dim: int, width: int, experts: int, k: int) -> None:
+    def __init__(self, gate: Gate | None, experts: SharedSwiGLUExperts) -> None:
         super().__init__()
-        self.gate = NoisyTopKGate(dim, experts, k) if experts > 1 else None
-        self.experts = SharedSwiGLUExperts(dim, width, experts)
+        self.gate, self.experts = gate, experts
 
-    def forward(self, x: Tensor, draws: LayerDraws = NO_DRAWS) -> tuple[Tensor, Routing | None]:
+    def forward(self, x: Tensor, noise: LayerNoise = NO_NOISE) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the routing of its B * S tokens (None with one expert)."""
         tokens = x.reshape(-1, x.shape[-1])
-        routing = None if self.gate is None else self.gate(tokens, draws.normal)
-        if routing is None:
+        routing = None
+        if self.gate is None:
             out = self.experts(tokens)
-        else:  # the gates of two or more experts are a softmax over them
-            gates_sum = routing.gates.sum(dim=-1, keepdim=True) if self.gate.k == 1 else None
+        else:
+            routing = self.gate(tokens, noise.normal)
+            gates_sum = None if self.gate.sums_to_one else routing.gates.sum(dim=-1, keepdim=True)
             out = self.experts(tokens, routing.gates, gates_sum)
-        if draws.keep is not None:
-            out = out * draws.keep
+        if noise.keep is not None:
+            out = out * noise.keep
         return out.view(x.shape), routing
+
+
+def moe_layer(dim: int, width: int, experts: int, k: int, gate: str = GATE) -> MoELayer:
+    """The MoE layer of a block.
+
+    Args:
+        dim: width D of the tokens.
+        width: d of each expert.
+        experts: how many; one needs no gate.
+        k: experts chosen per token.
+        gate: kind of gate, in `GATES`.
+    """
+    # The gate is built first: seeded weights depend on the order.
+    chosen = GATES[gate](dim, experts, k) if experts > 1 else None
+    return MoELayer(chosen, SharedSwiGLUExperts(dim, width, experts))
 
 
 def coefficient_of_variation(x: Tensor) -> Tensor:
@@ -183,8 +225,3 @@ def balance_of(importance: Tensor, load: Tensor) -> Tensor:
     The source squares CV; the paper and the published code do not.
     """
     return IMPORTANCE_WEIGHT * coefficient_of_variation(importance) + LOAD_WEIGHT * coefficient_of_variation(load)
-
-
-def balance_loss(routing: Routing, published_behaviour: bool = False) -> Tensor:
-    """The balance loss of one layer over all its tokens (scalar)."""
-    return balance_of(expert_importance(routing), expert_load(routing, published_behaviour))

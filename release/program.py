@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from models.kernels import linear, padding
-from models.moe import NO_DRAWS
+from models.moe import NO_NOISE
 from models.moe_mae import MOEMAE
 from models.pooling import pool_tokens
 from utils.data_config import DATASETS
@@ -50,13 +50,13 @@ class EmbeddingProgram(nn.Module):
 
         A patch of nothing but fill has NaN, unless the model takes fill for data.
         """
-        draws = (NO_DRAWS,) * len(self.encoder.layers)
+        noise = (NO_NOISE,) * len(self.encoder.layers)
         valid = (pixels != 0).any(dim=1, keepdim=True)
         images = (pixels.to(torch.float32) - self.mean) / self.std
         if not self.published_behaviour:
             images = torch.where(valid, images, 0.0)
         meta = encode_values(metadata, self.meta_fields, self.published_behaviour)
-        encoded = self.encoder(images, meta, None, draws)
+        encoded = self.encoder(images, meta, None, noise)
         vectors = pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)
         if self.published_behaviour:
             return vectors

@@ -79,8 +79,8 @@ class Pretraining:
         self.optimizer = adamw(self.model, self.device, training.learning_rate, training.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
-        self.resolved = resolved_run(config, self.model.config, self.train_set, self.options)
-        self.recipe = recipe_of(config, self.model.config, self.resolved)
+        self.resolved = resolved_run(config, self.model, self.train_set, self.options)
+        self.recipe = recipe_of(config, self.model, self.resolved)
         self.progress = Progress(self.model.config, self.device)
         self.log = RunLog(self.folder, self.train_set)
         if found is None:
@@ -259,7 +259,7 @@ class Pretraining:
     def _collapsed(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The experts that the epoch hardly used, for the log; a warning for those that it used no longer."""
         collapsed = collapsed_experts(row["expert_usage"])
-        for one in self.progress.alarm.fallen(collapsed):
+        for one in self.progress.alarm.new(collapsed):
             self.processes.say(warning(one, row["epoch"]))
         return [one._asdict() for one in collapsed]
 

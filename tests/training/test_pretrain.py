@@ -17,7 +17,7 @@ from models import build_model
 from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint
 from models.losses import Losses, LossWeights
 from scheduler.schedulers import WarmupCosineLR
-from training.nan_guard import FiniteWatch
+from training.nan_guard import NanGuard
 from training.run_folder import CSV_COLUMNS, RunFolder, verify
 from training.step import StepOptions, TrainStep
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged, UserError
@@ -198,7 +198,7 @@ def test_non_finite_measurements_are_named() -> None:
     fine, bad, infinite = torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))
 
     def watch(*steps, scaled=False) -> None:
-        watched = FiniteWatch(torch.device("cpu"))
+        watched = NanGuard(torch.device("cpu"))
         for number, (losses, norm) in enumerate(steps):
             watched.note(losses, norm, torch.tensor(float(number)), scaled)
         watched.require_finite()
