@@ -15,7 +15,7 @@ from conftest import ROOT
 from configs.build import resolved_config
 from configs.reproduction import ReproductionConfig, read_reproduction_config
 from configs.schema import read_config
-from studies.engine.context import Bench
+from studies.engine.context import StudyContext
 from studies.engine.runs import Runs
 from training.recipe import first_model, recipe_of, step_options
 from training.stopping import StopSignals
@@ -54,7 +54,7 @@ class Asked(Exception):
 
 
 class Recorder:
-    """A workbench that takes down the inputs of a stage and does nothing."""
+    """A cache of stages that takes down the inputs of a stage and does nothing."""
 
     folder = ROOT / "outputs"
 
@@ -88,7 +88,7 @@ def stage_inputs(name: str) -> dict[str, list[dict[str, Any]]]:
     source = source_of(config)
     data = SimpleNamespace(main=source, study=source)
     runs = Runs(recorder, config, data, StopSignals())  # type: ignore[arg-type]
-    short = Bench(recorder, config, data, runs).short  # type: ignore[arg-type]
+    short = StudyContext(recorder, config, data, runs).study_overrides  # type: ignore[arg-type]
 
     def asked(overrides: dict[str, Any], untrained: bool = False) -> dict[str, Any]:
         with pytest.raises(Asked):
