@@ -1,12 +1,12 @@
 """The scripts as a user meets them: in processes of their own, one line and exit code 2 for what can be mended."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 from conftest import ROOT
+from scripts import is_one_clear_line, run
 from tiny import some_pixels, training_config, write_bigearthnet, write_config
 
 SCRIPTS = {
@@ -16,27 +16,6 @@ SCRIPTS = {
     "train_logistic_regression.py": ["--train", "--val", "--test", "--multilabel", "--pool", "--feature-slice"],
     "datasets.simulated": ["--kind", "--out", "--patches", "--seed"],
 }
-
-
-def run(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    start = [script] if script.endswith(".py") else ["-m", script]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
-
-
-def is_one_clear_line(done: subprocess.CompletedProcess, *named: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: "), done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    for name in named:
-        assert name in done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -87,13 +66,7 @@ def test_output_that_cannot_be_written(tmp_path) -> None:
 
 
 def test_scripts_run_from_anywhere(tmp_path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "eval_mae.py"), "--config_yaml", "absent.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = warm_python.run([ROOT / "eval_mae.py", "--config_yaml", "absent.yaml"], cwd=tmp_path)
     is_one_clear_line(done, "absent.yaml")
 
 

@@ -1,11 +1,10 @@
 """Pretraining: the recipe, what a run leaves, the data it takes, and stopping on bad numbers."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_python
 import yaml
 from conftest import ROOT
 from pretraining import rows, same_weights, train, weights
@@ -265,7 +264,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path) -> None:
         f"folder = RunFolder({str(tmp_path / 'run')!r}, 'XXS', False); model = load_model(folder.last);"
         "run_script(lambda: folder.save(model, {}, epoch=5, best_train_loss=0.0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = warm_python.run(["-c", code], cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot write")
     assert done.stderr.count("\n") == 1
