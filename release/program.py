@@ -7,14 +7,13 @@ and a type that reflectance, which the model does not know, cannot be passed as.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from embed.embedder import pool_tokens
-from models.kernels import linear, padding
+from models.kernels.backend import EXPORT
 from models.moe import NO_NOISE
 from models.moe_mae import MOEMAE
 from utils.data_config import DATASETS
@@ -56,7 +55,7 @@ class EmbeddingProgram(nn.Module):
         if not self.published_behaviour:
             images = torch.where(valid, images, 0.0)
         meta = encode_values(metadata, self.meta_fields, self.published_behaviour)
-        vectors = pool_tokens(self.encoder(images, meta, None, noise), self.pool)
+        vectors = pool_tokens(self.encoder(images, meta, None, noise, EXPORT), self.pool)
         if self.published_behaviour:
             return vectors
         return torch.where(valid.flatten(1).any(dim=1, keepdim=True), vectors, math.nan)
@@ -72,11 +71,9 @@ def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
     program = EmbeddingProgram(model, pool, statistics).eval()
     pixels = torch.zeros(2, config.in_channels, config.img_size, config.img_size, dtype=torch.int32)
     patches = Dim("patches", min=1)
-    # With gradients on: without, the model takes operators of its own that are faster where it runs itself.
-    with _plain_operators(), torch.enable_grad():
-        exported = torch.export.export(
-            program, (pixels, torch.zeros(2, len(config.meta_fields))), dynamic_shapes=({0: patches}, {0: patches})
-        )
+    exported = torch.export.export(
+        program, (pixels, torch.zeros(2, len(config.meta_fields))), dynamic_shapes=({0: patches}, {0: patches})
+    )
     if foreign := foreign_operators(exported):
         raise UserError(f"export: the program would need {', '.join(foreign)}, which PyTorch alone does not have")
     exported.example_inputs = None  # they would be pickled
@@ -84,17 +81,6 @@ def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
         for node in graph.nodes:
             node.meta.pop("stack_trace", None)  # paths on this machine
     return exported
-
-
-@contextmanager
-def _plain_operators() -> Iterator[None]:
-    """Matrix products by PyTorch's own operator, of true widths: what suits this processor may not suit another."""
-    before = linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT
-    linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT = False, 1
-    try:
-        yield
-    finally:
-        linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT = before
 
 
 def foreign_operators(exported: ExportedProgram) -> list[str]:
