@@ -101,7 +101,7 @@ class Interface:
         from embed.inference import embed
 
         return embed(
-            self,
+            self,  # pyright: ignore[reportArgumentType] - this class is a part of `MOEMAE` and of nothing else
             pixels,
             when=when,
             lat=lat,

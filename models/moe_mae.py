@@ -233,7 +233,7 @@ class MOEMAE(Interface, nn.Module):
         x = torch.cat([prefix, patches + self.decoder_pos_embed], dim=1)
         if presampled is None:
             experts = (self.config.decoder_experts,) * self.config.decoder_depth
-            presampled = self._sample_noise(experts, tuple(x.shape), x.device, noise, generator)
+            presampled = self._sample_noise(experts, (B, x.shape[1], x.shape[2]), x.device, noise, generator)
         for layer, layer_noise in zip(self.decoder_layers, presampled, strict=True):
             x, _ = layer(x, layer_noise, backend)
         x = self.decoder_norm(x[:, num_prefix:])

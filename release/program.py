@@ -35,6 +35,9 @@ class EmbeddingProgram(nn.Module):
         statistics: the dataset whose mean and spread to normalise with.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: MOEMAE, pool: str, statistics: str) -> None:
         super().__init__()
         self.encoder, self.pool = model.encoder, pool

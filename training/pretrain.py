@@ -26,6 +26,7 @@ from training.run_log import RunLog, utc_now
 from training.step import StepResult, TrainStep
 from training.stopping import StopSignals
 from utils.compilation import Compilation
+from utils.config import required
 from utils.devices import process_device
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from utils.files import write_json, write_text
@@ -64,7 +65,7 @@ class Pretraining:
         found = processes.share(lambda: self.folder.newest() if resume else None)
         model = processes.share(lambda: first_model(config)) if found is None else found[0].build()
         self.model = model.to(self.device)
-        self.train_set = self._dataset(training.dataset_csv)
+        self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"))
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
@@ -93,7 +94,7 @@ class Pretraining:
     # ------------------------------------------------------------------ setting up
 
     def _dataset(self, split: str) -> PatchDataset:
-        path = self.config.training.dataset_path
+        path = required(self.config.training.dataset_path, "training.dataset_path")
         dataset = build_configured_dataset(self.config, self.model.config, path, split)
         dataset.hold_in_memory()
         return dataset
@@ -256,7 +257,7 @@ class Pretraining:
         row = {"epoch": self.progress.epoch + 1, **self.progress.sums.averages()}
         row["collapsed_experts"] = self._collapsed(row)
         if self.val_set is not None:
-            row.update(self._validate())
+            row.update(self._validate(self.val_set))
         if self.processes.main:
             self.log.add(row, throughput)
         self._keep(row)
@@ -268,9 +269,9 @@ class Pretraining:
             self.processes.say(warning(one, row["epoch"]))
         return [one._asdict() for one in collapsed]
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, dataset: PatchDataset) -> dict[str, float]:
         training = self.config.training
-        loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
+        loader = BatchLoader(dataset, training.batch_size, training.num_workers, self.device)
         losses = validation_losses(self.model, loader, self.options.seed, self.options.weights, self.processes)
         if not losses["val_patches"]:
             raise DataError(f"{training.val_csv}: no patch of it has a single valid pixel")

@@ -185,9 +185,10 @@ class TrainStep:
             self.scaler.update()
             return
         # What a loss scaler tells fused optimizers: with `found_inf` 1, leave everything as it is.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._nan_guard.broken
+        # (Attributes that fused optimizers read and that type stubs do not know.)
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._nan_guard.broken  # pyright: ignore
         self.optimizer.step()
-        del self.optimizer.grad_scale, self.optimizer.found_inf
+        del self.optimizer.grad_scale, self.optimizer.found_inf  # pyright: ignore
 
     def require_finite(self) -> None:
         """Wait for the device and look whether a step was not finite; the weights are those before it.

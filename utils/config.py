@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from utils.errors import ConfigError
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 Problem = tuple[str, str]
 """(path of the key, what is wrong with it)"""
 
@@ -49,6 +50,13 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
     list("-+.0123456789"),
 )
+
+
+def required(value: T | None, key: str) -> T:
+    """The value of a key without which nothing can be done. Raises ConfigError naming it where there is none."""
+    if value is None:
+        raise ConfigError(f"{key}: is required")
+    return value
 
 
 def config_parser(description: str, reads: str) -> argparse.ArgumentParser:

@@ -28,11 +28,12 @@ def opaque_in_parts(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return _opaque_in_parts(*_in_cpu_precision(q, k, v), scale)
 
 
-def _in_cpu_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _in_cpu_precision(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """In the type of mixed precision where that is on, so that the scaling of q is rounded as the products are."""
     if not torch.is_autocast_enabled("cpu"):
-        return tensors
-    return tuple(x.to(torch.get_autocast_dtype("cpu")) for x in tensors)
+        return q, k, v
+    precision = torch.get_autocast_dtype("cpu")
+    return q.to(precision), k.to(precision), v.to(precision)
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -42,7 +43,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 def _in_parts(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     with torch.autocast("cpu", enabled=False):
-        parts = zip(*(x.split(IMAGES_IN_CACHE) for x in (q, k, v)), strict=True)
+        parts = zip(q.split(IMAGES_IN_CACHE), k.split(IMAGES_IN_CACHE), v.split(IMAGES_IN_CACHE), strict=True)
         return torch.cat([_products(*part, scale) for part in parts])
 
 
