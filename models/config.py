@@ -95,7 +95,9 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown model fields {unknown}")
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         config = cls(**given)
         if problems := config.problems():
             raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))

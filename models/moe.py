@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.kernels.linear import linear
-from models.kernels.padding import aligned_experts, pad_columns, pad_rows
+from models.kernels.backend import Backend, backend_for
+from models.kernels.padding import pad_columns, pad_rows
 from models.noise import LayerNoise
 
 NO_NOISE = LayerNoise()
@@ -46,12 +46,13 @@ class Gate(nn.Module):
 
     sums_to_one: bool
 
-    def forward(self, x: Tensor, normal: Tensor | None = None) -> Routing:
+    def forward(self, x: Tensor, normal: Tensor | None = None, backend: Backend | None = None) -> Routing:
         """Route (T, D) tokens.
 
         Args:
             x: (T, D).
             normal: (T, E) standard normal numbers for routing noise; None routes without noise.
+            backend: the kernels; None takes the fastest, here and below.
         """
         raise NotImplementedError
 
@@ -68,11 +69,12 @@ class NoisyTopKGate(Gate):
         self.Wg = nn.Linear(dim, experts)
         self.Wnoise = nn.Linear(dim, experts)
 
-    def forward(self, x: Tensor, normal: Tensor | None = None) -> Routing:
+    def forward(self, x: Tensor, normal: Tensor | None = None, backend: Backend | None = None) -> Routing:
         """Route (T, D) tokens; (T, E) `normal`, times softplus(Wnoise x), is added to the logits."""
+        backend = backend or backend_for(x.device)
         with torch.autocast(x.device.type, enabled=False):
             weight = torch.cat([self.Wg.weight, self.Wnoise.weight])
-            both = linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
+            both = backend.linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
             clean, spread = both.chunk(2, dim=-1)
             std = F.softplus(spread)
             noisy = clean if normal is None else clean + std * normal
@@ -121,26 +123,34 @@ class SharedSwiGLUExperts(nn.Module):
         self.V = nn.Linear(dim, width)
         self.W2 = nn.Linear(width, dim)
 
-    def forward(self, x: Tensor, gates: Tensor | None = None, gates_sum: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        gates: Tensor | None = None,
+        gates_sum: Tensor | None = None,
+        backend: Backend | None = None,
+    ) -> Tensor:
         """(T, D) tokens to (T, D).
 
         Args:
             x: (T, D).
             gates: (T, E); None where the only expert counts fully.
             gates_sum: (T, 1) sums of their rows; None where they are 1.
+            backend: as for the gate.
         """
-        d = aligned_experts(self.width, x.device)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
+        backend = backend or backend_for(x.device)
+        d = backend.expert_width(self.width)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
         weight = torch.cat([pad_rows(self.W.weight, self.experts, d), pad_rows(self.V.weight, 1, d)])
         bias = torch.cat([pad_rows(self.W.bias, self.experts, d), pad_rows(self.V.bias, 1, d)])
-        hidden, value = linear(x, weight, bias).split([self.experts * d, d], dim=-1)
+        hidden, value = backend.linear(x, weight, bias).split([self.experts * d, d], dim=-1)
         hidden = F.silu(hidden)
         if gates is not None:
             hidden = hidden.unflatten(-1, (self.experts, d))
             hidden = (hidden * gates.to(hidden.dtype).unsqueeze(-1)).sum(dim=1)
         W2 = pad_columns(self.W2.weight, 1, d)
         if gates_sum is None:
-            return linear(hidden * value, W2, self.W2.bias)
-        return linear(hidden * value, W2) + gates_sum * self.W2.bias
+            return backend.linear(hidden * value, W2, self.W2.bias)
+        return backend.linear(hidden * value, W2, None) + gates_sum * self.W2.bias
 
 
 class MoELayer(nn.Module):
@@ -158,16 +168,19 @@ class MoELayer(nn.Module):
         super().__init__()
         self.gate, self.experts = gate, experts
 
-    def forward(self, x: Tensor, noise: LayerNoise = NO_NOISE) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, noise: LayerNoise = NO_NOISE, backend: Backend | None = None
+    ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the routing of its B * S tokens (None with one expert)."""
+        backend = backend or backend_for(x.device)
         tokens = x.reshape(-1, x.shape[-1])
         routing = None
         if self.gate is None:
-            out = self.experts(tokens)
+            out = self.experts(tokens, backend=backend)
         else:
-            routing = self.gate(tokens, noise.normal)
+            routing = self.gate(tokens, noise.normal, backend)
             gates_sum = None if self.gate.sums_to_one else routing.gates.sum(dim=-1, keepdim=True)
-            out = self.experts(tokens, routing.gates, gates_sum)
+            out = self.experts(tokens, routing.gates, gates_sum, backend)
         if noise.keep is not None:
             out = out * noise.keep
         return out.view(x.shape), routing

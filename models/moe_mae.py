@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.api import Interface
 from models.attention import GroupedQueryAttention
 from models.config import ModelConfig
-from models.kernels.linear import linear
+from models.kernels.backend import Backend, backend_for
 from models.masking import Masking, MaskingConfig, patchify
 from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
@@ -62,10 +62,12 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.moe = moe_layer(dim, width, experts, k)
 
-    def forward(self, x: Tensor, noise: LayerNoise = NO_NOISE) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, noise: LayerNoise = NO_NOISE, backend: Backend | None = None
+    ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the block's routing."""
-        x = x + self.attn(self.norm1(x))
-        update, routing = self.moe(self.norm2(x), noise)
+        x = x + self.attn(self.norm1(x), backend)
+        update, routing = self.moe(self.norm2(x), noise, backend)
         return x + update, routing
 
 
@@ -92,7 +94,7 @@ class Encoder(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
-    def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None) -> Tensor:
+    def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, backend: Backend | None = None) -> Tensor:
         """Tokens with their positions, kept patches only: (B, P + n, D)."""
         pixels = patchify(images, self.patch_proj.kernel_size[0])  # (B, N, C * p * p)
         positions = self.pos_embed[0, self.num_prefix :]
@@ -100,7 +102,8 @@ class Encoder(nn.Module):
             pixels = pixels.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
             positions = F.embedding(ids_keep, positions)
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
-        patches = linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
+        backend = backend or backend_for(images.device)
+        patches = backend.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
         prefix = [self.get_submodule(f"{name}_proj")(meta[:, i]) for i, name in enumerate(self.meta_fields)]
         if self.missing_metadata is not None:
             missing = (meta == 0.0).all(dim=-1, keepdim=True)  # (B, F, 1): no angle has the pair (0, 0)
@@ -109,11 +112,20 @@ class Encoder(nn.Module):
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand(images.shape[0], -1)], dim=1)
         return torch.cat([prefix + self.pos_embed[:, : self.num_prefix], patches], dim=1)
 
-    def forward(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, noise: tuple[LayerNoise, ...]) -> Encoded:
-        x = self.embed(images, meta, ids_keep)
+    def forward(
+        self,
+        images: Tensor,
+        meta: Tensor,
+        ids_keep: Tensor | None,
+        noise: tuple[LayerNoise, ...],
+        backend: Backend | None = None,
+    ) -> Encoded:
+        """See `MOEMAE.encode`; `backend` says which kernels, None takes the fastest."""
+        backend = backend or backend_for(images.device)
+        x = self.embed(images, meta, ids_keep, backend)
         routing = []
         for layer, layer_noise in zip(self.layers, noise, strict=True):
-            x, layer_routing = layer(x, layer_noise)
+            x, layer_routing = layer(x, layer_noise, backend)
             routing.append(layer_routing)
         return Encoded(self.norm(x), x, tuple(routing), self.num_prefix)
 
@@ -127,11 +139,13 @@ class MOEMAE(Interface, nn.Module):
     Attributes:
         config: what shapes the weights and the forward pass.
         masking: how images are masked in training, and in evaluation unless something else is asked for.
+        backend: the kernels of every pass; None takes the fastest for the device and the mode of each pass.
     """
 
     def __init__(self, config: ModelConfig, masking: MaskingConfig = MaskingConfig()) -> None:  # noqa: B008
         super().__init__()
         self.config, self.masking = config, masking
+        self.backend: Backend | None = None
         self.encoder = Encoder(config)
         dim = config.decoder_dim
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
@@ -192,7 +206,7 @@ class MOEMAE(Interface, nn.Module):
             tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
             shape = (images.shape[0], tokens, config.embed_dim)
             presampled = self._sample_noise(config.experts, shape, images.device, noise, generator)
-        return self.encoder(images, meta, ids_keep, presampled)
+        return self.encoder(images, meta, ids_keep, presampled, self.backend)
 
     def decode(
         self,
@@ -209,7 +223,8 @@ class MOEMAE(Interface, nn.Module):
         and `presampled` as for `encode`.
         """
         B, N = ids_restore.shape
-        x = linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
+        backend = self.backend or backend_for(tokens.device)
+        x = backend.linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
         num_prefix = self.config.num_prefix
         prefix, kept = x[:, :num_prefix], x[:, num_prefix:]
         removed = self.mask_token.to(x.dtype).expand(B, N - kept.shape[1], -1)
@@ -218,11 +233,11 @@ class MOEMAE(Interface, nn.Module):
         x = torch.cat([prefix, patches + self.decoder_pos_embed], dim=1)
         if presampled is None:
             experts = (self.config.decoder_experts,) * self.config.decoder_depth
-            presampled = self._sample_noise(experts, tuple(x.shape), x.device, noise, generator)
+            presampled = self._sample_noise(experts, (B, x.shape[1], x.shape[2]), x.device, noise, generator)
         for layer, layer_noise in zip(self.decoder_layers, presampled, strict=True):
-            x, _ = layer(x, layer_noise)
+            x, _ = layer(x, layer_noise, backend)
         x = self.decoder_norm(x[:, num_prefix:])
-        return linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
+        return backend.linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
 
     def forward(
         self,

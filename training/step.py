@@ -119,6 +119,7 @@ class TrainStep:
             lr: learning rate.
         """
         for group in self.optimizer.param_groups:
+            # A captured graph reads the rate from the tensor it was captured with.
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)
             else:
@@ -128,6 +129,7 @@ class TrainStep:
     def inputs(self, batch: Batch, step: int) -> StepInputs:
         """A batch with the random numbers of its step."""
         seed, count = self.options.seed, len(batch.images)
+        # Sampled for the whole batch and cut, so that the result does not depend on the number of processes.
         whole = self.options.batch_size
         mask = generator(seed, "mask", step, device=self.device)
         noise = torch.rand(whole, self.model.config.num_patches, generator=mask, device=self.device)
@@ -178,13 +180,15 @@ class TrainStep:
         """The optimizer's step, unless this step or an earlier one was not finite."""
         self._nan_guard.note(losses, grad_norm, number, scaled=self.scaler.is_enabled())
         if self.scaler.is_enabled():
+            # float16 overflows now and then; the scaler leaves such a step out and lowers its scale.
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return
         # What a loss scaler tells fused optimizers: with `found_inf` 1, leave everything as it is.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._nan_guard.broken
+        # (Attributes that fused optimizers read and that type stubs do not know.)
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._nan_guard.broken  # pyright: ignore
         self.optimizer.step()
-        del self.optimizer.grad_scale, self.optimizer.found_inf
+        del self.optimizer.grad_scale, self.optimizer.found_inf  # pyright: ignore
 
     def require_finite(self) -> None:
         """Wait for the device and look whether a step was not finite; the weights are those before it.

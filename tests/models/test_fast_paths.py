@@ -10,14 +10,14 @@ from conftest import SAMPLE
 from torch import Tensor
 
 import models.attention
-import models.kernels.linear
-import models.kernels.padding
 import models.moe
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.patches import Batch
 from models import MOEMAE, ModelConfig, build_model
 from models.checkpoint import read_checkpoint
-from models.kernels.padding import aligned, aligned_experts, pad_columns, pad_rows
+from models.kernels import backend, linear
+from models.kernels.backend import Backend, backend_for
+from models.kernels.padding import pad_columns, pad_rows
 from models.losses import mae_loss
 from models.masking import Masking, MaskingConfig, random_masking
 from models.moe import NoisyTopKGate, Routing, expert_importance, expert_load, expert_ranks
@@ -55,11 +55,15 @@ def test_padding_by_hand() -> None:
     assert pad_rows(weight[:, 0], 2, 3).tolist() == [row[0] for row in rows]
     assert pad_columns(weight.T, 2, 3).tolist() == [[row[i] for row in rows] for i in range(2)]
     assert pad_rows(weight, 2, 2) is weight
-    assert (aligned(18, torch.device("cuda")), aligned(24, torch.device("cuda")), aligned(18, CPU)) == (24, 24, 18)
-    assert aligned_experts(133, CPU) == 133
+    on_cuda, on_cpu = backend_for(torch.device("cuda")), backend_for(CPU)
+    assert (on_cuda.head_width(18), on_cuda.head_width(24), on_cpu.head_width(18)) == (24, 24, 18)
+    assert (on_cuda.expert_width(133), on_cpu.expert_width(133)) == (136, 133)
 
 
-def tokens_losses_gradients(model: MOEMAE, batch: Batch, masking: Masking) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def tokens_losses_gradients(
+    model: MOEMAE, batch: Batch, masking: Masking, wanted: Backend | None = None
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    model.backend = wanted
     presampled = NoiseBuffers(model.config, model.masking, len(batch.images), CPU).fill(generator(0, "noise"))
     losses, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid, presampled=presampled)
     names, parameters = zip(*model.named_parameters(), strict=True)
@@ -89,23 +93,24 @@ def test_padded_widths_change_nothing(size_s, monkeypatch) -> None:
             widths.append(width)
             return pad_columns(weight, groups, width)
 
-        monkeypatch.setitem(models.kernels.padding.ALIGNMENT, "cpu", multiple)
+        padded = backend_for(CPU)._replace(head_multiple=multiple, expert_multiple=multiple)
         monkeypatch.setattr(models.attention, "pad_columns", noted)
         monkeypatch.setattr(models.moe, "pad_columns", noted)
-        found = tokens_losses_gradients(size_s, batch, masking)
+        found = tokens_losses_gradients(size_s, batch, masking, padded)
         assert not any(width % multiple for width in widths)
         assert len(widths) == 2 * (15 + 2)
         assert {name: parameter.shape for name, parameter in size_s.named_parameters()} == shapes
         assert_same_but_for_rounding(found, plain)
+    size_s.backend = None
 
 
 @pytest.mark.parametrize("multiple", [8, 16])
-def test_padded_widths_keep_the_published_outputs(reference_dir, monkeypatch, multiple: int) -> None:
-    monkeypatch.setitem(models.kernels.padding.ALIGNMENT, "cpu", multiple)
+def test_padded_widths_keep_the_published_outputs(reference_dir, multiple: int) -> None:
     arrays = np.load(reference_dir / "reference" / "published_layout_S_outputs.npz")
     outputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "ids"}
     meta = torch.stack([outputs[f"meta_{field}"] for field in PUBLISHED_FIELDS], dim=1)
     model = read_checkpoint(reference_dir / "reference" / "published_layout_S.pth").build()
+    model.backend = backend_for(CPU)._replace(head_multiple=multiple, expert_multiple=multiple)
     with torch.no_grad():
         encoded = model.encode(outputs["images"], meta)
         predicted, _ = model(outputs["images"], meta, random_masking(outputs["mask_noise"], 0.75))
@@ -117,15 +122,15 @@ def test_padded_widths_keep_the_published_outputs(reference_dir, monkeypatch, mu
 # --------------------------------------------------------------------------- products by oneDNN
 
 
-def test_size_s_with_products_of_both_libraries(size_s, monkeypatch) -> None:
-    """Whatever the processor; `test_products.py` looks at one product."""
+def test_size_s_with_products_of_both_libraries(size_s) -> None:
+    """Whatever the processor; `test_linear.py` looks at one product."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         pytest.skip("this PyTorch has no linear layer by oneDNN")
     batch, masking = some_patches(SAMPLE, "bigearthnet-test.csv", 2)
     found = []
-    for wanted in (False, True):
-        monkeypatch.setattr(models.kernels.linear, "ONEDNN", wanted)
-        found.append(tokens_losses_gradients(size_s, batch, masking))
+    for product in (linear.plain, linear.onednn):
+        found.append(tokens_losses_gradients(size_s, batch, masking, backend.CPU._replace(linear=product)))
+    size_s.backend = None
     assert_same_but_for_rounding(*found)
 
 

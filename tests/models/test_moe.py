@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from balance import balance_loss
 
+from models.kernels.backend import Backend
 from models.moe import (
     GATES,
     Gate,
@@ -138,7 +139,7 @@ class RoundRobinGate(Gate):
         super().__init__()
         self.experts = experts
 
-    def forward(self, x: torch.Tensor, normal: torch.Tensor | None = None) -> Routing:
+    def forward(self, x: torch.Tensor, normal: torch.Tensor | None = None, backend: Backend | None = None) -> Routing:
         turns = torch.arange(len(x)) % self.experts
         gates = 0.5 * F.one_hot(turns, self.experts)
         return Routing(gates, turns[:, None], gates, gates, torch.ones_like(gates))

@@ -1,6 +1,7 @@
 """Pretraining: the recipe, what a run leaves, the data it takes, and stopping on bad numbers."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +12,17 @@ from pretraining import rows, same_weights, train, weights
 from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
 
 import training.pretrain
+from configs.schema import read_config
 from datasets.patches import Batch
 from models import build_model
 from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint
 from models.losses import Losses, LossWeights
 from scheduler.schedulers import WarmupCosineLR
 from training.nan_guard import NanGuard
+from training.pretrain import Pretraining
 from training.run_folder import CSV_COLUMNS, RunFolder, verify
 from training.step import StepOptions, TrainStep
+from training.stopping import StopSignals
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged, UserError
 
 TINY_MODEL_NUMBERS = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
@@ -277,3 +281,23 @@ def test_the_config_is_checked_before_anything_else(tmp_path) -> None:
     with pytest.raises(ConfigError, match="epochz"):
         train(config, "--set", "training.epochz=1")
     assert not (tmp_path / "run").exists()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_building_a_run_touches_no_file(tmp_path, resume: bool) -> None:
+    """Only `run` moves an earlier run away, or cuts its log back."""
+    path = training_config(tmp_path, epochs=1)
+    train(path)
+    out = Path(yaml.safe_load(path.read_text())["training"]["weight_path"])
+    (out / ".checkpoint_XXS.new.pth").write_bytes(b"left over")
+    before = files_of(out)
+    config = read_config(str(path), [], (), fresh_model=True)
+    pretraining = Pretraining(config, resume, StopSignals())
+    assert files_of(out) == before
+    pretraining.run()
+    assert bool(list(out.glob("replaced_*"))) is not resume
+    assert not (out / ".checkpoint_XXS.new.pth").exists()
