@@ -1,8 +1,6 @@
 """Simulated patches: published layouts, reproducibility, and answers to simple predictors as on real patches."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from conftest import ROOT
+from scripts import run as run_script
 
 from datasets.simulated import main, simulate, simulate_chunks, split_counts
 from datasets.simulator.baselines import baseline_inputs, baseline_table
@@ -189,10 +188,9 @@ def test_bad_values_are_one_clear_line(arguments: list[str], named: str) -> None
 
 
 def test_bad_arguments_exit_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "datasets.simulated", "--out", str(tmp_path / "x"), "--patches", "10"]
+    arguments = ["--out", tmp_path / "x", "--patches", "10", "--splits", "1", "1", "1"]
     for kind, line in (("bigearthnet", "error: --splits 1 1 1"), ("moon", "invalid choice")):
-        done = subprocess.run([*command, "--kind", kind, "--splits", "1", "1", "1"], cwd=ROOT,
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        done = run_script("datasets.simulated", *arguments, "--kind", kind)
         assert done.returncode == 2
         assert line in done.stderr
         assert "Traceback" not in done.stderr
