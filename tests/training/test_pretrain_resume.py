@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from forked import Started
 from pretraining import rows, same_weights, train, weights
 from tiny import some_pixels, training_config, write_bigearthnet
 
@@ -20,21 +18,20 @@ from training.step import TrainStep
 from utils.errors import CheckpointError
 
 
-def start(config: Path, *extra: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "pretrain_mae.py", "--config_yaml", str(config), *extra]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def start(config: Path, *extra: str) -> Started:
+    return Started("pretrain_mae.py", "--config_yaml", config, *extra)
 
 
-def stop_when(process: subprocess.Popen, condition, number: int) -> str:
+def stop_when(process: Started, condition, number: int) -> str:
     """Send a signal as soon as `condition` holds; the process's output."""
     deadline = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None, process.stdout.read().decode()
+        assert process.poll() is None, process.said()
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
-    return process.communicate(timeout=60)[0].decode()
+    process.wait(timeout=60)
+    return process.said()
 
 
 @pytest.fixture(scope="module")
