@@ -1,7 +1,9 @@
 # make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about two minutes)
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
-# make test     set up, then run the tests
-# make lint     check style; make clean removes what the demo wrote
+# make quick    tests of every package in under a minute, for the inner loop
+# make test     set up, then run all tests
+# make test-lowest  the tests but for the slow ones, with the lowest versions that the requirements allow
+# make lint     check style; make types checks types; make clean removes what the demo wrote
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,15 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies test lint clean setup
+.PHONY: demo studies quick test test-lowest lint types clean setup
+
+PYTEST_OPTIONS ?=
+LOWEST := .venv-lowest
+QUICK := benchmarks/test_benchmark_reference.py classification_models/test_scores.py configs datasets/test_readers.py \
+	datasets/test_geotiff.py embed/test_when_where.py eval/test_bootstrap.py eval/test_block_permutation.py \
+	explorer/test_explore.py models/test_moe.py models/test_checkpoint.py release/test_model_card.py \
+	repository/test_repository.py scenes/test_scene_product.py studies/test_claims.py training/test_step.py \
+	training/test_collapse.py utils/test_metadata.py
 
 setup: $(VENV)/.installed
 
@@ -39,10 +49,29 @@ studies: $(VENV)/.installed
 	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'pretraining_seeds=[0,1,2,3,4]'
 
 test: $(VENV)/.installed-dev
-	@$(RUN) -m pytest -n 2 --dist loadfile
+	@$(RUN) -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+
+quick: $(VENV)/.installed-dev
+	@$(RUN) -m pytest -n 2 --dist loadfile -m "not slow" $(addprefix tests/,$(QUICK))
+
+# The lower bounds become the versions: `>=` is read as `==`. The tools that run the tests need no lowest version.
+$(LOWEST)/constraints.txt: requirements.txt requirements-export.txt
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(LOWEST)
+	@sed -e 's/#.*//' -e '/^ *$$/d' -e 's/>=/==/' $^ > $@
+
+$(LOWEST)/.installed: $(LOWEST)/constraints.txt requirements-dev.txt
+	@echo "setting up $(LOWEST) with the lowest versions (PyTorch is a large download)"
+	@$(PYTHON) -m pip --python $(LOWEST)/bin/python install --quiet --disable-pip-version-check -c $< -r requirements-dev.txt
+	@touch $@
+
+test-lowest: $(LOWEST)/.installed
+	@$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+
+types: $(VENV)/.installed-dev
+	@$(VENV)/bin/pyright
 
 clean:
 	rm -rf $(DEMO) outputs/reproduce_sample

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     loader = BatchLoader(dataset, data.batch_size, data.num_workers, device)
     metrics = evaluate_reconstruction(model, loader, config.eval.seed, loss_weights(config.training, model.config))
 
-    origin = {"mask_ratio": model.config.mask_ratio, **result_origin(config, model.config, dataset, device, "eval")}
+    origin = {**model.masking.to_dict(), **result_origin(config, model, dataset, device, "eval")}
     written = [write_json(folder / "metrics.json", {**metrics, **origin})]
     _print_summary(metrics, dataset.kind)
     if count := _panels(config.eval.save_reconstructions_masked):

@@ -10,6 +10,7 @@ from training.pretrain import Pretraining
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
+from utils.files import check_writable
 from utils.processes import joined_processes
 
 
@@ -28,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
             config = processes.share(
                 lambda: read_config(arguments.config_yaml, arguments.overrides, required, fresh_model=True)
             )
+            # Before the data are read, which may take minutes.
+            processes.share(lambda: check_writable(config.training.weight_path))
             return Pretraining(config, arguments.resume, signals, processes).run()
     except StopRequested as request:
         processes.say("stopped by a signal before the first step; nothing to save")

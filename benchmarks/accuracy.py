@@ -10,7 +10,7 @@ import csv
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -18,12 +18,10 @@ from unittest.mock import patch
 
 import torch
 
-import models.attention
-import models.kernels.linear
-import models.kernels.padding
 from benchmarks.machine import describe
 from benchmarks.rows_load import make_pack
 from benchmarks.setting import SAMPLE
+from models.kernels import backend
 from pretrain_mae import main as pretrain
 from utils.errors import UserError, run_script
 from utils.files import write_json
@@ -102,14 +100,18 @@ def losses_of_run(folder: Path, seed: int, way: str, pack: Path, overrides: list
 @contextmanager
 def plain() -> Iterator[None]:
     """Within it, products are PyTorch's own, attention is its fused kernel, and nothing is padded."""
-    with patch.object(models.kernels.linear, "ONEDNN", False), patch.object(models.attention, "SHORT_SEQUENCE", 0):
+    with patch.object(backend, "CPU", backend.PLAIN), patch.object(backend, "CPU_INFERENCE", backend.PLAIN):
         yield
 
 
 @contextmanager
 def aligned() -> Iterator[None]:
     """Within it, widths are padded as for a GPU."""
-    with patch.dict(models.kernels.padding.ALIGNMENT, {"cpu": models.kernels.padding.ALIGNMENT["cuda"]}):
+    with ExitStack() as stack:
+        for name in ("CPU", "CPU_INFERENCE", "COMPILED_CPU", "COMPILED_CPU_INFERENCE"):
+            wider = getattr(backend, name)
+            multiples = {"head_multiple": backend.CUDA.head_multiple, "expert_multiple": max(wider.expert_multiple, 8)}
+            stack.enter_context(patch.object(backend, name, wider._replace(**multiples)))
         yield
 
 

@@ -5,7 +5,7 @@ One multiply-add is two operations; a backward pass costs twice the forward one.
 """
 
 from models.config import ModelConfig
-from models.masking import kept_patches
+from models.masking import MaskingConfig, kept_patches
 
 
 def block_multiply_adds(tokens: int, dim: int, heads: int, groups: int, width: int, experts: int) -> int:
@@ -41,7 +41,7 @@ def patch_embedding_multiply_adds(config: ModelConfig) -> int:
 
 def training_operations(config: ModelConfig) -> int:
     """Operations of a patch in a training step: forward, and backward at twice that."""
-    kept = kept_patches(config.num_patches, config.mask_ratio)
+    kept = kept_patches(config.num_patches, MaskingConfig().ratio)
     between = (config.num_prefix + kept) * config.embed_dim * config.decoder_dim
     forward = (
         patch_embedding_multiply_adds(config)

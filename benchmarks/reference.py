@@ -26,6 +26,7 @@ PREFIX = len(PUBLISHED_FIELDS) + 1
 BALANCE_TERM = 0.01
 VISIBLE_WEIGHT = 0.1
 BALANCE_WEIGHT = 0.5
+MASK_RATIO = 0.75
 """The loss is masked + 0.1 visible + 0.5 (sum over blocks of 0.01 CV(importance) + 0.01 CV(load))."""
 
 
@@ -232,7 +233,7 @@ class ReferenceMAE(nn.Module):
             mask_noise = torch.rand(images.shape[0], config.num_patches, device=images.device)
         shuffle = torch.argsort(mask_noise, dim=1)
         ids_restore = torch.argsort(shuffle, dim=1)
-        keep = int(config.num_patches * (1 - config.mask_ratio))
+        keep = int(config.num_patches * (1 - MASK_RATIO))
         mask = torch.ones_like(mask_noise)
         mask[:, :keep] = 0
         mask = torch.gather(mask, 1, ids_restore)

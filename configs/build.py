@@ -11,7 +11,7 @@ from datasets.labelled_folder import NAME, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
 from datasets.patches import Labels, PatchDataset
 from models.checkpoint import load_model
-from models.config import ModelConfig
+from models.config import ModelConfig, to_record
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE
 from utils.errors import ConfigError
@@ -22,7 +22,7 @@ from utils.provenance import provenance
 def load_configured_model(config: Config, device: torch.device) -> MOEMAE:
     """The model in `model.checkpoint_path`, in evaluation mode; see `models.checkpoint.load_model`."""
     section = config.model
-    asked = {"size": section.size, **section.numbers()}
+    asked = {"size": section.size, **section.numbers(), **section.masking_numbers()}
     return load_model(configured_checkpoint(config), asked, config.published_behaviour, device)
 
 
@@ -68,25 +68,25 @@ def _folder_options(data: DataSection) -> FolderOptions:
     return FolderOptions(bands, data.scale, data.offset, (data.splits or {}).get(TRAIN), data.split_seed)
 
 
-def resolved_config(config: Config, model: ModelConfig, dataset: PatchDataset, sections: set[str]) -> dict[str, Any]:
+def resolved_config(config: Config, model: MOEMAE, dataset: PatchDataset, sections: set[str]) -> dict[str, Any]:
     """The config with what was really used in place of what was left open: a config that gives the same again.
 
     Args:
         config: as given.
-        model: the model's numbers.
+        model: for its numbers.
         dataset: for crop and statistics.
         sections: those that the script uses, besides `model` and `data`.
     """
     values = config.model_dump(mode="json", include={"published_behaviour", "model", "data", *sections})
-    numbers = model.to_dict()
-    values["published_behaviour"] = model.published_behaviour
+    numbers = to_record(model.config, model.masking)
+    values["published_behaviour"] = model.config.published_behaviour
     values["model"].update({key: numbers[key] for key in values["model"] if key in numbers})
     values["data"].update(crop=dataset.crop, statistics=dataset.statistics_name)
     return values
 
 
 def result_origin(
-    config: Config, model: ModelConfig, dataset: PatchDataset, device: torch.device, section: str
+    config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device, section: str
 ) -> dict[str, Any]:
     """Where a result comes from: checkpoint and data with their hashes, the resolved config, versions and device."""
     checkpoint = Path(configured_checkpoint(config))
@@ -96,7 +96,7 @@ def result_origin(
         "dataset": dataset.name,
         "simulated": dataset.simulated,
         "dataset_fingerprint": dataset.fingerprint(),
-        "published_behaviour": model.published_behaviour,
+        "published_behaviour": model.config.published_behaviour,
         "config": resolved_config(config, model, dataset, {section}),
         "provenance": provenance(device),
         **folder,

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
 from models.config import ModelConfig
+from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.config import Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, BigEarthNetInfo
@@ -47,6 +48,7 @@ class ModelSection(Section):
     experts: Positive | list[Positive] | None = None
     k: Positive | None = None
     mask_ratio: Share | None = None
+    mask_strategy: Literal[tuple(STRATEGIES)] | None = None
     dropout: Share | None = None
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     load_loss: Literal["shazeer", "published"] | None = None
@@ -56,7 +58,16 @@ class ModelSection(Section):
 
     def numbers(self) -> dict[str, object]:
         """What the config asks of `ModelConfig` besides the size; None where it is silent."""
-        return self.model_dump(exclude={"size", "checkpoint_path", "device"})
+        return self.model_dump(exclude={"size", "checkpoint_path", "device", *MASKING_KEYS})
+
+    def masking_numbers(self) -> dict[str, object]:
+        """What the config asks of the masking; None where it is silent."""
+        return self.model_dump(include=set(MASKING_KEYS))
+
+    def masking(self, otherwise: MaskingConfig = MaskingConfig()) -> MaskingConfig:  # noqa: B008 - immutable
+        """How a run masks, with what is left open taken from `otherwise`."""
+        asked = {key: value for key, value in self.masking_numbers().items() if value is not None}
+        return MaskingConfig.from_dict({**otherwise.to_dict(), **asked})
 
 
 class TrainingSection(Section):
@@ -172,7 +183,8 @@ def model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> I
     asked = {key: value for key, value in model.numbers().items() if value is not None}
     if not fresh_model and model.size is None:  # the checkpoint decides the rest
         asked = {key: asked[key] for key in ("img_size", "patch_size") if key in asked}
-    for key, text in ModelConfig.problems_of(model.size or "S", **asked):
+    masking = model.masking() if fresh_model or model.size is not None else None
+    for key, text in ModelConfig.problems_of(model.size or "S", masking, **asked):
         involved = _INVOLVED[key]
         if "model.size" in wrong and not all(name in asked for name in involved):
             continue  # some of the numbers would come from the size

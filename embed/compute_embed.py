@@ -193,7 +193,7 @@ def _made_alike(record: Path, config: Config) -> bool:
 
 def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device) -> dict[str, Any]:
     return {
-        **result_origin(config, model.config, dataset, device, "embed"),
+        **result_origin(config, model, dataset, device, "embed"),
         "asked": config.model_dump(mode="json"),
         "pool": config.embed.pool,
         "tokens": POOLINGS[config.embed.pool].tokens_used(model.config),

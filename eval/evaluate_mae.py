@@ -10,13 +10,12 @@ from tqdm import tqdm
 from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch
 from eval.reconstruction_baselines import BASELINES
-from models.losses import LossWeights, PatchErrors, patch_errors, total_balance
-from models.masking import Masking, keep_all, patchify, random_masking
+from models.losses import Losses, LossWeights, MaskedPass, PatchErrors, mae_loss, masked_pass, patch_errors
+from models.masking import Masking, keep_all, patchify, seeded_masking
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.processes import ALONE, Processes
-from utils.randomness import generator
 from utils.sensors import OLI, Sensor
 
 
@@ -39,9 +38,8 @@ class Mean:
 
 def evaluation_masking(batch: Batch, model: MOEMAE, seed: int) -> Masking:
     """The mask of each patch, a function of (seed, its id): whatever the batch size and the order."""
-    patches = model.config.num_patches
-    noise = [torch.rand(patches, generator=generator(seed, "evaluation mask", name)) for name in batch.ids]
-    return random_masking(torch.stack(noise).to(batch.images.device), model.config.mask_ratio)
+    keys = ((seed, "evaluation mask", name) for name in batch.ids)
+    return seeded_masking(keys, model.config.num_patches, model.masking, batch.images.device)
 
 
 @torch.no_grad()
@@ -70,9 +68,7 @@ def validation_losses(
     for batch in bar:
         if batch.ids:
             masking = evaluation_masking(batch, model, seed)
-            predicted, encoded = model(batch.images, batch.meta, masking)
-            errors = patch_errors(predicted, batch.images, batch.valid, model.config.patch_size)
-            losses.add(errors, masking.mask, total_balance(encoded, model.config.published_load))
+            losses.add(*mae_loss(model, batch.images, batch.meta, masking, batch.valid), len(batch.ids))
             patches += len(batch.ids)
     model.train(was_training)
     patches = losses.of_all(processes, patches)
@@ -104,20 +100,17 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         patches += len(batch.ids)
         masking = evaluation_masking(batch, model, seed)
         p = model.config.patch_size
-        predicted, encoded = model(batch.images, batch.meta, masking)
-        errors = patch_errors(predicted, batch.images, batch.valid, p)
-        losses.add(errors, masking.mask, total_balance(encoded, model.config.published_load))
-        psnr["model"].add(predicted, batch, masking.mask, p)
+        of_batch, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid)
+        losses.add(of_batch, passed, len(batch.ids))
+        psnr["model"].add(passed.predicted, batch, masking.mask, p)
         for name, baseline in BASELINES.items():
             guess = baseline(batch.images, batch.valid, masking.mask, p)
             guess_errors = patch_errors(guess, batch.images, batch.valid, p)
             add_errors(baseline_losses[name], guess_errors, masking.mask)
             psnr[name].add(guess, batch, masking.mask, p)
-        whole, _ = model(
-            batch.images, batch.meta, keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
-        )
-        whole_errors = patch_errors(whole, batch.images, batch.valid, p)
-        add_errors(full, whole_errors, torch.ones_like(masking.mask))
+        everything = keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
+        whole = masked_pass(model, batch.images, batch.meta, everything, batch.valid)
+        add_errors(full, whole.errors, torch.ones_like(masking.mask))
     found = losses.values(weights)
     return {
         "masked_loss": found["val_m_loss"],
@@ -134,10 +127,9 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
     }
 
 
-def add_errors(mean: Mean, errors: PatchErrors, selected: Tensor, per_batch: bool = False) -> None:
-    """Count the errors of the `selected` patches (B, N): each valid pixel once, or with `per_batch` each batch once."""
-    weight = 1.0 if per_batch else (errors.weight * selected).sum().item()
-    mean.add(errors.mean(selected).item(), weight)
+def add_errors(mean: Mean, errors: PatchErrors, selected: Tensor) -> None:
+    """Count the errors of the `selected` patches (B, N), each valid pixel once."""
+    mean.add(errors.mean(selected).item(), errors.sums(selected)[1].item())
 
 
 class _LossMeans:
@@ -150,10 +142,11 @@ class _LossMeans:
         self.per_batch = published_behaviour
         self.masked, self.visible, self.balance = Mean(), Mean(), Mean()
 
-    def add(self, errors: PatchErrors, mask: Tensor, balance: Tensor) -> None:
-        add_errors(self.masked, errors, mask, self.per_batch)
-        add_errors(self.visible, errors, 1.0 - mask, self.per_batch)
-        self.balance.add(balance.item(), 1.0 if self.per_batch else mask.shape[0])
+    def add(self, losses: Losses, passed: MaskedPass, patches: int) -> None:
+        _, masked, _, visible = passed.sums[:4].tolist()
+        self.masked.add(losses.masked.item(), 1.0 if self.per_batch else masked)
+        self.visible.add(losses.visible.item(), 1.0 if self.per_batch else visible)
+        self.balance.add(losses.balance.item(), 1.0 if self.per_batch else patches)
 
     def of_all(self, processes: Processes, patches: int) -> int:
         """Add up the sums of all processes, here too, and return the patches of all."""

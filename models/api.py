@@ -101,7 +101,7 @@ class Interface:
             ConfigError: for an option's impossible value.
         """
         return embedding.embed(
-            self,
+            self,  # pyright: ignore[reportArgumentType] - this class is a part of `MOEMAE`, which is an encoder
             pixels,
             when=when,
             lat=lat,

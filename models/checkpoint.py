@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.config import SIZES, ModelConfig
+from models.config import SIZES, ModelConfig, from_record, to_record
+from models.masking import MASKING_KEYS, MaskingConfig
 from models.moe_mae import MOEMAE, count_parameters
 from utils.errors import CheckpointError, run_script
 from utils.files import atomic_path, sha256
@@ -37,6 +38,8 @@ class Checkpoint(NamedTuple):
 
     path: Path
     config: ModelConfig
+    masking: MaskingConfig
+    """Of the training."""
     model_state: dict[str, Tensor]
     """In this project's parameter names."""
     published: bool
@@ -46,7 +49,7 @@ class Checkpoint(NamedTuple):
 
     def build(self, device: torch.device | str = "cpu") -> MOEMAE:
         """The model with these weights, in evaluation mode."""
-        model = MOEMAE(self.config)
+        model = MOEMAE(self.config, self.masking)
         model.load_state_dict(self.model_state, strict=True)
         return model.to(device).eval()
 
@@ -147,8 +150,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if spoiled := [name for name, value in state.items() if not value.isfinite().all()]:
         raise CheckpointError(f"{path}: holds NaN or infinite numbers in {spoiled[0]}; fetch or write it again")
     extra = content.get(EXTRA_KEY)
-    config = infer_config(state, str(path)) if extra is None else _stored_config(extra, path)
-    return Checkpoint(path, config, from_published(state, config, str(path)), extra is None, content)
+    if extra is None:
+        config, masking = infer_config(state, str(path)), MaskingConfig()
+    else:
+        config, masking = _stored_config(extra, path)
+    return Checkpoint(path, config, masking, from_published(state, config, str(path)), extra is None, content)
 
 
 def write_checkpoint(
@@ -180,7 +186,7 @@ def write_checkpoint(
         "best_train_loss": best_train_loss,
         EXTRA_KEY: {
             "version": FORMAT_VERSION,
-            "config": model.config.to_dict(),
+            "config": to_record(model.config, model.masking),
             "published_behaviour": model.config.published_behaviour,
             **(extra or {}),
         },
@@ -209,12 +215,12 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _stored_config(extra: Any, path: Path) -> ModelConfig:
+def _stored_config(extra: Any, path: Path) -> tuple[ModelConfig, MaskingConfig]:
     try:
         version = extra["version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(f"{path}: written by a newer version (format {version}); update this project")
-        return ModelConfig.from_dict(extra["config"])
+        return from_record(extra["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its {EXTRA_KEY} entry holds no usable config ({error})") from error
 
@@ -253,9 +259,9 @@ def load_model(
 
     Args:
         path: a file of ours or a published one.
-        asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `mask_ratio`,
-            `dropout`, `position_std` and `load_loss` leave no trace in the weights and replace the stored ones; any
-            other difference is an error.
+        asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `dropout`,
+            `position_std` and `load_loss` leave no trace in the weights and replace the stored ones, as `mask_ratio`
+            and `mask_strategy` do; any other difference is an error.
         published_behaviour: None follows the file: its own setting, or True for a published one.
         device: where the model goes.
 
@@ -265,7 +271,8 @@ def load_model(
     checkpoint = read_checkpoint(path)
     stored = asdict(checkpoint.config)
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
-    free = {key: asked.pop(key) for key in ("mask_ratio", "dropout", "position_std", "load_loss") if key in asked}
+    free = {key: asked.pop(key) for key in ("dropout", "position_std", "load_loss") if key in asked}
+    masking = {key: asked.pop(key) for key in MASKING_KEYS if key in asked}
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])
     asked = {key: tuple(value) if isinstance(value, list) else value for key, value in asked.items()}
@@ -282,7 +289,10 @@ def load_model(
         free["published_behaviour"] = published_behaviour
     elif checkpoint.published:
         reporter.info(f"{path}: a published checkpoint; using published_behaviour: true")
-    return checkpoint._replace(config=checkpoint.config.replace(**free)).build(device)
+    return checkpoint._replace(
+        config=checkpoint.config.replace(**free),
+        masking=MaskingConfig.from_dict({**checkpoint.masking.to_dict(), **masking}),
+    ).build(device)
 
 
 def _shown(value: Any) -> Any:

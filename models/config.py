@@ -1,9 +1,10 @@
 """The numbers that define a model: the three published sizes and what may be changed in them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from models.masking import kept_patches
+from models.masking import MASKING_KEYS, MaskingConfig
 from utils.metadata import FIELDS, PUBLISHED_FIELDS
 
 LOAD_LOSSES = (None, "shazeer", "published")
@@ -42,7 +43,6 @@ class ModelConfig:
     patch_size: int = 4
     in_channels: int = 7
     meta_fields: tuple[str, ...] = PUBLISHED_FIELDS
-    mask_ratio: float = 0.75
     dropout: float = 0.1
     position_std: float = 0.02
     published_behaviour: bool = False
@@ -71,9 +71,13 @@ class ModelConfig:
         return config
 
     @classmethod
-    def problems_of(cls, size: str, **overrides: Any) -> list[tuple[str, str]]:
-        """What `of_size` would refuse, as (field, sentence)."""
-        return cls._unchecked(size, **overrides).problems()
+    def problems_of(cls, size: str, masking: MaskingConfig | None = None, **overrides: Any) -> list[tuple[str, str]]:
+        """What `of_size` would refuse, and what is impossible about masking its images, as (field, sentence)."""
+        config = cls._unchecked(size, **overrides)
+        problems = config.problems()
+        if masking is not None and min(config.img_size, config.patch_size) > 0:
+            problems += masking.problems(config.num_patches)
+        return problems
 
     @classmethod
     def _unchecked(cls, size: str, experts: Any = None, **overrides: Any) -> "ModelConfig":
@@ -91,7 +95,9 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown model fields {unknown}")
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         config = cls(**given)
         if problems := config.problems():
             raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))
@@ -133,8 +139,6 @@ class ModelConfig:
         fewest = min((count for count in self.experts if count > 1), default=self.k + 1)
         if self.k >= fewest:
             found.append(("k", f"{self.k} must be below the number of experts, {fewest}"))
-        if self.mask_ratio > 0 and kept_patches(self.num_patches, self.mask_ratio) == self.num_patches:
-            found.append(("mask_ratio", f"{self.mask_ratio} removes none of the {self.num_patches} patches"))
         return found
 
     @property
@@ -177,6 +181,20 @@ class ModelConfig:
         last = max(self.depth - 1, 1)
         span = self.dfirsth - self.dlasth
         return tuple(int((self.depth - 1 - i) / last * span) + self.dlasth for i in range(self.depth))
+
+
+def to_record(config: ModelConfig, masking: MaskingConfig) -> dict[str, Any]:
+    """What files say of a model, as plain values: its numbers and how the images were masked in its training."""
+    return {**config.to_dict(), **masking.to_dict()}
+
+
+def from_record(values: Mapping[str, Any]) -> tuple[ModelConfig, MaskingConfig]:
+    """The inverse of `to_record`. Raises ValueError or TypeError for anything that is not one."""
+    config = ModelConfig.from_dict({key: value for key, value in values.items() if key not in MASKING_KEYS})
+    masking = MaskingConfig.from_dict(values)
+    if problems := masking.problems(config.num_patches):
+        raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))
+    return config, masking
 
 
 def _fields_problem(names: tuple[str, ...]) -> str | None:

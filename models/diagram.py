@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from models.config import SIZES, ModelConfig
-from models.masking import kept_patches
+from models.masking import MaskingConfig, kept_patches
 from models.moe_mae import MOEMAE, count_parameters
 from utils.analysis_utils import save_figure
 from utils.errors import run_script
@@ -29,14 +29,15 @@ def plot_architecture(config: ModelConfig) -> Figure:
 
 
 def _draw_flow(axes: Axes, c: ModelConfig) -> None:
-    kept = kept_patches(c.num_patches, c.mask_ratio)
+    masking = MaskingConfig()
+    kept = kept_patches(c.num_patches, masking.ratio)
     tokens = c.num_prefix + kept
     boxes = [  # x, y, width, height, colour, text
         (0.0, 0.55, 1.5, 0.4, _PIXELS, f"image\n{c.img_size} × {c.img_size} × {c.in_channels}\nz-scored"),
         (0.0, 0.05, 1.5, 0.4, _META, "metadata\n" + ", ".join(c.meta_fields) + "\n(sin, cos)"),
         (2.0, 0.55, 1.7, 0.4, _PIXELS, f"patches {c.patch_size} × {c.patch_size}\n{c.num_patches} × {c.embed_dim}"),
         (2.0, 0.05, 1.7, 0.4, _META, f"{len(c.meta_fields)} tokens and CLS\n{c.num_prefix} × {c.embed_dim}"),
-        (4.2, 0.55, 1.6, 0.4, _PIXELS, f"keep {1 - c.mask_ratio:.0%}\n{kept} patches"),
+        (4.2, 0.55, 1.6, 0.4, _PIXELS, f"keep {1 - masking.ratio:.0%}\n{kept} patches"),
         (6.3, 0.2, 1.9, 0.6, _ENCODER, f"encoder\n{c.depth} blocks\n{tokens} × {c.embed_dim}"),
         (8.7, 0.2, 1.9, 0.6, _DECODER, f"decoder\n{c.decoder_depth} blocks, mask tokens\n"
          f"{c.num_prefix + c.num_patches} × {c.decoder_dim}"),

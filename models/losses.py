@@ -1,4 +1,8 @@
-"""The one training loss: reconstruction of masked and visible patches, plus routing balance."""
+"""The loss: reconstruction of masked and visible patches, plus routing balance.
+
+There is one way to it: `masked_pass` measures errors and sums, `losses_of` makes losses of sums. Training puts the sums
+of several processes together in between; `mae_loss` is both in one, for a batch that is whole.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +10,9 @@ import torch
 from torch import Tensor
 
 from models.masking import Masking, patchify
-from models.moe import balance_loss, balance_of, expert_importance, expert_load
+from models.moe import balance_of, expert_importance, expert_load
 from models.moe_mae import MOEMAE, Encoded
-from models.noise import Draws
+from models.noise import PassNoise
 
 SMALLEST_WEIGHT = 1e-6
 """In place of a weight of 0, so that a mean over nothing is 0."""
@@ -47,10 +51,18 @@ class PatchErrors(NamedTuple):
     weight: Tensor
     """(B, N) share of the patch's pixels that are valid, 0 to 1."""
 
+    def sums(self, selected: Tensor) -> tuple[Tensor, Tensor]:
+        """Error and weight of the patches where (B, N) `selected` is 1, added up."""
+        return (self.error * selected).sum(), (self.weight * selected).sum()
+
     def mean(self, selected: Tensor) -> Tensor:
         """Average over the patches where (B, N) `selected` is 1; partly valid patches count in part, none gives 0."""
-        weight = (self.weight * selected).sum()
-        return (self.error * selected).sum() / weight.clamp_min(SMALLEST_WEIGHT)
+        return mean_error(*self.sums(selected))
+
+
+def mean_error(error: Tensor, weight: Tensor) -> Tensor:
+    """Error per patch from the sums of `PatchErrors`; 0 where no patch counts."""
+    return error / weight.clamp_min(SMALLEST_WEIGHT)
 
 
 def patch_errors(predicted: Tensor, images: Tensor, valid: Tensor | None, patch_size: int) -> PatchErrors:
@@ -70,7 +82,22 @@ def patch_errors(predicted: Tensor, images: Tensor, valid: Tensor | None, patch_
     return PatchErrors((squared * pixels.repeat(1, 1, channels)).sum(dim=-1), pixels.mean(dim=-1))
 
 
-def loss_sums(
+class MaskedPass(NamedTuple):
+    """One pass of the masked autoencoder over a batch, and all that its losses follow from."""
+
+    predicted: Tensor
+    """(B, N, C * p * p)."""
+    encoded: Encoded
+    """Of the visible patches."""
+    errors: PatchErrors
+    """Of every patch, masked or visible."""
+    sums: Tensor
+    """(4 + 2 E,) float32: error and weight of the masked patches, of the visible ones, then importance and load of
+    every expert of the encoder's blocks (E in all blocks together; those of a block with one expert are left out).
+    The sums of the parts of a batch add up to those of the whole; `losses_of` wants them of the whole."""
+
+
+def masked_pass(
     model: MOEMAE,
     images: Tensor,
     meta: Tensor | None,
@@ -79,12 +106,11 @@ def loss_sums(
     *,
     noise: bool | None = None,
     generator: torch.Generator | None = None,
-    draws: Draws | None = None,
-) -> tuple[Tensor, Encoded]:
-    """One masked pass, down to sums from which the losses follow, and what the encoder saw.
+    presampled: PassNoise | None = None,
+) -> MaskedPass:
+    """The way to every loss: predict a masked batch and measure the errors.
 
-    The sums of the parts of a batch add up to those of the whole: `losses_of` wants them of the whole. Patches without
-    a single valid pixel (fill, or rows that pad a batch) count nowhere.
+    Patches without a single valid pixel (fill, or rows that pad a batch) count nowhere.
 
     Args:
         model: the autoencoder; its config decides the load loss.
@@ -92,24 +118,16 @@ def loss_sums(
         meta: (B, F, 2) or None.
         masking: the patches kept.
         valid: (B, H, W), False on fill pixels, which then weigh nothing; None counts every pixel.
-        noise, generator, draws: as for `MOEMAE.forward`.
-
-    Returns:
-        (4 + 2 E,) float32: error and weight of the masked patches, of the visible ones, then importance and load of
-        every expert of the encoder's blocks (E in all blocks together; those of a block with one expert are left out).
+        noise, generator, presampled: as for `MOEMAE.forward`.
     """
-    predicted, encoded = model(images, meta, masking, noise=noise, generator=generator, draws=draws)
+    predicted, encoded = model(images, meta, masking, noise=noise, generator=generator, presampled=presampled)
     errors = patch_errors(predicted, images, valid, model.config.patch_size)
-    reconstruction = [
-        (values * selected).sum()
-        for selected in (masking.mask, 1.0 - masking.mask)
-        for values in (errors.error, errors.weight)
-    ]
     counted = None if valid is None else counted_tokens(valid, encoded.tokens.shape[1])
     routings = [routing for routing in encoded.routing if routing is not None]
+    reconstruction = torch.stack([*errors.sums(masking.mask), *errors.sums(1.0 - masking.mask)])
     importance = [expert_importance(routing, counted) for routing in routings]
     load = [expert_load(routing, model.config.published_load, counted) for routing in routings]
-    return torch.cat([torch.stack(reconstruction), *importance, *load]), encoded
+    return MaskedPass(predicted, encoded, errors, torch.cat([reconstruction, *importance, *load]))
 
 
 def counted_tokens(valid: Tensor, tokens: int) -> Tensor:
@@ -118,26 +136,18 @@ def counted_tokens(valid: Tensor, tokens: int) -> Tensor:
 
 
 def losses_of(sums: Tensor, experts: tuple[int, ...], weights: LossWeights) -> Losses:
-    """The losses of a batch from its `loss_sums`.
+    """The losses of a batch from its sums.
 
     Args:
-        sums: (4 + 2 E,).
+        sums: (4 + 2 E,), of `MaskedPass`.
         experts: of every encoder block, as in `ModelConfig`.
         weights: of the visible and the balance term.
     """
     routed = [count for count in experts if count > 1]
-    masked_error, masked_weight, visible_error, visible_weight = sums[:4].unbind()
-    masked = masked_error / masked_weight.clamp_min(SMALLEST_WEIGHT)
-    visible = visible_error / visible_weight.clamp_min(SMALLEST_WEIGHT)
+    masked, visible = mean_error(sums[0], sums[1]), mean_error(sums[2], sums[3])
     importance, load = (part.split(routed) for part in sums[4:].chunk(2))
     balance = sum(map(balance_of, importance, load), start=sums.new_zeros(()))
     return Losses(weights.total(masked, visible, balance), masked, visible, balance)
-
-
-def total_balance(encoded: Encoded, published_load: bool) -> Tensor:
-    """Sum of `balance_loss` over the encoder's blocks (the decoder's are not used); 0 without experts."""
-    losses = [balance_loss(routing, published_load) for routing in encoded.routing if routing is not None]
-    return torch.stack(losses).sum() if losses else encoded.tokens.new_zeros(())
 
 
 def mae_loss(
@@ -150,8 +160,8 @@ def mae_loss(
     *,
     noise: bool | None = None,
     generator: torch.Generator | None = None,
-    draws: Draws | None = None,
-) -> tuple[Losses, Encoded]:
-    """Losses of one masked pass and what the encoder saw; arguments as for `loss_sums` and `losses_of`."""
-    sums, encoded = loss_sums(model, images, meta, masking, valid, noise=noise, generator=generator, draws=draws)
-    return losses_of(sums, model.config.experts, weights), encoded
+    presampled: PassNoise | None = None,
+) -> tuple[Losses, MaskedPass]:
+    """The losses of a batch that is whole, and its pass; arguments as for `masked_pass` and `losses_of`."""
+    passed = masked_pass(model, images, meta, masking, valid, noise=noise, generator=generator, presampled=presampled)
+    return losses_of(passed.sums, model.config.experts, weights), passed

@@ -1,12 +1,16 @@
-"""Which patches the encoder sees: random masking, and cutting images into patches and back.
+"""Which patches the encoder sees: masking by a strategy, and cutting images into patches and back.
 
 Dimensions: B batch, N patches of an image, n patches kept, C bands, p patch side, H and W image sides.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from utils.randomness import generator
 
 
 class Masking(NamedTuple):
@@ -38,6 +42,62 @@ def random_masking(noise: Tensor, mask_ratio: float) -> Masking:
     ids_restore = ids_shuffle.argsort(dim=1, stable=True)
     mask = (ids_restore >= num_keep).to(torch.float32)
     return Masking(ids_shuffle[:, :num_keep], ids_restore, mask)
+
+
+STRATEGIES: dict[str, Callable[[Tensor, float], Masking]] = {"random": random_masking}
+"""Name of a strategy to what makes a masking of (B, N) uniform noise and a mask ratio. Every strategy keeps
+`kept_patches` patches of an image, so that shapes do not depend on it."""
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """How images are masked: no part of the weights, but a checkpoint says how they were trained."""
+
+    ratio: float = 0.75
+    strategy: str = "random"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MaskingConfig":
+        """From the keys `mask_ratio` and `mask_strategy` of a mapping, which may hold others; None is the default."""
+        given = {"ratio": values.get("mask_ratio"), "strategy": values.get("mask_strategy")}
+        return cls(**{key: value for key, value in given.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values. The strategy goes without saying where it is random, as it was before there were others."""
+        return {"mask_ratio": self.ratio} | ({} if self.strategy == "random" else {"mask_strategy": self.strategy})
+
+    def problems(self, num_patches: int) -> list[tuple[str, str]]:
+        """What is impossible for images of so many patches, as (key, sentence)."""
+        found = []
+        if self.strategy not in STRATEGIES:
+            found.append(("mask_strategy", f"{self.strategy!r} is none of {', '.join(STRATEGIES)}"))
+        if self.ratio > 0 and kept_patches(num_patches, self.ratio) == num_patches:
+            found.append(("mask_ratio", f"{self.ratio} removes none of the {num_patches} patches"))
+        return found
+
+
+MASKING_KEYS = ("mask_ratio", "mask_strategy")
+"""Keys of a config or a file that say how images are masked."""
+
+
+def make_masking(noise: Tensor, how: MaskingConfig) -> Masking:
+    """The masking of a batch from (B, N) uniform noise on [0, 1): in training, evaluation and scenes alike."""
+    return STRATEGIES[how.strategy](noise, how.ratio)
+
+
+def seeded_masking(
+    keys: Iterable[tuple[Any, ...]], num_patches: int, how: MaskingConfig, device: torch.device
+) -> Masking:
+    """The masking of images that each have a key: the same mask for the same key, in whatever batch and order.
+
+    Args:
+        keys: of each image, the arguments of `utils.randomness.generator`.
+        num_patches: N.
+        how: strategy and ratio.
+        device: where the masking goes.
+    """
+    noise = [torch.rand(num_patches, generator=generator(*key)) for key in keys]
+    return make_masking(torch.stack(noise).to(device), how)
 
 
 def keep_all(batch: int, num_patches: int, device: torch.device | str = "cpu") -> Masking:

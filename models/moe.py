@@ -3,17 +3,18 @@
 Dimensions: T tokens of a batch (B * S), D width, E experts, k chosen experts, d expert width.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.kernels.linear import linear
-from models.kernels.padding import aligned_experts, pad_columns, pad_rows
-from models.noise import LayerDraws
+from models.kernels.backend import Backend, backend_for
+from models.kernels.padding import pad_columns, pad_rows
+from models.noise import LayerNoise
 
-NO_DRAWS = LayerDraws()
+NO_NOISE = LayerNoise()
 """Neither routing noise nor dropout."""
 
 IMPORTANCE_WEIGHT = 0.01
@@ -36,7 +37,27 @@ class Routing(NamedTuple):
     """(T, E) softplus(Wnoise x)."""
 
 
-class NoisyTopKGate(nn.Module):
+class Gate(nn.Module):
+    """What a MoE layer expects of its gate.
+
+    Attributes:
+        sums_to_one: whether the gates of a token sum to 1 by construction, so that nobody has to add them up.
+    """
+
+    sums_to_one: bool
+
+    def forward(self, x: Tensor, normal: Tensor | None = None, backend: Backend | None = None) -> Routing:
+        """Route (T, D) tokens.
+
+        Args:
+            x: (T, D).
+            normal: (T, E) standard normal numbers for routing noise; None routes without noise.
+            backend: the kernels; None takes the fastest, here and below.
+        """
+        raise NotImplementedError
+
+
+class NoisyTopKGate(Gate):
     """Noisy top-k gating (Shazeer et al. 2017, arXiv:1701.06538, eq. 3-5), computed in float32."""
 
     def __init__(self, dim: int, experts: int, k: int) -> None:
@@ -44,19 +65,16 @@ class NoisyTopKGate(nn.Module):
         if not 1 <= k < experts:
             raise ValueError(f"k = {k} must be at least 1 and below the number of experts, {experts}")
         self.k = k
+        self.sums_to_one = k > 1  # for k = 1 the gate is a softmax over all experts, of which one is kept
         self.Wg = nn.Linear(dim, experts)
         self.Wnoise = nn.Linear(dim, experts)
 
-    def forward(self, x: Tensor, normal: Tensor | None = None) -> Routing:
-        """Route (T, D) tokens.
-
-        Args:
-            x: (T, D).
-            normal: (T, E) standard normal numbers, times softplus(Wnoise x) added to the logits; None adds nothing.
-        """
+    def forward(self, x: Tensor, normal: Tensor | None = None, backend: Backend | None = None) -> Routing:
+        """Route (T, D) tokens; (T, E) `normal`, times softplus(Wnoise x), is added to the logits."""
+        backend = backend or backend_for(x.device)
         with torch.autocast(x.device.type, enabled=False):
             weight = torch.cat([self.Wg.weight, self.Wnoise.weight])
-            both = linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
+            both = backend.linear(x.float(), weight, torch.cat([self.Wg.bias, self.Wnoise.bias]))
             clean, spread = both.chunk(2, dim=-1)
             std = F.softplus(spread)
             noisy = clean if normal is None else clean + std * normal
@@ -67,6 +85,13 @@ class NoisyTopKGate(nn.Module):
             else:
                 gates = noisy.masked_fill(~chosen, float("-inf")).softmax(dim=-1)
             return Routing(gates, ranks.argsort(dim=-1)[:, : self.k], clean, noisy, std)
+
+
+GATES: dict[str, Callable[[int, int, int], Gate]] = {"noisy_top_k": NoisyTopKGate}
+"""Kind of gate to what builds it from width D, number of experts E and k. Another kind is one more row."""
+
+GATE = "noisy_top_k"
+"""The kind that models are built with (arXiv:2509.10919)."""
 
 
 def expert_ranks(logits: Tensor) -> Tensor:
@@ -98,52 +123,82 @@ class SharedSwiGLUExperts(nn.Module):
         self.V = nn.Linear(dim, width)
         self.W2 = nn.Linear(width, dim)
 
-    def forward(self, x: Tensor, gates: Tensor | None = None, gates_sum: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        gates: Tensor | None = None,
+        gates_sum: Tensor | None = None,
+        backend: Backend | None = None,
+    ) -> Tensor:
         """(T, D) tokens to (T, D).
 
         Args:
             x: (T, D).
             gates: (T, E); None where the only expert counts fully.
             gates_sum: (T, 1) sums of their rows; None where they are 1.
+            backend: as for the gate.
         """
-        d = aligned_experts(self.width, x.device)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
+        backend = backend or backend_for(x.device)
+        d = backend.expert_width(self.width)  # zeros beyond the true width: SiLU(0) * 0 adds nothing
         weight = torch.cat([pad_rows(self.W.weight, self.experts, d), pad_rows(self.V.weight, 1, d)])
         bias = torch.cat([pad_rows(self.W.bias, self.experts, d), pad_rows(self.V.bias, 1, d)])
-        hidden, value = linear(x, weight, bias).split([self.experts * d, d], dim=-1)
+        hidden, value = backend.linear(x, weight, bias).split([self.experts * d, d], dim=-1)
         hidden = F.silu(hidden)
         if gates is not None:
             hidden = hidden.unflatten(-1, (self.experts, d))
             hidden = (hidden * gates.to(hidden.dtype).unsqueeze(-1)).sum(dim=1)
         W2 = pad_columns(self.W2.weight, 1, d)
         if gates_sum is None:
-            return linear(hidden * value, W2, self.W2.bias)
-        return linear(hidden * value, W2) + gates_sum * self.W2.bias
+            return backend.linear(hidden * value, W2, self.W2.bias)
+        return backend.linear(hidden * value, W2, None) + gates_sum * self.W2.bias
 
 
 class MoELayer(nn.Module):
-    """Gate and experts; with one expert a plain SwiGLU without gate or balance loss.
+    """Experts and the gate that chooses among them.
 
     Dropout follows the gated sum with one mask. (The published code draws one mask per chosen expert before
     summing; both have the same mean.)
+
+    Args:
+        gate: None where there is one expert: a plain SwiGLU without balance loss.
+        experts: as many as the gate chooses among.
     """
 
-    def __init__(self, dim: int, width: int, experts: int, k: int) -> None:
+    def __init__(self, gate: Gate | None, experts: SharedSwiGLUExperts) -> None:
         super().__init__()
-        self.gate = NoisyTopKGate(dim, experts, k) if experts > 1 else None
-        self.experts = SharedSwiGLUExperts(dim, width, experts)
+        self.gate, self.experts = gate, experts
 
-    def forward(self, x: Tensor, draws: LayerDraws = NO_DRAWS) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, noise: LayerNoise = NO_NOISE, backend: Backend | None = None
+    ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the routing of its B * S tokens (None with one expert)."""
+        backend = backend or backend_for(x.device)
         tokens = x.reshape(-1, x.shape[-1])
-        routing = None if self.gate is None else self.gate(tokens, draws.normal)
-        if routing is None:
-            out = self.experts(tokens)
-        else:  # the gates of two or more experts are a softmax over them
-            gates_sum = routing.gates.sum(dim=-1, keepdim=True) if self.gate.k == 1 else None
-            out = self.experts(tokens, routing.gates, gates_sum)
-        if draws.keep is not None:
-            out = out * draws.keep
+        routing = None
+        if self.gate is None:
+            out = self.experts(tokens, backend=backend)
+        else:
+            routing = self.gate(tokens, noise.normal, backend)
+            gates_sum = None if self.gate.sums_to_one else routing.gates.sum(dim=-1, keepdim=True)
+            out = self.experts(tokens, routing.gates, gates_sum, backend)
+        if noise.keep is not None:
+            out = out * noise.keep
         return out.view(x.shape), routing
+
+
+def moe_layer(dim: int, width: int, experts: int, k: int, gate: str = GATE) -> MoELayer:
+    """The MoE layer of a block.
+
+    Args:
+        dim: width D of the tokens.
+        width: d of each expert.
+        experts: how many; one needs no gate.
+        k: experts chosen per token.
+        gate: kind of gate, in `GATES`.
+    """
+    # The gate is built first: seeded weights depend on the order.
+    chosen = GATES[gate](dim, experts, k) if experts > 1 else None
+    return MoELayer(chosen, SharedSwiGLUExperts(dim, width, experts))
 
 
 def coefficient_of_variation(x: Tensor) -> Tensor:
@@ -183,8 +238,3 @@ def balance_of(importance: Tensor, load: Tensor) -> Tensor:
     The source squares CV; the paper and the published code do not.
     """
     return IMPORTANCE_WEIGHT * coefficient_of_variation(importance) + LOAD_WEIGHT * coefficient_of_variation(load)
-
-
-def balance_loss(routing: Routing, published_behaviour: bool = False) -> Tensor:
-    """The balance loss of one layer over all its tokens (scalar)."""
-    return balance_of(expert_importance(routing), expert_load(routing, published_behaviour))

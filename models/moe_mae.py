@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from models.api import Interface
 from models.attention import GroupedQueryAttention
 from models.config import ModelConfig
-from models.kernels.linear import linear
-from models.masking import Masking, patchify
-from models.moe import NO_DRAWS, MoELayer, Routing
-from models.noise import Draws, LayerBuffers, LayerDraws
+from models.kernels.backend import Backend, backend_for
+from models.masking import Masking, MaskingConfig, patchify
+from models.moe import NO_NOISE, Routing, moe_layer
+from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
 from utils.randomness import derive_seed
 
 
@@ -60,12 +60,14 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = GroupedQueryAttention(dim, num_heads, num_groups)
         self.norm2 = nn.LayerNorm(dim)
-        self.moe = MoELayer(dim, width, experts, k)
+        self.moe = moe_layer(dim, width, experts, k)
 
-    def forward(self, x: Tensor, draws: LayerDraws = NO_DRAWS) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, noise: LayerNoise = NO_NOISE, backend: Backend | None = None
+    ) -> tuple[Tensor, Routing | None]:
         """(B, S, D) to (B, S, D) and the block's routing."""
-        x = x + self.attn(self.norm1(x))
-        update, routing = self.moe(self.norm2(x), draws)
+        x = x + self.attn(self.norm1(x), backend)
+        update, routing = self.moe(self.norm2(x), noise, backend)
         return x + update, routing
 
 
@@ -92,7 +94,7 @@ class Encoder(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
 
-    def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None) -> Tensor:
+    def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, backend: Backend | None = None) -> Tensor:
         """Tokens with their positions, kept patches only: (B, P + n, D)."""
         pixels = patchify(images, self.patch_proj.kernel_size[0])  # (B, N, C * p * p)
         positions = self.pos_embed[0, self.num_prefix :]
@@ -100,7 +102,8 @@ class Encoder(nn.Module):
             pixels = pixels.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
             positions = F.embedding(ids_keep, positions)
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
-        patches = linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
+        backend = backend or backend_for(images.device)
+        patches = backend.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
         prefix = [self.get_submodule(f"{name}_proj")(meta[:, i]) for i, name in enumerate(self.meta_fields)]
         if self.missing_metadata is not None:
             missing = (meta == 0.0).all(dim=-1, keepdim=True)  # (B, F, 1): no angle has the pair (0, 0)
@@ -109,11 +112,20 @@ class Encoder(nn.Module):
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand(images.shape[0], -1)], dim=1)
         return torch.cat([prefix + self.pos_embed[:, : self.num_prefix], patches], dim=1)
 
-    def forward(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, draws: tuple[LayerDraws, ...]) -> Encoded:
-        x = self.embed(images, meta, ids_keep)
+    def forward(
+        self,
+        images: Tensor,
+        meta: Tensor,
+        ids_keep: Tensor | None,
+        noise: tuple[LayerNoise, ...],
+        backend: Backend | None = None,
+    ) -> Encoded:
+        """See `MOEMAE.encode`; `backend` says which kernels, None takes the fastest."""
+        backend = backend or backend_for(images.device)
+        x = self.embed(images, meta, ids_keep, backend)
         routing = []
-        for layer, layer_draws in zip(self.layers, draws, strict=True):
-            x, layer_routing = layer(x, layer_draws)
+        for layer, layer_noise in zip(self.layers, noise, strict=True):
+            x, layer_routing = layer(x, layer_noise, backend)
             routing.append(layer_routing)
         return Encoded(self.norm(x), x, tuple(routing), self.num_prefix)
 
@@ -123,11 +135,17 @@ class MOEMAE(Interface, nn.Module):
 
     `encode` is the one way to tokens, with or without a mask; `forward` is the masked autoencoder.
     The routing noise is on in training mode and off otherwise, unless `noise` says so.
+
+    Attributes:
+        config: what shapes the weights and the forward pass.
+        masking: how images are masked in training, and in evaluation unless something else is asked for.
+        backend: the kernels of every pass; None takes the fastest for the device and the mode of each pass.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, masking: MaskingConfig = MaskingConfig()) -> None:  # noqa: B008
         super().__init__()
-        self.config = config
+        self.config, self.masking = config, masking
+        self.backend: Backend | None = None
         self.encoder = Encoder(config)
         dim = config.decoder_dim
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
@@ -157,7 +175,7 @@ class MOEMAE(Interface, nn.Module):
         *,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
-        draws: tuple[LayerDraws, ...] | None = None,
+        presampled: tuple[LayerNoise, ...] | None = None,
     ) -> Encoded:
         """Encode all patches, or only those in `ids_keep`.
 
@@ -168,7 +186,7 @@ class MOEMAE(Interface, nn.Module):
             ids_keep: (B, n) patches to encode; None means all, in order.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
-            draws: routing noise and dropout of every block, drawn beforehand, in place of `noise` and `generator`.
+            presampled: routing noise and dropout masks of every block, in place of `noise` and `generator`.
 
         Raises:
             ValueError: when the images or the metadata have another shape than the model's.
@@ -184,11 +202,11 @@ class MOEMAE(Interface, nn.Module):
             raise ValueError(
                 f"metadata have shape {tuple(meta.shape)}; expected {meta_shape} for {', '.join(config.meta_fields)}"
             )
-        if draws is None:
+        if presampled is None:
             tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
             shape = (images.shape[0], tokens, config.embed_dim)
-            draws = self._draw(config.experts, shape, images.device, noise, generator)
-        return self.encoder(images, meta, ids_keep, draws)
+            presampled = self._sample_noise(config.experts, shape, images.device, noise, generator)
+        return self.encoder(images, meta, ids_keep, presampled, self.backend)
 
     def decode(
         self,
@@ -197,28 +215,29 @@ class MOEMAE(Interface, nn.Module):
         *,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
-        draws: tuple[LayerDraws, ...] | None = None,
+        presampled: tuple[LayerNoise, ...] | None = None,
     ) -> Tensor:
         """Predict every patch: (B, P + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
 
         Mask tokens fill the places of the removed patches; only patches get decoder positions. `noise`, `generator`
-        and `draws` as for `encode`.
+        and `presampled` as for `encode`.
         """
         B, N = ids_restore.shape
-        x = linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
+        backend = self.backend or backend_for(tokens.device)
+        x = backend.linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
         num_prefix = self.config.num_prefix
         prefix, kept = x[:, :num_prefix], x[:, num_prefix:]
         removed = self.mask_token.to(x.dtype).expand(B, N - kept.shape[1], -1)
         patches = torch.cat([kept, removed], dim=1)
         patches = patches.gather(1, ids_restore.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         x = torch.cat([prefix, patches + self.decoder_pos_embed], dim=1)
-        if draws is None:
+        if presampled is None:
             experts = (self.config.decoder_experts,) * self.config.decoder_depth
-            draws = self._draw(experts, tuple(x.shape), x.device, noise, generator)
-        for layer, layer_draws in zip(self.decoder_layers, draws, strict=True):
-            x, _ = layer(x, layer_draws)
+            presampled = self._sample_noise(experts, (B, x.shape[1], x.shape[2]), x.device, noise, generator)
+        for layer, layer_noise in zip(self.decoder_layers, presampled, strict=True):
+            x, _ = layer(x, layer_noise, backend)
         x = self.decoder_norm(x[:, num_prefix:])
-        return linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
+        return backend.linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
 
     def forward(
         self,
@@ -228,38 +247,44 @@ class MOEMAE(Interface, nn.Module):
         *,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
-        draws: Draws | None = None,
+        presampled: PassNoise | None = None,
     ) -> tuple[Tensor, Encoded]:
         """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones."""
         random = {"noise": noise, "generator": generator}
-        encoder_draws, decoder_draws = (None, None) if draws is None else draws
-        encoded = self.encode(images, meta, masking.ids_keep, draws=encoder_draws, **random)
-        predicted = self.decode(encoded.tokens, masking.ids_restore, draws=decoder_draws, **random)
+        of_encoder, of_decoder = (None, None) if presampled is None else presampled
+        encoded = self.encode(images, meta, masking.ids_keep, presampled=of_encoder, **random)
+        predicted = self.decode(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random)
         return predicted, encoded
 
-    def _draw(
+    def _sample_noise(
         self,
         experts: tuple[int, ...],
         shape: tuple[int, int, int],
         device: torch.device,
         noise: bool | None,
         generator: torch.Generator | None,
-    ) -> tuple[LayerDraws, ...]:
-        """Random numbers of a stack of layers for (B, S, D) tokens; none of a kind that is off."""
+    ) -> tuple[LayerNoise, ...]:
+        """Routing noise and dropout masks of a stack of layers for (B, S, D) tokens; None where a kind is off."""
         noise = self.training if noise is None else noise
         dropout = self.config.dropout if self.training else 0.0
         if not noise and not dropout:
-            return (NO_DRAWS,) * len(experts)
+            return (NO_NOISE,) * len(experts)
         batch, tokens, dim = shape
-        return LayerBuffers(experts, dim, batch, tokens, device, noise=noise, dropout=dropout).fill(generator)
+        return LayerNoiseBuffers(experts, dim, batch, tokens, device, noise=noise, dropout=dropout).fill(generator)
 
 
-def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overrides: Any) -> MOEMAE:
+def build_model(
+    size: str | ModelConfig = "S",
+    seed: int | None = None,
+    masking: MaskingConfig = MaskingConfig(),  # noqa: B008 - immutable
+    **overrides: Any,
+) -> MOEMAE:
     """A freshly initialised model (PyTorch's defaults; tokens truncated normal, std 0.02; positions `position_std`).
 
     Args:
         size: "S", "XS" or "XXS", or a complete `ModelConfig`.
         seed: makes the weights a function of it and leaves torch's default generator untouched.
+        masking: how images are masked in training and evaluation.
         overrides: fields of `ModelConfig` that replace the size's.
 
     Raises:
@@ -267,10 +292,10 @@ def build_model(size: str | ModelConfig = "S", seed: int | None = None, **overri
     """
     config = size.replace(**overrides) if isinstance(size, ModelConfig) else ModelConfig.of_size(size, **overrides)
     if seed is None:
-        return MOEMAE(config)
+        return MOEMAE(config, masking)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        return MOEMAE(config)
+        return MOEMAE(config, masking)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,7 +1,7 @@
-"""The random numbers of a pass, drawn beforehand: routing noise and dropout of every MoE layer.
+"""Pre-sampled routing noise and dropout masks of every MoE layer.
 
-Drawn outside the forward pass, they can be given to it: to an eager, a compiled and a captured one alike, or, sliced,
-to several processes that share a batch.
+They are inputs of the forward pass, so that an eager, a compiled and a captured pass compute with the same ones, and so
+that several processes that share a batch each take their slice of one sample.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.masking import kept_patches
+from models.masking import MaskingConfig, kept_patches
 
 _LEVELS = 1 << 16
 """Dropout rates are rounded to this fraction."""
 
 
-class LayerDraws(NamedTuple):
-    """Random numbers of one MoE layer for T tokens."""
+class LayerNoise(NamedTuple):
+    """Routing noise and dropout mask of one MoE layer for T tokens."""
 
     normal: Tensor | None = None
     """(T, E) standard normal numbers of the routing noise; None leaves it off."""
@@ -26,15 +26,15 @@ class LayerDraws(NamedTuple):
     """(T, D) dropout's factors, 0 or 1 / (1 - rate); None leaves it off."""
 
 
-class Draws(NamedTuple):
-    """Random numbers of one pass of the autoencoder."""
+class PassNoise(NamedTuple):
+    """Routing noise and dropout masks of one pass of the autoencoder."""
 
-    encoder: tuple[LayerDraws, ...]
-    decoder: tuple[LayerDraws, ...]
+    encoder: tuple[LayerNoise, ...]
+    decoder: tuple[LayerNoise, ...]
 
 
-class LayerBuffers:
-    """Two flat buffers with the random numbers of a stack of layers, and views of them by layer.
+class LayerNoiseBuffers:
+    """Two flat buffers, of routing noise and of dropout masks, for a stack of layers, and views of them by layer.
 
     Args:
         experts: number of experts of each layer; a layer with one has no routing noise.
@@ -44,7 +44,7 @@ class LayerBuffers:
         device: where the numbers are.
         noise: whether there is routing noise.
         dropout: rate of dropout; 0 is none.
-        rows: the part of the batch that this process computes; None is all of it. All numbers are drawn in either
+        rows: the part of the batch that this process computes; None is all of it. All numbers are sampled in either
             case, so that they do not depend on the number of processes.
     """
 
@@ -73,16 +73,16 @@ class LayerBuffers:
         normals = self.normal.split([batch * tokens * count for count in routed])
         keeps = self.keep.chunk(dropped) if dropped else [None] * len(experts)
         self.layers = tuple(
-            LayerDraws(part(normal, count) if count else None, None if keep is None else part(keep, dim))
+            LayerNoise(part(normal, count) if count else None, None if keep is None else part(keep, dim))
             for count, normal, keep in zip(routed, normals, keeps, strict=True)
         )
 
-    def fill(self, generator: torch.Generator | None) -> tuple[LayerDraws, ...]:
-        """Draw anew, in place; None is torch's default generator."""
+    def fill(self, generator: torch.Generator | None) -> tuple[LayerNoise, ...]:
+        """Sample again, in place; None is torch's default generator."""
         if self.normal.numel():
             self.normal.normal_(generator=generator)
         if self.keep.numel():
-            # Four 16-bit numbers from every 64-bit one: a quarter of the work of drawing them one by one.
+            # Four 16-bit numbers from every 64-bit one: a quarter of the work of sampling them one by one.
             self._bits.random_(-(1 << 63), None, generator=generator)
             dropped = min(round(self.dropout * _LEVELS), _LEVELS - 1)
             torch.ge(self._bits.view(torch.int16)[: self.keep.numel()], dropped - _LEVELS // 2, out=self.keep)
@@ -90,19 +90,27 @@ class LayerBuffers:
         return self.layers
 
 
-class DrawBuffers:
-    """The random numbers of a training step of `model`'s shape, refilled in place from step to step.
+class NoiseBuffers:
+    """Routing noise and dropout masks of a training step, refilled in place from step to step.
 
     Args:
         config: of the model.
+        masking: how many patches the encoder sees follows from it.
         batch: patches of the global batch.
         device: where the numbers are.
         rows: the part of the batch that this process computes.
     """
 
-    def __init__(self, config: ModelConfig, batch: int, device: torch.device, rows: slice | None = None) -> None:
-        kept = kept_patches(config.num_patches, config.mask_ratio)
-        self._encoder = LayerBuffers(
+    def __init__(
+        self,
+        config: ModelConfig,
+        masking: MaskingConfig,
+        batch: int,
+        device: torch.device,
+        rows: slice | None = None,
+    ) -> None:
+        kept = kept_patches(config.num_patches, masking.ratio)
+        self._encoder = LayerNoiseBuffers(
             config.experts,
             config.embed_dim,
             batch,
@@ -112,7 +120,7 @@ class DrawBuffers:
             dropout=config.dropout,
             rows=rows,
         )
-        self._decoder = LayerBuffers(
+        self._decoder = LayerNoiseBuffers(
             (config.decoder_experts,) * config.decoder_depth,
             config.decoder_dim,
             batch,
@@ -122,21 +130,21 @@ class DrawBuffers:
             dropout=config.dropout,
             rows=rows,
         )
-        self.draws = Draws(self._encoder.layers, self._decoder.layers)
+        self.noise = PassNoise(self._encoder.layers, self._decoder.layers)
         self._patches = len(range(batch)[rows or slice(None)])
 
-    def fill(self, generator: torch.Generator) -> Draws:
-        """Draw anew, in place."""
+    def fill(self, generator: torch.Generator) -> PassNoise:
+        """Sample again, in place."""
         self._encoder.fill(generator)
         self._decoder.fill(generator)
-        return self.draws
+        return self.noise
 
-    def first(self, patches: int) -> Draws:
-        """The numbers of the first patches only, for a batch that is not full."""
+    def first(self, patches: int) -> PassNoise:
+        """Those of the first patches only, for a batch that is not full."""
         if patches == self._patches:
-            return self.draws
+            return self.noise
 
         def cut(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[: len(values) // self._patches * patches]
 
-        return Draws(*(tuple(LayerDraws(*map(cut, layer)) for layer in layers) for layers in self.draws))
+        return PassNoise(*(tuple(LayerNoise(*map(cut, layer)) for layer in layers) for layers in self.noise))

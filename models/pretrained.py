@@ -98,8 +98,12 @@ def fetch_from_hub(repository: str, file: str | None, revision: str | None) -> P
         ) from None
     wanted = [WEIGHTS_FILE, CONFIG_FILE, f"*{CHECKPOINT_ENDING}"] if file is None else [file, CONFIG_FILE]
     try:
-        found = huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=wanted, tqdm_class=_TerminalBar
+        # Its stubs want tqdm's asynchronous bar; it calls what every bar has.
+        found = huggingface_hub.snapshot_download(  # pyright: ignore[reportCallIssue]
+            repository,
+            revision=revision,
+            allow_patterns=wanted,
+            tqdm_class=_TerminalBar,  # pyright: ignore[reportArgumentType]
         )
     except Exception as error:  # among them those of whichever HTTP library it uses
         raise CheckpointError(f"{repository}: {_hub_problem(error)}") from error

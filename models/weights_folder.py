@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.config import ModelConfig
+from models.config import from_record, to_record
 from models.moe_mae import MOEMAE, count_parameters
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_path, sha256, write_json
@@ -44,7 +44,7 @@ def write_weights_folder(folder: Path, model: MOEMAE, about: dict[str, Any]) -> 
         "model_type": MODEL_TYPE,
         "format": FORMAT_VERSION,
         "weights": {"file": WEIGHTS_FILE, "sha256": sha256(written), "parameters": count_parameters(model)},
-        "model": model.config.to_dict(),
+        "model": to_record(model.config, model.masking),
         **about,
     }
     write_json(folder / CONFIG_FILE, config)
@@ -61,7 +61,7 @@ def read_weights_folder(folder: Path) -> MOEMAE:
     about = read_about(folder)
     path = folder / WEIGHTS_FILE
     try:
-        config = ModelConfig.from_dict(about["model"])
+        config, masking = from_record(about["model"])
         recorded = about["weights"]["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: holds no usable config ({error}); fetch it again") from error
@@ -72,7 +72,7 @@ def read_weights_folder(folder: Path) -> MOEMAE:
         state = safetensors.load_file(path)
     except Exception as error:  # the package's own errors share no base class with anything
         raise CheckpointError(f"{path}: damaged or truncated ({error}); fetch it again") from error
-    model = MOEMAE(config)
+    model = MOEMAE(config, masking)
     _require_same_entries(path, state, model.state_dict())
     model.load_state_dict(state, strict=True)
     return model.eval()

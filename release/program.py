@@ -7,14 +7,13 @@ and a type that reflectance, which the model does not know, cannot be passed as.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from models.kernels import linear, padding
-from models.moe import NO_DRAWS
+from models.kernels.backend import EXPORT
+from models.moe import NO_NOISE
 from models.moe_mae import MOEMAE
 from models.pooling import pool_tokens
 from utils.data_config import DATASETS
@@ -36,6 +35,9 @@ class EmbeddingProgram(nn.Module):
         statistics: the dataset whose mean and spread to normalise with.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: MOEMAE, pool: str, statistics: str) -> None:
         super().__init__()
         self.encoder, self.pool = model.encoder, pool
@@ -50,13 +52,13 @@ class EmbeddingProgram(nn.Module):
 
         A patch of nothing but fill has NaN, unless the model takes fill for data.
         """
-        draws = (NO_DRAWS,) * len(self.encoder.layers)
+        noise = (NO_NOISE,) * len(self.encoder.layers)
         valid = (pixels != 0).any(dim=1, keepdim=True)
         images = (pixels.to(torch.float32) - self.mean) / self.std
         if not self.published_behaviour:
             images = torch.where(valid, images, 0.0)
         meta = encode_values(metadata, self.meta_fields, self.published_behaviour)
-        encoded = self.encoder(images, meta, None, draws)
+        encoded = self.encoder(images, meta, None, noise, EXPORT)
         vectors = pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)
         if self.published_behaviour:
             return vectors
@@ -73,11 +75,9 @@ def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
     program = EmbeddingProgram(model, pool, statistics).eval()
     pixels = torch.zeros(2, config.in_channels, config.img_size, config.img_size, dtype=torch.int32)
     patches = Dim("patches", min=1)
-    # With gradients on: without, the model takes operators of its own that are faster where it runs itself.
-    with _plain_operators(), torch.enable_grad():
-        exported = torch.export.export(
-            program, (pixels, torch.zeros(2, len(config.meta_fields))), dynamic_shapes=({0: patches}, {0: patches})
-        )
+    exported = torch.export.export(
+        program, (pixels, torch.zeros(2, len(config.meta_fields))), dynamic_shapes=({0: patches}, {0: patches})
+    )
     if foreign := foreign_operators(exported):
         raise UserError(f"export: the program would need {', '.join(foreign)}, which PyTorch alone does not have")
     exported.example_inputs = None  # they would be pickled
@@ -85,17 +85,6 @@ def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
         for node in graph.nodes:
             node.meta.pop("stack_trace", None)  # paths on this machine
     return exported
-
-
-@contextmanager
-def _plain_operators() -> Iterator[None]:
-    """Matrix products by PyTorch's own operator, of true widths: what suits this processor may not suit another."""
-    before = linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT
-    linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT = False, 1
-    try:
-        yield
-    finally:
-        linear.ONEDNN, padding.COMPILED_CPU_ALIGNMENT = before
 
 
 def foreign_operators(exported: ExportedProgram) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.checkpoint import EXTRA_KEY, Checkpoint
+from models.config import to_record
 from utils.errors import DataError
 from utils.files import sha256
 
@@ -99,8 +100,8 @@ def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
     if recipe is None and run.is_file():
         try:
             content = json.loads(run.read_text(encoding="utf-8"))
-            model = content["recipe"]["model"]
-            if all(checkpoint.config.to_dict().get(key) == value for key, value in model.items()):
+            model, known = content["recipe"]["model"], to_record(checkpoint.config, checkpoint.masking)
+            if all(known.get(key) == value for key, value in model.items()):
                 recipe = content["recipe"]
                 found["patches"] = content.get("patches")
                 commands = [f"python {content['command']}"]

@@ -277,7 +277,7 @@ class SceneRun:
         maker = SceneReconstructor(reader, frame, self.model, self.normalize, self.metadata, self.settings.batch_size)
         with RowStore(self.scratch, "reconstruction", maker.record_shape, "uint16", self.fingerprint) as store:
             maker.run(store)
-            tags = self._tags() | {"MOEMAE_MASK_RATIO": str(config.mask_ratio)}
+            tags = self._tags() | {"MOEMAE_MASK_RATIO": str(self.model.masking.ratio)}
             return write_reconstruction(path, store, frame, self.scene.sensor.bands, tags, self.scratch)
 
     def _map_land_cover(self, probe: Probe, embeddings: EmbeddingMap, files: list[Path]) -> dict[str, Any]:

@@ -36,9 +36,10 @@ class CapturedStep:
         self._calls += 1
         if self._calls <= WARM_UP:
             return self._beside(self._inputs)
-        if self._graph is None and not self._capture():
+        graph = self._graph or self._capture()
+        if graph is None:
             return self._compute(inputs)
-        self._graph.replay()
+        graph.replay()
         return self._result
 
     def _take(self, inputs: Any) -> None:
@@ -56,7 +57,7 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(stream)
         return result
 
-    def _capture(self) -> bool:
+    def _capture(self) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         try:
             # "thread_local": a reader's thread goes on pinning memory meanwhile.
@@ -66,9 +67,9 @@ class CapturedStep:
             self._failed, self._result = True, None
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:120]
             self._say(f"CUDA graph: not possible here ({reason}); going on without")
-            return False
+            return None
         self._graph = graph
-        return True
+        return graph
 
 
 def _copied(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The alarm for experts that training no longer uses: looked at once an epoch, said once for each fall."""
+"""Expert collapse: checked per epoch, warns once per collapse."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,15 +34,16 @@ def collapsed_experts(usage: Sequence[Sequence[float] | None], least: float = CO
 
 
 class CollapseAlarm:
-    """Remembers who had collapsed in the epoch before, so that every fall is told once.
+    """Remembers which experts had collapsed in the epoch before, so that each collapse is warned about once.
 
-    An expert that comes back and falls again is told again. `state` and `restore` carry the memory over a resume.
+    An expert that recovers and collapses again is warned about again. `state` and `restore` carry the memory over a
+    resume.
     """
 
     def __init__(self) -> None:
         self._down: set[tuple[int, int]] = set()
 
-    def fallen(self, collapsed: Sequence[Collapsed]) -> list[Collapsed]:
+    def new(self, collapsed: Sequence[Collapsed]) -> list[Collapsed]:
         """Those of an epoch's collapsed experts that had not collapsed in the epoch before."""
         before, self._down = self._down, {(one.block, one.expert) for one in collapsed}
         return [one for one in collapsed if (one.block, one.expert) not in before]
@@ -57,7 +58,7 @@ class CollapseAlarm:
 
 
 def warning(one: Collapsed, epoch: int) -> str:
-    """The line for a fall: who, how much, and what helps. Epochs count from 1."""
+    """The warning about a collapse: which expert, its share, and what helps. Epochs count from 1."""
     return (
         f"warning: expert {one.expert} of block {one.block} got {one.share:.2%} of the block's choices in epoch "
         f"{epoch}, less than {COLLAPSED_SHARE:.0%}: it has collapsed. Raise training.balance_weight or take fewer "

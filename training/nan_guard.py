@@ -1,4 +1,8 @@
-"""Notices, without waiting for the device, the first step whose measurements are not finite."""
+"""Asynchronous detection of non-finite losses and gradients: the device keeps note, the host reads it now and then.
+
+Reading a value back after every step would make the host wait for the device, and on a GPU that wait would cost more
+than the step.
+"""
 
 import math
 
@@ -11,8 +15,8 @@ from utils.errors import TrainingDiverged
 MEASURED = ("masked loss", "visible loss", "balance loss", "total loss", "gradient norm")
 
 
-class FiniteWatch:
-    """Kept on the device: whether a step was not finite, and what the first such step measured.
+class NanGuard:
+    """Whether a step had a non-finite loss or gradient, and what the first such step measured; both kept on the device.
 
     Attributes:
         broken: () float32, 0 until the first step that was not finite and 1 from then on.
@@ -23,7 +27,7 @@ class FiniteWatch:
         self._first = torch.zeros(1 + len(MEASURED), device=device)
 
     def note(self, losses: Losses, grad_norm: Tensor, number: Tensor, scaled: bool) -> None:
-        """Look at a step.
+        """Check a step, without waiting for the device.
 
         Args:
             losses: of the step.
@@ -40,7 +44,7 @@ class FiniteWatch:
         self.broken.copy_(torch.maximum(self.broken, bad))
 
     def require_finite(self) -> None:
-        """Wait for the device and look.
+        """Wait for the device and check.
 
         Raises:
             TrainingDiverged: naming the first step that was not finite and its loss term or gradient norm.

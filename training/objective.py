@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from models.losses import counted_tokens, loss_sums
-from models.masking import random_masking
+from models.losses import counted_tokens, masked_pass
+from models.masking import make_masking
 from models.moe_mae import MOEMAE
-from models.noise import Draws
+from models.noise import PassNoise
 from utils.compilation import EAGER, Compilation
 
 
@@ -26,7 +26,7 @@ class Objective(nn.Module):
         self._compute = compilation.of(self._sums)
 
     def forward(
-        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, draws: Draws
+        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
     ) -> tuple[Tensor, Tensor]:
         """One masked pass.
 
@@ -35,23 +35,24 @@ class Objective(nn.Module):
             meta: (B, F, 2) or None.
             valid: (B, H, W) bool.
             mask_noise: (B, N) uniform numbers that decide the mask.
-            draws: routing noise and dropout.
+            presampled: routing noise and dropout masks.
 
         Returns:
-            The sums of `loss_sums`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
+            The sums of `MaskedPass`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
             float32.
         """
-        return self._compute(images, meta, valid, mask_noise, draws)
+        return self._compute(images, meta, valid, mask_noise, presampled)
 
     def _sums(
-        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, draws: Draws
+        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
     ) -> tuple[Tensor, Tensor]:
-        masking = random_masking(mask_noise, self.model.config.mask_ratio)
+        masking = make_masking(mask_noise, self.model.masking)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
-            sums, encoded = loss_sums(self.model, images, meta, masking, valid, draws=draws)
+            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
+        encoded = passed.encoded
         counted = counted_tokens(valid, encoded.tokens.shape[1]).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
-        return sums, torch.cat(chosen) if chosen else sums[:0].detach()
+        return passed.sums, torch.cat(chosen) if chosen else passed.sums[:0].detach()

@@ -26,9 +26,10 @@ from training.run_log import RunLog, utc_now
 from training.step import StepResult, TrainStep
 from training.stopping import StopSignals
 from utils.compilation import Compilation
+from utils.config import required
 from utils.devices import process_device
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
-from utils.files import check_writable, write_json, write_text
+from utils.files import write_json, write_text
 from utils.processes import ALONE, Processes
 from utils.provenance import device_name, provenance
 
@@ -38,12 +39,9 @@ COMPILE_MIN_STEPS = 3000
 LOOK_EVERY = 50
 """Steps between two looks at what an accelerator has noted (losses that are not finite, requests to stop)."""
 
-Found = tuple[Checkpoint, dict[str, Any]] | None
-"""The newest checkpoint of a run and its record."""
-
 
 class Pretraining:
-    """One pretraining run.
+    """One pretraining run: built without touching a file, and begun by `run`.
 
     Args:
         config: validated.
@@ -64,10 +62,10 @@ class Pretraining:
         # Files other than the data are the main process's alone: it may be the only one that sees them.
         size = processes.share(lambda: model_size(config))
         self.folder = RunFolder(training.weight_path, size, training.val_csv is not None)
-        found = processes.share(lambda: self._found(resume))
+        found = processes.share(lambda: self.folder.newest() if resume else None)
         model = processes.share(lambda: first_model(config)) if found is None else found[0].build()
         self.model = model.to(self.device)
-        self.train_set = self._dataset(training.dataset_csv)
+        self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"))
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
@@ -79,28 +77,24 @@ class Pretraining:
         self.optimizer = adamw(self.model, self.device, training.learning_rate, training.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
-        self.resolved = resolved_run(config, self.model.config, self.train_set, self.options)
-        self.recipe = recipe_of(config, self.model.config, self.resolved)
+        self.resolved = resolved_run(config, self.model, self.train_set, self.options)
+        self.recipe = recipe_of(config, self.model, self.resolved)
         self.progress = Progress(self.model.config, self.device)
         self.log = RunLog(self.folder, self.train_set)
-        if found is None:
-            self._begin(resume)
-        else:
+        self._asked_to_resume = resume
+        # Where the log is cut when the run goes on; the checkpoint itself need not stay in memory.
+        self._log_offsets: dict[str, int] | None = None if found is None else found[1]["log_offsets"]
+        if found is not None:
             self._take_up(found)
         self.compilation = Compilation.chosen(
             training.compile, self.device, self._steps_left(), COMPILE_MIN_STEPS, processes.say
         )
         self.step = TrainStep(self.model, self.optimizer, self.options, self.scaler, processes, self.compilation)
-        self._say_what_runs()
 
     # ------------------------------------------------------------------ setting up
 
-    def _found(self, resume: bool) -> Found:
-        check_writable(self.folder.folder)
-        return self.folder.newest() if resume else None
-
     def _dataset(self, split: str) -> PatchDataset:
-        path = self.config.training.dataset_path
+        path = required(self.config.training.dataset_path, "training.dataset_path")
         dataset = build_configured_dataset(self.config, self.model.config, path, split)
         dataset.hold_in_memory()
         return dataset
@@ -121,18 +115,9 @@ class Pretraining:
             )
         return found
 
-    def _begin(self, resume: bool) -> None:
-        if resume:
-            self.processes.say(f"nothing to resume in {self.folder.folder}; starting fresh")
-        if self.processes.main:
-            manifest = self._manifest()
-            self.folder.start_afresh()
-            write_text(self.folder.config, yaml.safe_dump(self.resolved, sort_keys=False))
-            write_json(self.folder.manifest, manifest)
-
     def _take_up(self, found: tuple[Checkpoint, dict[str, Any]]) -> None:
         """Go on with a saved run; refuses another recipe or other data."""
-        (path, content), record = (found[0].path, found[0].content), found[1]
+        path, content = found[0].path, found[0].content
         saved = content.get(EXTRA_KEY, {}).get("run")
         if saved is None:
             raise CheckpointError(f"{path}: holds no training run to go on with; start afresh without --resume")
@@ -142,9 +127,6 @@ class Pretraining:
                 f"{path}: was trained on other data than {self.config.training.dataset_path} holds now "
                 "(fingerprints differ); restore the data, or start afresh without --resume"
             )
-        if self.processes.main:
-            self.folder.remove_leftovers()
-            self.folder.cut_to(record["log_offsets"])
         load_optimizer(self.optimizer, content["opt_state"])
         self.scaler.load_state_dict(content["scaler_state"])
         self.progress.restore(saved, content["best_train_loss"])
@@ -176,9 +158,27 @@ class Pretraining:
 
     # ------------------------------------------------------------------ running
 
+    def _prepare_folder(self) -> None:
+        """Move an earlier run away, or cut its log back to the checkpoint that this one goes on from."""
+        if self._log_offsets is None and self._asked_to_resume:
+            self.processes.say(f"nothing to resume in {self.folder.folder}; starting fresh")
+        if not self.processes.main:
+            return
+        if self._log_offsets is not None:
+            self.folder.remove_leftovers()
+            # Lines that were written after the checkpoint will be written again.
+            self.folder.cut_to(self._log_offsets)
+            return
+        manifest = self._manifest()
+        self.folder.start_afresh()
+        write_text(self.folder.config, yaml.safe_dump(self.resolved, sort_keys=False))
+        write_json(self.folder.manifest, manifest)
+
     def run(self) -> int:
         """Train to the end, or until SIGTERM or SIGINT, which save and stop; returns the exit code."""
         say, progress, epochs = self.processes.say, self.progress, self.config.training.epochs
+        self._prepare_folder()
+        self._say_what_runs()
         if progress.epoch >= epochs:
             say(f"this run is finished ({progress.epoch} epochs); nothing to do")
             return 0
@@ -198,6 +198,7 @@ class Pretraining:
     def _run_epoch(self) -> bool:
         """Train for the rest of an epoch; True where somebody asked to stop."""
         steps, training, progress = len(self.loader), self.config.training, self.progress
+        # A function of seed and epoch, so that a resumed epoch goes on in the same order.
         order = shuffled(len(self.train_set), self.options.seed, progress.epoch)
         started, first_patches = time.monotonic(), progress.sums.patches
         bar = tqdm(
@@ -208,6 +209,7 @@ class Pretraining:
             disable=None if self.processes.main else True,
         )
         part = Part(self.processes.rank, self.processes.count)
+        # Compiled code and collective operations need the last batch to have the shape of all others.
         padded = self.compilation.wanted or part.count > 1
         self.model.train()
         stopped = False
@@ -217,6 +219,7 @@ class Pretraining:
             result = self.step(batch, step, lr)
             patches = min(training.batch_size, len(order) - progress.batch_in_epoch * training.batch_size)
             progress.sums.add(result, lr, patches)
+            # Counted before anything can stop the run, so that a checkpoint never repeats a step it has the effect of.
             progress.batch_in_epoch += 1
             stopped = self._look(step, bar, result)
             bar.update()
@@ -227,6 +230,7 @@ class Pretraining:
         bar.close()
         if progress.batch_in_epoch < steps or stopped:
             return stopped
+        # Between two looks a step may have gone wrong; nothing of such an epoch is to be logged or saved.
         self.step.require_finite()
         seconds = time.monotonic() - started
         self._finish_epoch((progress.sums.patches - first_patches) / seconds)
@@ -235,6 +239,7 @@ class Pretraining:
     def _look(self, step: int, bar: tqdm, result: StepResult) -> bool:
         """Read what the device has noted, every step on a CPU, now and then elsewhere; True if it is time to stop."""
         alone = self.processes.count == 1
+        # On an accelerator every look waits for the steps that are queued.
         if self.device.type != "cpu" and step % LOOK_EVERY:
             return alone and self.signals.received is not None
         self.step.require_finite()
@@ -242,6 +247,7 @@ class Pretraining:
             bar.set_postfix(loss=f"{result.losses.total.item():.2f}", refresh=False)
         if alone:
             return self.signals.received is not None
+        # A signal may reach one process only: they stop at the same step, or the others would wait for it forever.
         return self.processes.sum(torch.tensor(float(self.signals.received is not None))).item() > 0
 
     def _finish_epoch(self, throughput: float) -> None:
@@ -251,7 +257,7 @@ class Pretraining:
         row = {"epoch": self.progress.epoch + 1, **self.progress.sums.averages()}
         row["collapsed_experts"] = self._collapsed(row)
         if self.val_set is not None:
-            row.update(self._validate())
+            row.update(self._validate(self.val_set))
         if self.processes.main:
             self.log.add(row, throughput)
         self._keep(row)
@@ -259,13 +265,13 @@ class Pretraining:
     def _collapsed(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The experts that the epoch hardly used, for the log; a warning for those that it used no longer."""
         collapsed = collapsed_experts(row["expert_usage"])
-        for one in self.progress.alarm.fallen(collapsed):
+        for one in self.progress.alarm.new(collapsed):
             self.processes.say(warning(one, row["epoch"]))
         return [one._asdict() for one in collapsed]
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, dataset: PatchDataset) -> dict[str, float]:
         training = self.config.training
-        loader = BatchLoader(self.val_set, training.batch_size, training.num_workers, self.device)
+        loader = BatchLoader(dataset, training.batch_size, training.num_workers, self.device)
         losses = validation_losses(self.model, loader, self.options.seed, self.options.weights, self.processes)
         if not losses["val_patches"]:
             raise DataError(f"{training.val_csv}: no patch of it has a single valid pixel")
@@ -290,6 +296,7 @@ class Pretraining:
             self.log.draw_curve_if_due()
 
     def _save(self) -> None:
+        # A checkpoint with NaN in it would replace the last good one.
         self.step.require_finite()
         if not self.processes.main:
             return

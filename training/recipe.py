@@ -1,4 +1,4 @@
-"""What decides the bits of a run: its first model, the options of a step, and the recipe that a resumed run keeps."""
+"""Settings that determine a run bit for bit: its first model, the options of a step, the recipe that a resume keeps."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from configs.build import load_configured_model, loss_weights, resolved_config
 from configs.schema import Config
 from datasets.patches import PatchDataset
 from models.checkpoint import read_checkpoint
-from models.config import ModelConfig
+from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
 from training.step import StepOptions
 from utils.devices import mixed_precision
@@ -42,7 +42,8 @@ def first_model(config: Config) -> MOEMAE:
     section, published = config.model, config.published_behaviour
     if section.checkpoint_path is None:
         asked = {**section.numbers(), "published_behaviour": bool(published)}
-        return build_model(ModelConfig.of_size(section.size or "S", **asked), seed=config.training.seed)
+        model = ModelConfig.of_size(section.size or "S", **asked)
+        return build_model(model, seed=config.training.seed, masking=section.masking())
     reporter.info(f"starting from the weights in {section.checkpoint_path}")
     return load_configured_model(config, torch.device("cpu"))
 
@@ -63,19 +64,19 @@ def step_options(config: Config, model: ModelConfig, device: torch.device) -> St
     )
 
 
-def resolved_run(config: Config, model: ModelConfig, dataset: PatchDataset, options: StepOptions) -> dict[str, Any]:
+def resolved_run(config: Config, model: MOEMAE, dataset: PatchDataset, options: StepOptions) -> dict[str, Any]:
     """The config with nothing left open, as plain values: see `configs.build.resolved_config`."""
     values = resolved_config(config, model, dataset, {"training"})
     values["training"].update(metadata_dropout=options.metadata_dropout, amp=_PRECISION[options.autocast])
     return values
 
 
-def recipe_of(config: Config, model: ModelConfig, resolved: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def recipe_of(config: Config, model: MOEMAE, resolved: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Everything that decides what is computed, as plain values: sections "model", "training" and "data".
 
     Args:
         config: as given.
-        model: of the model that is trained; in a resumed run the saved one.
+        model: that is trained; in a resumed run the saved one.
         resolved: see `resolved_run`.
     """
     return {
@@ -106,7 +107,7 @@ def require_same_recipe(path: Path, saved: dict[str, dict[str, Any]], recipe: di
                 )
 
 
-def _asked_model(config: Config, model: ModelConfig) -> dict[str, Any]:
+def _asked_model(config: Config, model: MOEMAE) -> dict[str, Any]:
     """The model's numbers with what the config asks in their place: the two differ only in a resumed run."""
     section = config.model
     size = {} if section.size is None else {"size": section.size}
@@ -114,5 +115,6 @@ def _asked_model(config: Config, model: ModelConfig) -> dict[str, Any]:
     if config.published_behaviour is not None:
         asked["published_behaviour"] = config.published_behaviour
     if section.checkpoint_path is None:
-        return ModelConfig.of_size(section.size or "S", **asked).to_dict()
-    return {**model.to_dict(), **size, **asked}
+        return to_record(ModelConfig.of_size(section.size or "S", **asked), section.masking())
+    masking = section.masking(model.masking)
+    return {**to_record(model.config, masking), **size, **asked}

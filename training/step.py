@@ -15,9 +15,9 @@ from datasets.loader import Part
 from datasets.patches import Batch
 from models.losses import Losses, LossWeights, losses_of
 from models.moe_mae import MOEMAE
-from models.noise import DrawBuffers, Draws
+from models.noise import NoiseBuffers, PassNoise
 from training.capture import CapturedStep
-from training.nan_guard import FiniteWatch, diverged
+from training.nan_guard import NanGuard, diverged
 from training.objective import Objective
 from utils.compilation import EAGER, Compilation
 from utils.processes import ALONE, Processes
@@ -39,7 +39,7 @@ class StepOptions(NamedTuple):
     autocast: torch.dtype | None
     """Type of mixed precision; None computes in float32."""
     batch_size: int
-    """Patches of a full batch of all processes: random numbers are drawn for so many."""
+    """Patches of a full batch of all processes: routing noise and masks are sampled for so many."""
 
 
 class StepInputs(NamedTuple):
@@ -50,7 +50,8 @@ class StepInputs(NamedTuple):
     valid: Tensor
     mask_noise: Tensor
     """(n, N) uniform numbers that decide the mask."""
-    draws: Draws
+    presampled: PassNoise
+    """Routing noise and dropout masks."""
     number: Tensor
     """() float32, of the step."""
 
@@ -103,9 +104,9 @@ class TrainStep:
         capturable = self.device.type == "cuda" and processes.count == 1 and not scaler.is_enabled()
         captured = compilation.wanted and capturable
         self._run = CapturedStep(self.compute, compilation.say) if captured else self.compute
-        self._buffers = DrawBuffers(model.config, options.batch_size, self.device, self.rows)
+        self._buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
         self._number = torch.zeros((), device=self.device)
-        self._watch = FiniteWatch(self.device)
+        self._nan_guard = NanGuard(self.device)
 
     def __call__(self, batch: Batch, step: int, lr: float) -> StepResult:
         """One step.
@@ -118,6 +119,7 @@ class TrainStep:
             lr: learning rate.
         """
         for group in self.optimizer.param_groups:
+            # A captured graph reads the rate from the tensor it was captured with.
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)
             else:
@@ -127,6 +129,7 @@ class TrainStep:
     def inputs(self, batch: Batch, step: int) -> StepInputs:
         """A batch with the random numbers of its step."""
         seed, count = self.options.seed, len(batch.images)
+        # Sampled for the whole batch and cut, so that the result does not depend on the number of processes.
         whole = self.options.batch_size
         mask = generator(seed, "mask", step, device=self.device)
         noise = torch.rand(whole, self.model.config.num_patches, generator=mask, device=self.device)
@@ -153,7 +156,7 @@ class TrainStep:
     def compute(self, inputs: StepInputs) -> StepResult:
         """The part of a step that is the same work every time: nothing in it depends on values on the host."""
         self.optimizer.zero_grad(set_to_none=True)
-        sums, chosen = self.objective(inputs.images, inputs.meta, inputs.valid, inputs.mask_noise, inputs.draws)
+        sums, chosen = self.objective(inputs.images, inputs.meta, inputs.valid, inputs.mask_noise, inputs.presampled)
         counted = inputs.valid.flatten(1).any(dim=1).sum().float()
         sums, chosen, counted = self._of_all(sums, chosen, counted)
         losses = losses_of(sums, self.model.config.experts, self.options.weights)
@@ -175,15 +178,17 @@ class TrainStep:
 
     def _update(self, losses: Losses, grad_norm: Tensor, number: Tensor) -> None:
         """The optimizer's step, unless this step or an earlier one was not finite."""
-        self._watch.note(losses, grad_norm, number, scaled=self.scaler.is_enabled())
+        self._nan_guard.note(losses, grad_norm, number, scaled=self.scaler.is_enabled())
         if self.scaler.is_enabled():
+            # float16 overflows now and then; the scaler leaves such a step out and lowers its scale.
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return
         # What a loss scaler tells fused optimizers: with `found_inf` 1, leave everything as it is.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._watch.broken
+        # (Attributes that fused optimizers read and that type stubs do not know.)
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._nan_guard.broken  # pyright: ignore
         self.optimizer.step()
-        del self.optimizer.grad_scale, self.optimizer.found_inf
+        del self.optimizer.grad_scale, self.optimizer.found_inf  # pyright: ignore
 
     def require_finite(self) -> None:
         """Wait for the device and look whether a step was not finite; the weights are those before it.
@@ -191,6 +196,6 @@ class TrainStep:
         Raises:
             TrainingDiverged: naming the first such step and its loss term or gradient norm.
         """
-        self._watch.require_finite()
+        self._nan_guard.require_finite()
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
             raise diverged("gradient norm", math.inf, int(self._number.item()))

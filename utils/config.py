@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from utils.errors import ConfigError
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 Problem = tuple[str, str]
 """(path of the key, what is wrong with it)"""
 
@@ -64,6 +65,13 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
     list("-+.0123456789"),
 )
+
+
+def required(value: T | None, key: str) -> T:
+    """The value of a key without which nothing can be done. Raises ConfigError naming it where there is none."""
+    if value is None:
+        raise ConfigError(f"{key}: is required")
+    return value
 
 
 def config_parser(description: str, reads: str) -> argparse.ArgumentParser:

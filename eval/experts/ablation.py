@@ -10,7 +10,7 @@ from tqdm import tqdm
 from datasets.loader import BatchLoader
 from eval.evaluate_mae import evaluation_masking
 from eval.experts.contribution import encoder_blocks, without_expert
-from models.losses import SMALLEST_WEIGHT, patch_errors
+from models.losses import SMALLEST_WEIGHT, masked_pass
 from models.moe_mae import MOEMAE
 
 
@@ -71,8 +71,7 @@ def _masked_errors(model: MOEMAE, loader: BatchLoader, seed: int) -> tuple[np.nd
     for batch in loader.batches():
         if batch.ids:
             masking = evaluation_masking(batch, model, seed)
-            predicted, _ = model(batch.images, batch.meta, masking)
-            found = patch_errors(predicted, batch.images, batch.valid, model.config.patch_size)
+            found = masked_pass(model, batch.images, batch.meta, masking, batch.valid).errors
             sums = [(values * masking.mask).sum(dim=1) for values in (found.error, found.weight)]
             parts.append(torch.stack(sums).double().cpu().numpy())
             ids += batch.ids

@@ -1,33 +1,10 @@
-"""Widths that tensor cores like: weights padded with zeros on the way into a matrix product.
+"""Zero-padding of weights to GEMM-aligned widths, on the way into a matrix product; `Backend` says which widths.
 
 The parameters keep their true sizes, so the padding is zero in every step, has no gradient, and is in no checkpoint.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-ALIGNMENT = {"cuda": 8}
-"""Multiple to which head and expert widths are padded, by device type; 1 where nothing is said."""
-
-COMPILED_CPU_ALIGNMENT = 16
-"""The same for expert widths in code compiled for a CPU, whose loops over an odd width end in scalar code."""
-
-
-def aligned(width: int, device: torch.device) -> int:
-    """The width rounded up to the device's multiple."""
-    return _rounded_up(width, ALIGNMENT.get(device.type, 1))
-
-
-def aligned_experts(width: int, device: torch.device) -> int:
-    """The same for the width of an expert."""
-    if device.type == "cpu" and torch.compiler.is_compiling():
-        return _rounded_up(width, COMPILED_CPU_ALIGNMENT)
-    return aligned(width, device)
-
-
-def _rounded_up(width: int, multiple: int) -> int:
-    return -(-width // multiple) * multiple
 
 
 def pad_rows(weight: Tensor, groups: int, width: int) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.masking import random_masking, unpatchify
+from models.masking import seeded_masking, unpatchify
 from models.moe_mae import MOEMAE
 from scenes.embed import Stripe, WindowMetadata, read_stripe
 from scenes.input.reader import LARGEST_NUMBER, SceneReader
@@ -15,7 +15,6 @@ from scenes.products.geotiffs import Layer, write_cog
 from scenes.row_store import RowStore
 from scenes.windows import Frame
 from transformation.transformer import ZScoreNormalize
-from utils.randomness import generator
 
 MASK_SEED = 0
 """The mask of a window is a function of this and its place on the globe's grid."""
@@ -73,9 +72,8 @@ class SceneReconstructor:
         places = [
             frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops[part], stripe.lefts[part], strict=True)
         ]
-        noise = [torch.rand(config.num_patches, generator=generator(MASK_SEED, "scene mask", *p)) for p in places]
-        masking = random_masking(torch.stack(noise), config.mask_ratio)
-        masking = type(masking)(*(part.to(self.device) for part in masking))
+        keys = ((MASK_SEED, "scene mask", *place) for place in places)
+        masking = seeded_masking(keys, config.num_patches, self.model.masking, self.device)
         predicted, _ = self.model(images, meta, masking, noise=False)
         numbers = self.normalize.invert(unpatchify(predicted.float(), config.patch_size, config.in_channels).cpu())
         return numbers.round().clamp(1, LARGEST_NUMBER).numpy().astype(np.uint16)

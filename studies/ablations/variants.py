@@ -60,12 +60,15 @@ def untrained_variant() -> Variant:
     return Variant(UNTRAINED, "untrained encoder", {})
 
 
-def recipe_model(context: StudyContext) -> ModelConfig:
-    """The model that the studies' recipe builds."""
+def _recipe_section(context: StudyContext) -> ModelSection:
     keys = {key: value for key, value in context.study_overrides.items() if key.startswith("model.")}
     given = {key.removeprefix("model."): value for key, value in keys.items()}
-    section = ModelSection.model_validate({**context.config.model.model_dump(exclude_unset=True), **given})
-    published = bool(context.config.published_behaviour)
+    return ModelSection.model_validate({**context.config.model.model_dump(exclude_unset=True), **given})
+
+
+def recipe_model(context: StudyContext) -> ModelConfig:
+    """The model that the studies' recipe builds."""
+    section, published = _recipe_section(context), bool(context.config.published_behaviour)
     return ModelConfig.of_size(section.size or "S", **{**section.numbers(), "published_behaviour": published})
 
 
@@ -80,6 +83,9 @@ def recipe_value(context: StudyContext, key: str) -> Any:
     model = recipe_model(context)
     if key == "model.load_loss":
         return "published" if model.published_load else "shazeer"
+    masking = _recipe_section(context).masking()
+    if (how := {"model.mask_ratio": masking.ratio, "model.mask_strategy": masking.strategy}.get(key)) is not None:
+        return how
     if section == "model":
         value = getattr(model, name)
         return list(value) if isinstance(value, tuple) else value
@@ -165,7 +171,7 @@ def masked_losses(
 
     def losses(seed: int) -> dict[str, Resampled]:
         runs = [run_of(context, variant, seed, fold) for fold in range(len(source.folds))]
-        own = runs[0].config.mask_ratio
+        own = runs[0].masking.ratio
         ratio = own if mask_ratio is None else mask_ratio
 
         def load(run: Run) -> MOEMAE:

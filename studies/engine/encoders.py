@@ -12,7 +12,7 @@ from studies.engine.scoring import Representation
 
 MAIN, UNTRAINED = "main", "untrained"
 
-IRRELEVANT = {"mask_ratio": 0.0, "dropout": 0.0, "load_loss": None}
+IRRELEVANT = {"dropout": 0.0, "load_loss": None}
 """Fields of `ModelConfig` that change nothing about an untrained encoder."""
 
 
@@ -81,11 +81,11 @@ def _given_run(run: Run | None, name: str, seed: int, fold: int) -> Run:
 def untrained_twin(context: StudyContext, encoder: Encoder) -> Encoder:
     """The untrained encoder of an encoder's own architecture: the tables' one where that is the same."""
     plain = encoders(context)[0]
-    config, usual = (one.run(one.seeds[0], 0).config for one in (encoder, plain))
-    if config.replace(**IRRELEVANT) == usual.replace(**IRRELEVANT):
+    run, usual = (one.run(one.seeds[0], 0) for one in (encoder, plain))
+    if run.config.replace(**IRRELEVANT) == usual.config.replace(**IRRELEVANT):
         return plain
     name = f"{UNTRAINED}_{encoder.name}"
-    built = {seed: context.runs.untrained_of(config, seed, name) for seed in plain.seeds}
+    built = {seed: context.runs.untrained_of(run.config, run.masking, seed, name) for seed in plain.seeds}
     return Encoder(name, f"untrained encoder built as {encoder.title}", plain.seeds, lambda seed, fold: built[seed])
 
 

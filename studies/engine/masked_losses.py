@@ -12,7 +12,7 @@ from eval.evaluate_mae import evaluation_masking
 from eval.reconstruction_baselines import BASELINES
 from eval.statistics.bootstrap import POSITIVE, Resampled
 from eval.statistics.weighted_metrics import Statistic
-from models.losses import PatchErrors, patch_errors
+from models.losses import PatchErrors, masked_pass, patch_errors
 from models.moe_mae import MOEMAE
 from studies.engine.context import StudyContext
 from studies.engine.data import Source
@@ -49,10 +49,12 @@ def image_errors(model: MOEMAE, loader: BatchLoader, seed: int) -> tuple[dict[st
         if not batch.ids:
             continue
         masking, p = evaluation_masking(batch, model, seed), model.config.patch_size
-        guesses = {MODEL: model(batch.images, batch.meta, masking)[0]}
-        guesses |= {name: guess(batch.images, batch.valid, masking.mask, p) for name, guess in BASELINES.items()}
-        for name, guess in guesses.items():
-            found[name].append(_per_image(patch_errors(guess, batch.images, batch.valid, p), masking.mask))
+        errors = {MODEL: masked_pass(model, batch.images, batch.meta, masking, batch.valid).errors}
+        for name, baseline in BASELINES.items():
+            guess = baseline(batch.images, batch.valid, masking.mask, p)
+            errors[name] = patch_errors(guess, batch.images, batch.valid, p)
+        for name, measured in errors.items():
+            found[name].append(_per_image(measured, masking.mask))
         ids += batch.ids
     sums = {name: np.concatenate(parts) for name, parts in found.items()}
     return {name: ImageErrors(rows[:, 0], rows[:, 1]) for name, rows in sums.items()}, ids

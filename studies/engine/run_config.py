@@ -15,6 +15,9 @@ from utils.errors import ConfigError
 # Where things are, and how often they are saved: no inputs of a run.
 _PLACES = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
            "save_every_n_steps")  # fmt: skip
+_YOUNGER = ("meta_fields", "mask_strategy")
+"""Keys of `model` that came after stages had been made: they count only where they say something."""
+
 _PLACES_OF_DATA = {"dataset_path", "num_workers", "batch_size", "resident", "missing_labels"}
 
 
@@ -70,6 +73,9 @@ def recipe_of(config: Config) -> dict[str, Any]:
     """What decides a run's outcome besides the patches: an input of its stage."""
     values = config.model_dump(mode="json", include={"published_behaviour", "model", "training", "data"})
     del values["model"]["checkpoint_path"]
+    for key in _YOUNGER:
+        if values["model"][key] is None:
+            del values["model"][key]
     for key in _PLACES:
         del values["training"][key]
     for key in _PLACES_OF_DATA:

@@ -12,8 +12,9 @@ from configs.schema import Config
 from embed.compute_embed import COMPILE_MIN_BATCHES, embed_dataset
 from eval.probing.protocols import Vectors
 from models.checkpoint import load_model, write_checkpoint
-from models.config import ModelConfig
+from models.config import ModelConfig, from_record, to_record
 from models.inference.embedder import Embedder
+from models.masking import MaskingConfig
 from models.moe_mae import MOEMAE, build_model, count_parameters
 from studies.engine.data import ReproductionData, Source
 from studies.engine.embedding import Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled
@@ -43,6 +44,8 @@ class Run(NamedTuple):
     digest: str
     """Hex SHA-256 of the weights: an input of every stage that uses them."""
     config: ModelConfig
+    masking: MaskingConfig
+    """Of its training."""
     facts: dict[str, Any]
     """`model` (its config), `parameters`; of a pretrained one `epochs`, `steps`, `patches`, `last` (losses)."""
 
@@ -139,19 +142,19 @@ class Runs:
         """An encoder of the same architecture with the weights that pretraining would start from."""
         config = run_config(self.config, overrides or {}, self.data.main, 0, seed, self.cache.folder)
         numbers = {**config.model.numbers(), "published_behaviour": bool(config.published_behaviour)}
-        return self.untrained_of(ModelConfig.of_size(config.model.size or "S", **numbers), seed, name)
+        model = ModelConfig.of_size(config.model.size or "S", **numbers)
+        return self.untrained_of(model, config.model.masking(), seed, name)
 
-    def untrained_of(self, model: ModelConfig, seed: int, name: str) -> Run:
+    def untrained_of(self, model: ModelConfig, masking: MaskingConfig, seed: int, name: str) -> Run:
         """An encoder of any architecture with the weights that pretraining it would start from."""
+        record = to_record(model, masking)
 
         def work(folder: Path) -> dict[str, Any]:
-            built = build_model(model, seed=seed)
+            built = build_model(model, seed=seed, masking=masking)
             written = write_checkpoint(folder / "untrained.pth", built, epoch=-1, best_train_loss=0.0)
-            return {"sha256": written, "model": model.to_dict(), "parameters": count_parameters(built)}
+            return {"sha256": written, "model": record, "parameters": count_parameters(built)}
 
-        stage = self.cache.stage(
-            f"untrained/{name}/seed{seed}", {"model": model.to_dict(), "seed": seed}, work, quiet=True
-        )
+        stage = self.cache.stage(f"untrained/{name}/seed{seed}", {"model": record, "seed": seed}, work, quiet=True)
         return _run(name, seed, stage.folder / "untrained.pth", stage.result)
 
     def given(self, name: str) -> Run | None:
@@ -244,7 +247,8 @@ class Runs:
 
     def _given_run(self, name: str, path: Path) -> Run:
         model = load_model(path)
-        facts = {"sha256": sha256(path), "model": model.config.to_dict(), "parameters": count_parameters(model)}
+        record = to_record(model.config, model.masking)
+        facts = {"sha256": sha256(path), "model": record, "parameters": count_parameters(model)}
         return _run(f"given_{name}", 0, path, facts)
 
 
@@ -258,8 +262,8 @@ def _vectors(path: Path, pool: str, run: Run, source: Source) -> Vectors:
 
 
 def _run(name: str, seed: int, checkpoint: Path, facts: dict[str, Any]) -> Run:
-    config = ModelConfig.from_dict(facts["model"])
-    return Run(name, seed, checkpoint, checkpoint.parent, facts["sha256"], config, facts)
+    config, masking = from_record(facts["model"])
+    return Run(name, seed, checkpoint, checkpoint.parent, facts["sha256"], config, masking, facts)
 
 
 def _pretrain(config: Config, signals: StopSignals) -> dict[str, Any]:
@@ -276,7 +280,7 @@ def _pretrain(config: Config, signals: StopSignals) -> dict[str, Any]:
     return {
         "file": run.folder.best.name,
         "sha256": sha256(run.folder.best),
-        "model": run.model.config.to_dict(),
+        "model": to_record(run.model.config, run.model.masking),
         "parameters": count_parameters(run.model),
         "patches": len(run.train_set),
         "epochs": config.training.epochs,

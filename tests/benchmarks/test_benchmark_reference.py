@@ -55,7 +55,7 @@ def pair():
 
 def test_reference_losses_and_prediction(pair) -> None:
     model, reference, images, meta, mask_noise = pair
-    masking = random_masking(mask_noise, model.config.mask_ratio)
+    masking = random_masking(mask_noise, model.masking.ratio)
     losses, _ = mae_loss(model, images, meta, masking, noise=False)
     predicted, _ = model(images, meta, masking, noise=False)
     found, prediction = reference(images, by_field(meta), mask_noise)
@@ -66,7 +66,7 @@ def test_reference_losses_and_prediction(pair) -> None:
 
 def test_reference_gradients(pair) -> None:
     model, reference, images, meta, mask_noise = pair
-    masking = random_masking(mask_noise, model.config.mask_ratio)
+    masking = random_masking(mask_noise, model.masking.ratio)
     model.zero_grad(), reference.zero_grad()
     mae_loss(model, images, meta, masking, noise=False)[0].total.backward()
     reference(images, by_field(meta), mask_noise)[0].total.backward()

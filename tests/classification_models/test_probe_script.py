@@ -2,15 +2,15 @@
 
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from conftest import ROOT
 from probe_data import make_data, write_npz
+from scripts import run
 
 import train_logistic_regression as script
 from classification_models import embeddings as embeddings_module
@@ -346,7 +346,7 @@ def test_pooling_needs_to_know_the_tokens(tmp_path, provenance, message):
 
 
 def test_exit_code_and_one_line_on_stderr(tmp_path):
-    command = [sys.executable, "train_logistic_regression.py", "--train", "absent.npz", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["train_logistic_regression.py", "--train", "absent.npz", "--out", tmp_path]
+    done = warm_python.run(command, cwd=ROOT)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: absent.npz: no such file") and done.stderr.count("\n") == 1

@@ -1,16 +1,14 @@
 """Datasets fetched from a hub on the loopback address: whole, interrupted, damaged; what a user can mend."""
 
 import json
-import os
 import signal
 import stat
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import downloading
 import pytest
+import warm_python
 from conftest import ROOT
 from downloading import COUNTS, SMALL, contents, download, needs_hub, open_splits, published_files, tree
 from hub_server import COMMIT, Hub
@@ -107,7 +105,7 @@ import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import downloading as t
 t.main([{dataset!r}, "--out", {str(out)!r}, "--endpoint", {hub.url!r}], t.SMALL)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = warm_python.start(["-c", code], cwd=tmp_path)
     try:
         part = out / WORK / f"{archive}.part"
         deadline = time.monotonic() + 60
@@ -280,7 +278,7 @@ def test_bad_arguments(tmp_path) -> None:
 
 @needs_hub
 def test_the_command_ends_in_one_line(tmp_path) -> None:
-    command = [sys.executable, "-m", "datasets.download", "eurosat_ls", "--out", str(tmp_path / "data")]
-    done = subprocess.run([*command, "--endpoint", "http://127.0.0.1:9"], cwd=ROOT, capture_output=True, text=True)
+    command = ["-m", "datasets.download", "eurosat_ls", "--out", tmp_path / "data"]
+    done = warm_python.run([*command, "--endpoint", "http://127.0.0.1:9"], cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import warm_python
 from conftest import ROOT
 from packing import IDS, SHAPE, contents, pack, write_source
 from tiny import some_pixels, write_tif
@@ -84,8 +83,7 @@ def test_a_killed_process_goes_on(source, tmp_path, number: int) -> None:
         "PackSource.read_chunk = lambda self, ids: (time.sleep(0.2), read(self, ids))[1]\n"
         "run_script(lambda: main(sys.argv[1:]))\n"
     )
-    arguments = [sys.executable, "-c", script, *command, "--out", str(out), "--num_workers", "1"]
-    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = warm_python.start(["-c", script, *command, "--out", out, "--num_workers", "1"], cwd=ROOT)
     journal = out / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):

@@ -1,8 +1,6 @@
 """Simulated patches: published layouts, reproducibility, and answers to simple predictors as on real patches."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +8,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import warm_python
 from conftest import ROOT
+from scripts import run as run_script
 
 from datasets.simulated import main, simulate, simulate_chunks, split_counts
 from datasets.simulator.baselines import baseline_inputs, baseline_table
@@ -189,10 +189,9 @@ def test_bad_values_are_one_clear_line(arguments: list[str], named: str) -> None
 
 
 def test_bad_arguments_exit_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "datasets.simulated", "--out", str(tmp_path / "x"), "--patches", "10"]
+    command = ["-m", "datasets.simulated", "--out", tmp_path / "x", "--patches", "10"]
     for kind, line in (("bigearthnet", "error: --splits 1 1 1"), ("moon", "invalid choice")):
-        done = subprocess.run([*command, "--kind", kind, "--splits", "1", "1", "1"], cwd=ROOT,
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        done = warm_python.run([*command, "--kind", kind, "--splits", "1", "1", "1"], cwd=ROOT)
         assert done.returncode == 2
         assert line in done.stderr
         assert "Traceback" not in done.stderr

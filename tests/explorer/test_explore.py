@@ -12,7 +12,7 @@ from embedding_files import clusters, write_embeddings
 from explorer_pages import eurosat_file, meta_of, numbers, page_of, sample_file, tile
 from packing import EUROSAT, SPLITS, pack
 from PIL import Image
-from test_scripts import is_one_clear_line, run
+from scripts import is_one_clear_line, run
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.geotiff import centers_to_lat_lon, read_patch

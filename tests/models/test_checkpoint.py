@@ -78,7 +78,7 @@ def test_what_is_asked_must_be_what_is_there(saved) -> None:
     path, _ = saved
     with pytest.raises(CheckpointError, match=r"model.size is XXS, not S"):
         load_model(path, {"size": "S"})
-    assert load_model(path, {"size": "XXS", "mask_ratio": 0.5, "experts": None}).config.mask_ratio == 0.5
+    assert load_model(path, {"size": "XXS", "mask_ratio": 0.5, "experts": None}).masking.ratio == 0.5
 
 
 @pytest.mark.parametrize("damage", ["missing", "surplus", "shape", "copies"])

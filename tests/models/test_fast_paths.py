@@ -1,4 +1,4 @@
-"""Fast ways through the model against plain ones: padded widths, products, routing, draws, attention, bfloat16."""
+"""Fast ways through the model against plain ones: padding, products, routing, noise, attention, bfloat16."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from conftest import SAMPLE
 from torch import Tensor
 
 import models.attention
-import models.kernels.linear
-import models.kernels.padding
 import models.moe
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.patches import Batch
 from models import MOEMAE, ModelConfig, build_model
 from models.checkpoint import read_checkpoint
-from models.kernels.padding import aligned, aligned_experts, pad_columns, pad_rows
+from models.kernels import backend, linear
+from models.kernels.backend import Backend, backend_for
+from models.kernels.padding import pad_columns, pad_rows
 from models.losses import mae_loss
-from models.masking import Masking, random_masking
+from models.masking import Masking, MaskingConfig, random_masking
 from models.moe import NoisyTopKGate, Routing, expert_importance, expert_load, expert_ranks
-from models.noise import DrawBuffers, Draws, LayerBuffers
+from models.noise import LayerNoiseBuffers, NoiseBuffers, PassNoise
 from utils.devices import mixed_precision
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
@@ -55,16 +55,20 @@ def test_padding_by_hand() -> None:
     assert pad_rows(weight[:, 0], 2, 3).tolist() == [row[0] for row in rows]
     assert pad_columns(weight.T, 2, 3).tolist() == [[row[i] for row in rows] for i in range(2)]
     assert pad_rows(weight, 2, 2) is weight
-    assert (aligned(18, torch.device("cuda")), aligned(24, torch.device("cuda")), aligned(18, CPU)) == (24, 24, 18)
-    assert aligned_experts(133, CPU) == 133
+    on_cuda, on_cpu = backend_for(torch.device("cuda")), backend_for(CPU)
+    assert (on_cuda.head_width(18), on_cuda.head_width(24), on_cpu.head_width(18)) == (24, 24, 18)
+    assert (on_cuda.expert_width(133), on_cpu.expert_width(133)) == (136, 133)
 
 
-def tokens_losses_gradients(model: MOEMAE, batch: Batch, masking: Masking) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    draws = DrawBuffers(model.config, len(batch.images), CPU).fill(generator(0, "draws"))
-    losses, encoded = mae_loss(model, batch.images, batch.meta, masking, batch.valid, draws=draws)
+def tokens_losses_gradients(
+    model: MOEMAE, batch: Batch, masking: Masking, wanted: Backend | None = None
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    model.backend = wanted
+    presampled = NoiseBuffers(model.config, model.masking, len(batch.images), CPU).fill(generator(0, "noise"))
+    losses, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid, presampled=presampled)
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = dict(zip(names, torch.autograd.grad(losses.total, parameters), strict=True))
-    return encoded.tokens.detach(), torch.stack(losses).detach(), gradients
+    return passed.encoded.tokens.detach(), torch.stack(losses).detach(), gradients
 
 
 def assert_same_but_for_rounding(found: tuple, expected: tuple) -> None:
@@ -89,23 +93,24 @@ def test_padded_widths_change_nothing(size_s, monkeypatch) -> None:
             widths.append(width)
             return pad_columns(weight, groups, width)
 
-        monkeypatch.setitem(models.kernels.padding.ALIGNMENT, "cpu", multiple)
+        padded = backend_for(CPU)._replace(head_multiple=multiple, expert_multiple=multiple)
         monkeypatch.setattr(models.attention, "pad_columns", noted)
         monkeypatch.setattr(models.moe, "pad_columns", noted)
-        found = tokens_losses_gradients(size_s, batch, masking)
+        found = tokens_losses_gradients(size_s, batch, masking, padded)
         assert not any(width % multiple for width in widths)
         assert len(widths) == 2 * (15 + 2)
         assert {name: parameter.shape for name, parameter in size_s.named_parameters()} == shapes
         assert_same_but_for_rounding(found, plain)
+    size_s.backend = None
 
 
 @pytest.mark.parametrize("multiple", [8, 16])
-def test_padded_widths_keep_the_published_outputs(reference_dir, monkeypatch, multiple: int) -> None:
-    monkeypatch.setitem(models.kernels.padding.ALIGNMENT, "cpu", multiple)
+def test_padded_widths_keep_the_published_outputs(reference_dir, multiple: int) -> None:
     arrays = np.load(reference_dir / "reference" / "published_layout_S_outputs.npz")
     outputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "ids"}
     meta = torch.stack([outputs[f"meta_{field}"] for field in PUBLISHED_FIELDS], dim=1)
     model = read_checkpoint(reference_dir / "reference" / "published_layout_S.pth").build()
+    model.backend = backend_for(CPU)._replace(head_multiple=multiple, expert_multiple=multiple)
     with torch.no_grad():
         encoded = model.encode(outputs["images"], meta)
         predicted, _ = model(outputs["images"], meta, random_masking(outputs["mask_noise"], 0.75))
@@ -117,15 +122,15 @@ def test_padded_widths_keep_the_published_outputs(reference_dir, monkeypatch, mu
 # --------------------------------------------------------------------------- products by oneDNN
 
 
-def test_size_s_with_products_of_both_libraries(size_s, monkeypatch) -> None:
-    """Whatever the processor; `test_products.py` looks at one product."""
+def test_size_s_with_products_of_both_libraries(size_s) -> None:
+    """Whatever the processor; `test_linear.py` looks at one product."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         pytest.skip("this PyTorch has no linear layer by oneDNN")
     batch, masking = some_patches(SAMPLE, "bigearthnet-test.csv", 2)
     found = []
-    for wanted in (False, True):
-        monkeypatch.setattr(models.kernels.linear, "ONEDNN", wanted)
-        found.append(tokens_losses_gradients(size_s, batch, masking))
+    for product in (linear.plain, linear.onednn):
+        found.append(tokens_losses_gradients(size_s, batch, masking, backend.CPU._replace(linear=product)))
+    size_s.backend = None
     assert_same_but_for_rounding(*found)
 
 
@@ -190,80 +195,80 @@ def test_load_is_that_of_sorted_logits(k: int, published: bool) -> None:
         torch.testing.assert_close(expert_importance(routing, counted), gates[tokens].sum(dim=0))
 
 
-# --------------------------------------------------------------------------- draws
+# --------------------------------------------------------------------------- pre-sampled noise
 
 SMALL = ModelConfig.of_size("XXS", embed_dim=24, depth=3, num_heads=4, num_groups=2, img_size=16, experts=[1, 3, 4])
 
 
-def tensors(draws: Draws) -> list[Tensor]:
-    return [values for layers in draws for layer in layers for values in layer if values is not None]
+def tensors(noise: PassNoise) -> list[Tensor]:
+    return [values for layers in noise for layer in layers for values in layer if values is not None]
 
 
-def filled(batch: int, rows: slice | None = None, step: int = 0, config: ModelConfig = SMALL) -> DrawBuffers:
-    buffers = DrawBuffers(config, batch, CPU, rows)
-    buffers.fill(generator(0, "draws", step))
+def filled(batch: int, rows: slice | None = None, step: int = 0, config: ModelConfig = SMALL) -> NoiseBuffers:
+    buffers = NoiseBuffers(config, MaskingConfig(), batch, CPU, rows)
+    buffers.fill(generator(0, "noise", step))
     return buffers
 
 
-def test_draws_have_the_shapes_of_the_layers() -> None:
-    encoder, decoder = filled(6).draws
+def test_noise_has_the_shapes_of_the_layers() -> None:
+    encoder, decoder = filled(6).noise
     assert [(None if normal is None else normal.shape, keep.shape) for normal, keep in encoder] == [
         (None, (6 * 9, 24)),
         ((6 * 9, 3), (6 * 9, 24)),
         ((6 * 9, 4), (6 * 9, 24)),
     ]
     assert [tuple(normal.shape) for normal, _ in decoder] == [(6 * 21, 3)] * 2
-    without = tensors(filled(2, config=SMALL.replace(dropout=0.0)).draws)
+    without = tensors(filled(2, config=SMALL.replace(dropout=0.0)).noise)
     assert [values.shape[1] for values in without] == [3, 4, 3, 3]
 
 
 def test_parts_and_short_batches_see_the_numbers_of_the_whole() -> None:
     whole = filled(6)
     for rows in (slice(0, 2), slice(2, 6)):
-        for part, values in zip(tensors(filled(6, rows).draws), tensors(whole.draws), strict=True):
+        for part, values in zip(tensors(filled(6, rows).noise), tensors(whole.noise), strict=True):
             assert torch.equal(part, values.view(6, -1, values.shape[1])[rows].flatten(0, 1))
-    for short, values in zip(tensors(whole.first(4)), tensors(whole.draws), strict=True):
+    for short, values in zip(tensors(whole.first(4)), tensors(whole.noise), strict=True):
         assert torch.equal(short, values[: len(values) // 6 * 4])
-    assert whole.first(6) is whole.draws
+    assert whole.first(6) is whole.noise
 
 
 def test_steps_differ_and_a_step_repeats_itself() -> None:
     """In place, too: what a captured or compiled step reads stays where it is."""
     buffers = filled(4)
-    places = [values.data_ptr() for values in tensors(buffers.draws)]
-    first = [values.clone() for values in tensors(buffers.draws)]
-    buffers.fill(generator(0, "draws", 1))
-    assert not any(torch.equal(a, b) for a, b in zip(first, tensors(buffers.draws), strict=True))
-    buffers.fill(generator(0, "draws", 0))
-    assert all(torch.equal(a, b) for a, b in zip(first, tensors(buffers.draws), strict=True))
-    assert [values.data_ptr() for values in tensors(buffers.draws)] == places
+    places = [values.data_ptr() for values in tensors(buffers.noise)]
+    first = [values.clone() for values in tensors(buffers.noise)]
+    buffers.fill(generator(0, "noise", 1))
+    assert not any(torch.equal(a, b) for a, b in zip(first, tensors(buffers.noise), strict=True))
+    buffers.fill(generator(0, "noise", 0))
+    assert all(torch.equal(a, b) for a, b in zip(first, tensors(buffers.noise), strict=True))
+    assert [values.data_ptr() for values in tensors(buffers.noise)] == places
 
 
 def test_no_two_layers_share_numbers() -> None:
-    draws = filled(4).draws
-    normals = [layer.normal.flatten() for layers in draws for layer in layers if layer.normal is not None]
+    noise = filled(4).noise
+    normals = [layer.normal.flatten() for layers in noise for layer in layers if layer.normal is not None]
     assert len(torch.cat(normals).unique()) > 0.9999 * sum(map(len, normals))
-    for layers in draws:
+    for layers in noise:
         keeps = torch.stack([layer.keep.flatten() for layer in layers])
         overlaps = torch.corrcoef(keeps) - torch.eye(len(keeps))
         assert overlaps.abs().max() < 0.2  # 864 numbers a layer: independent ones have about 0.03
-    assert not torch.equal(draws.encoder[0].keep[:100, :24], draws.decoder[0].keep[:100, :24])
+    assert not torch.equal(noise.encoder[0].keep[:100, :24], noise.decoder[0].keep[:100, :24])
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 0.0001])
 def test_dropout_keeps_the_mean(rate: float, monkeypatch) -> None:
     """Every 16-bit number once: the share of zeros is the rate, and the factors' mean is 1."""
     patterns = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.int64)
-    buffers = LayerBuffers([1], 16, batch=64, tokens=64, device="cpu", noise=True, dropout=rate)
-    drawn = []
+    buffers = LayerNoiseBuffers([1], 16, batch=64, tokens=64, device="cpu", noise=True, dropout=rate)
+    sampled = []
 
     def every_number(bits: Tensor, *limits: object, generator: torch.Generator | None) -> Tensor:
-        drawn.append(limits)
+        sampled.append(limits)
         return bits.copy_(patterns)
 
     monkeypatch.setattr(Tensor, "random_", every_number)
     keep = buffers.fill(None)[0].keep.double()
-    assert drawn == [(-(1 << 63), None)]  # all 64 bits
+    assert sampled == [(-(1 << 63), None)]  # all 64 bits
     assert (keep == 0).sum() == round(rate * 65_536)
     assert keep.mean().item() == pytest.approx(1.0, abs=1e-7)
     assert len(keep.unique()) == 2
@@ -271,7 +276,7 @@ def test_dropout_keeps_the_mean(rate: float, monkeypatch) -> None:
 
 def test_dropout_of_random_numbers_has_its_rate_everywhere() -> None:
     """Also in each of the four numbers cut from one draw, and without a trace from one to the next."""
-    buffers = LayerBuffers([1], 128, batch=64, tokens=64, device="cpu", noise=True, dropout=0.1)
+    buffers = LayerNoiseBuffers([1], 128, batch=64, tokens=64, device="cpu", noise=True, dropout=0.1)
     dropped = (buffers.fill(generator(0, "dropout"))[0].keep == 0).float().view(-1, 4)
     spread = (0.1 * 0.9 / len(dropped)) ** 0.5
     assert ((dropped.mean(0) - 0.1).abs() < 4 * spread).all()
@@ -279,7 +284,7 @@ def test_dropout_of_random_numbers_has_its_rate_everywhere() -> None:
 
 
 def test_rates_that_leave_almost_nothing() -> None:
-    keep = LayerBuffers([1], 16, 8, 8, "cpu", noise=False, dropout=1 - 1e-7).fill(generator(0, "x"))[0].keep
+    keep = LayerNoiseBuffers([1], 16, 8, 8, "cpu", noise=False, dropout=1 - 1e-7).fill(generator(0, "x"))[0].keep
     assert keep.isfinite().all()
 
 
@@ -305,8 +310,8 @@ def in_both_precisions(model: MOEMAE, batch: Batch, masking: Masking) -> list:
         runs = []
         for enabled in (False, True):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled, cache_enabled=False):
-                losses, encoded = mae_loss(model, batch.images, batch.meta, masking, batch.valid, noise=False)
-                runs.append((losses, encoded, model.encode(batch.images, batch.meta)))
+                losses, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid, noise=False)
+                runs.append((losses, passed.encoded, model.encode(batch.images, batch.meta)))
     return runs
 
 

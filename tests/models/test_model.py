@@ -16,7 +16,7 @@ def some_batch(model, size=3, seed=0):
     rng = generator(seed, "test batch")
     config = model.config
     images = torch.randn(size, config.in_channels, config.img_size, config.img_size, generator=rng)
-    masking = random_masking(torch.rand(size, config.num_patches, generator=rng), config.mask_ratio)
+    masking = random_masking(torch.rand(size, config.num_patches, generator=rng), model.masking.ratio)
     return images, torch.randn(size, 4, 2, generator=rng), masking
 
 

@@ -3,15 +3,26 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from balance import balance_loss
 
-from models.moe import MoELayer, NoisyTopKGate, Routing, balance_loss, coefficient_of_variation, expert_load
-from models.noise import LayerBuffers, LayerDraws
+from models.kernels.backend import Backend
+from models.moe import (
+    GATES,
+    Gate,
+    MoELayer,
+    NoisyTopKGate,
+    Routing,
+    coefficient_of_variation,
+    expert_load,
+    moe_layer,
+)
+from models.noise import LayerNoise, LayerNoiseBuffers
 from utils.randomness import generator
 
 
 def make_layer(experts=4, k=2, dim=12, width=7, seed=0) -> MoELayer:
     torch.manual_seed(seed)
-    return MoELayer(dim, width, experts, k)
+    return moe_layer(dim, width, experts, k)
 
 
 def some_tokens(dim=12, count=20) -> torch.Tensor:
@@ -38,8 +49,8 @@ def test_fast_layer_equals_a_plain_loop(k: int) -> None:
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_gates_sum_to_one_with_k_nonzeros(noise: bool) -> None:
-    draws = LayerDraws(torch.randn(20, 5, generator=generator(1, "noise")) if noise else None)
-    _, routing = make_layer(experts=5, k=2)(some_tokens(), draws)
+    noises = LayerNoise(torch.randn(20, 5, generator=generator(1, "noise")) if noise else None)
+    _, routing = make_layer(experts=5, k=2)(some_tokens(), noises)
     assert ((routing.gates > 0).sum(dim=1) == 2).all()
     torch.testing.assert_close(routing.gates.sum(dim=1), torch.ones(20))
     best = routing.noisy_logits.gather(1, routing.expert_idx)
@@ -57,7 +68,7 @@ def test_top_one_gate_lets_the_router_learn() -> None:
 
 def test_one_expert_is_a_plain_swiglu() -> None:
     layer, x = make_layer(experts=1).eval(), some_tokens()
-    out, routing = layer(x, LayerDraws(normal=torch.randn(len(x[0]) * 2, 3)))
+    out, routing = layer(x, LayerNoise(normal=torch.randn(len(x[0]) * 2, 3)))
     experts = layer.experts
     assert routing is None
     assert not any("gate" in name for name, _ in layer.named_parameters())
@@ -89,7 +100,7 @@ def test_noise_has_the_learned_spread() -> None:
 
 def test_dropout_is_one_mask_with_the_right_mean() -> None:
     layer, x = make_layer(), some_tokens(count=4000)
-    buffers = LayerBuffers([4], 12, batch=2, tokens=2000, device="cpu", noise=False, dropout=0.25)
+    buffers = LayerNoiseBuffers([4], 12, batch=2, tokens=2000, device="cpu", noise=False, dropout=0.25)
     dropped, _ = layer(x, buffers.fill(generator(0, "dropout"))[0])
     whole, _ = layer(x)
     kept = dropped != 0
@@ -117,3 +128,28 @@ def test_variation_and_balance_by_hand() -> None:
 def test_impossible_k_is_refused(experts: int, k: int) -> None:
     with pytest.raises(ValueError, match="number of experts"):
         NoisyTopKGate(8, experts, k)
+
+
+class RoundRobinGate(Gate):
+    """Token t goes to expert t mod E, with half the weight."""
+
+    sums_to_one = False
+
+    def __init__(self, dim: int, experts: int, k: int) -> None:
+        super().__init__()
+        self.experts = experts
+
+    def forward(self, x: torch.Tensor, normal: torch.Tensor | None = None, backend: Backend | None = None) -> Routing:
+        turns = torch.arange(len(x)) % self.experts
+        gates = 0.5 * F.one_hot(turns, self.experts)
+        return Routing(gates, turns[:, None], gates, gates, torch.ones_like(gates))
+
+
+def test_another_kind_of_gate_is_one_row_of_the_table(monkeypatch) -> None:
+    monkeypatch.setitem(GATES, "round_robin", RoundRobinGate)
+    layer, x = moe_layer(12, 7, 3, 1, gate="round_robin"), some_tokens()
+    out, routing = layer(x)
+    assert routing.expert_idx.flatten().tolist() == [t % 3 for t in range(20)]
+    alone = [layer.experts(x.flatten(0, 1), torch.eye(3)[[e] * 20]) for e in range(3)]
+    expected = torch.stack([0.5 * alone[t % 3][t] for t in range(20)])
+    torch.testing.assert_close(out.flatten(0, 1), expected)

@@ -4,10 +4,10 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 from conftest import ROOT
 from tiny_weights import write_tiny_checkpoint
 
@@ -43,8 +43,7 @@ def run_blocks(blocks: list[str], folder: Path) -> subprocess.CompletedProcess:
         files.append(folder / f"block_{number}.py")
         files[-1].write_text(block)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
-    command = [sys.executable, "-c", RUNNER, *map(str, files)]
-    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=300)
+    return warm_python.run(["-c", RUNNER, *files], cwd=clone, env=environment, timeout=300)
 
 
 def test_the_readme_shows_the_two_lines() -> None:

@@ -1,12 +1,13 @@
-"""The scripts as a user meets them: in processes of their own, one line and exit code 2 for what can be mended."""
+"""The scripts as a user meets them: one line and exit code 2 for what can be mended."""
 
+import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 from conftest import ROOT
+from scripts import is_one_clear_line, run
 from tiny import some_pixels, training_config, write_bigearthnet, write_config
 
 SCRIPTS = {
@@ -16,27 +17,6 @@ SCRIPTS = {
     "train_logistic_regression.py": ["--train", "--val", "--test", "--multilabel", "--pool", "--feature-slice"],
     "datasets.simulated": ["--kind", "--out", "--patches", "--seed"],
 }
-
-
-def run(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    start = [script] if script.endswith(".py") else ["-m", script]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
-
-
-def is_one_clear_line(done: subprocess.CompletedProcess, *named: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: "), done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    for name in named:
-        assert name in done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -87,13 +67,7 @@ def test_output_that_cannot_be_written(tmp_path) -> None:
 
 
 def test_scripts_run_from_anywhere(tmp_path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "eval_mae.py"), "--config_yaml", "absent.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = warm_python.run([ROOT / "eval_mae.py", "--config_yaml", "absent.yaml"], cwd=tmp_path)
     is_one_clear_line(done, "absent.yaml")
 
 
@@ -105,3 +79,17 @@ def test_every_room_can_be_imported_and_says_what_it_is(folder: str) -> None:
     package = __import__(folder)
     assert package.__doc__
     assert Path(package.__file__).parent == ROOT / folder
+
+
+def test_an_installation_is_refused_in_one_line(tmp_path) -> None:
+    """In a copy: nothing is left in the repository."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "utils" / "build", tmp_path / "utils" / "build")
+    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", str(tmp_path)]
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("this environment has no pip of its own")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert said.count("error: there is no installable package yet") == 1
+    assert "make setup" in said

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_python
 from conftest import ROOT, SAMPLE
 from PIL import Image
 from tiny import TINY_MODEL, sample_ids, write_config
@@ -201,20 +200,14 @@ def test_two_at_once_are_refused(done: Path) -> None:
 # --------------------------------------------------------------------------- stopped and gone on with
 
 
-def start_and_stop(config: Path, reached: Callable[[], bool], number: int) -> subprocess.Popen:
+def start_and_stop(config: Path, reached: Callable[[], bool], number: int) -> warm_python.Process:
     """Start the command, send it a signal once it has got to a point, and wait for its end."""
-    process = subprocess.Popen(
-        [sys.executable, "reproduce.py", "--config_yaml", str(config)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = warm_python.start(["reproduce.py", "--config_yaml", config], cwd=ROOT, env=environment)
     limit = time.monotonic() + 120
     while not reached() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.002)
-    assert process.poll() is None, f"ended before it was stopped: {process.communicate()[0]}"
+    assert process.poll() is None, f"ended before it was stopped: {process.stdout}"
     process.send_signal(number)
     process.wait(60)
     return process
@@ -233,7 +226,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_numbers(done: Path, tmp_path) ->
     assert 2 <= epochs() < EPOCHS
     stopped = start_and_stop(config, lambda: epochs() >= 5, signal.SIGTERM)
     assert stopped.returncode == 0
-    assert "the same command goes on from here" in stopped.stdout.read()
+    assert "the same command goes on from here" in stopped.stdout
     assert epochs() < EPOCHS
     start_and_stop(config, lambda: any(out.glob("stages/score/data/*/all/knn5/stage.json")), signal.SIGKILL)
     assert not (out / "report.html").exists()

@@ -22,8 +22,7 @@ import torch
 import torch.distributed as dist
 from conftest import ROOT
 from tqdm import tqdm
-
-PRELOADED = ["torch", "torch._dynamo", "torch._inductor", "rasterio", "pydantic", "pandas", "matplotlib.pyplot"]
+from warm_python import server
 
 LIMIT_SECONDS = 300.0
 """A run that takes longer hangs, also where it compiles on a busy machine."""
@@ -46,8 +45,7 @@ class Ended(NamedTuple):
 
 def run_ranks(folder: Path, work: Callable[..., None], *arguments: object, count: int = 2) -> list[Ended]:
     """Let `count` processes do `work(*arguments)` together; each in a folder `machine<rank>`, if there is one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = server()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # `torchrun` keeps it, too
     ranks = [
         context.Process(target=_rank, args=(rank, count, store.port, folder, work, arguments)) for rank in range(count)

@@ -24,20 +24,20 @@ def test_who_has_collapsed() -> None:
 
 def test_every_fall_is_told_once() -> None:
     alarm = CollapseAlarm()
-    assert alarm.fallen([]) == []
-    assert alarm.fallen([ONE]) == [ONE]
-    assert alarm.fallen([ONE, OTHER]) == [OTHER], "the first one has been told"
-    assert alarm.fallen([OTHER]) == []
-    assert alarm.fallen([ONE, OTHER]) == [ONE], "back, and fallen again"
+    assert alarm.new([]) == []
+    assert alarm.new([ONE]) == [ONE]
+    assert alarm.new([ONE, OTHER]) == [OTHER], "the first one has been warned about"
+    assert alarm.new([OTHER]) == []
+    assert alarm.new([ONE, OTHER]) == [ONE], "recovered, and collapsed again"
 
 
 def test_the_memory_goes_through_a_checkpoint() -> None:
     alarm, resumed = CollapseAlarm(), CollapseAlarm()
-    alarm.fallen([OTHER, ONE])
+    alarm.new([OTHER, ONE])
     state = json.loads(json.dumps(alarm.state()))
     assert state == [[0, 2], [3, 1]]
     resumed.restore(state)
-    assert resumed.fallen([ONE, OTHER]) == []
+    assert resumed.new([ONE, OTHER]) == []
 
 
 def test_the_warning_names_block_expert_and_share() -> None:

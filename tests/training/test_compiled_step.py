@@ -269,7 +269,7 @@ def test_capture_on_a_fake_gpu_warms_up_then_replays(monkeypatch) -> None:
     assert len({value.images.data_ptr() for value in seen}) == 1
     assert len(kept) == len({images.data_ptr() for images, _ in kept} - {seen[0].images.data_ptr()})
     assert all(torch.equal(images, before) for images, before in kept)  # what was given is not written to
-    assert seen[-1].draws is step._buffers.draws  # refilled in place, not copied
+    assert seen[-1].presampled is step._buffers.noise  # refilled in place, not copied
     assert seen[-1].number is step._number
     assert lines == []
 

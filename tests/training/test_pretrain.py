@@ -1,25 +1,28 @@
 """Pretraining: the recipe, what a run leaves, the data it takes, and stopping on bad numbers."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+import warm_python
 import yaml
 from conftest import ROOT
 from pretraining import rows, same_weights, train, weights
 from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
 
 import training.pretrain
+from configs.schema import read_config
 from datasets.patches import Batch
 from models import build_model
 from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint
 from models.losses import Losses, LossWeights
 from scheduler.schedulers import WarmupCosineLR
-from training.nan_guard import FiniteWatch
+from training.nan_guard import NanGuard
+from training.pretrain import Pretraining
 from training.run_folder import CSV_COLUMNS, RunFolder, verify
 from training.step import StepOptions, TrainStep
+from training.stopping import StopSignals
 from utils.errors import CheckpointError, ConfigError, DataError, TrainingDiverged, UserError
 
 TINY_MODEL_NUMBERS = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
@@ -198,7 +201,7 @@ def test_non_finite_measurements_are_named() -> None:
     fine, bad, infinite = torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))
 
     def watch(*steps, scaled=False) -> None:
-        watched = FiniteWatch(torch.device("cpu"))
+        watched = NanGuard(torch.device("cpu"))
         for number, (losses, norm) in enumerate(steps):
             watched.note(losses, norm, torch.tensor(float(number)), scaled)
         watched.require_finite()
@@ -265,7 +268,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path) -> None:
         f"folder = RunFolder({str(tmp_path / 'run')!r}, 'XXS', False); model = load_model(folder.last);"
         "run_script(lambda: folder.save(model, {}, epoch=5, best_train_loss=0.0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = warm_python.run(["-c", code], cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot write")
     assert done.stderr.count("\n") == 1
@@ -278,3 +281,23 @@ def test_the_config_is_checked_before_anything_else(tmp_path) -> None:
     with pytest.raises(ConfigError, match="epochz"):
         train(config, "--set", "training.epochz=1")
     assert not (tmp_path / "run").exists()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_building_a_run_touches_no_file(tmp_path, resume: bool) -> None:
+    """Only `run` moves an earlier run away, or cuts its log back."""
+    path = training_config(tmp_path, epochs=1)
+    train(path)
+    out = Path(yaml.safe_load(path.read_text())["training"]["weight_path"])
+    (out / ".checkpoint_XXS.new.pth").write_bytes(b"left over")
+    before = files_of(out)
+    config = read_config(str(path), [], (), fresh_model=True)
+    pretraining = Pretraining(config, resume, StopSignals())
+    assert files_of(out) == before
+    pretraining.run()
+    assert bool(list(out.glob("replaced_*"))) is not resume
+    assert not (out / ".checkpoint_XXS.new.pth").exists()

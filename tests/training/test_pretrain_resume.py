@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import warm_python
 from conftest import ROOT
 from pretraining import rows, same_weights, train, weights
 from tiny import some_pixels, training_config, write_bigearthnet
@@ -20,21 +19,20 @@ from training.step import TrainStep
 from utils.errors import CheckpointError
 
 
-def start(config: Path, *extra: str) -> subprocess.Popen:
+def start(config: Path, *extra: str) -> warm_python.Process:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "pretrain_mae.py", "--config_yaml", str(config), *extra]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return warm_python.start(["pretrain_mae.py", "--config_yaml", config, *extra], cwd=ROOT, env=environment)
 
 
-def stop_when(process: subprocess.Popen, condition, number: int) -> str:
+def stop_when(process: warm_python.Process, condition, number: int) -> str:
     """Send a signal as soon as `condition` holds; the process's output."""
     deadline = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None, process.stdout.read().decode()
+        assert process.poll() is None, process.stdout + process.stderr
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
-    return process.communicate(timeout=60)[0].decode()
+    return "".join(process.communicate(timeout=60))
 
 
 @pytest.fixture(scope="module")

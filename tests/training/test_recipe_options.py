@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from balance import total_balance
 
 from configs.build import loss_weights
 from configs.schema import TrainingSection
 from models.checkpoint import load_model, read_checkpoint, to_published, write_checkpoint
 from models.config import ModelConfig
-from models.losses import LossWeights, loss_sums, losses_of, mae_loss, total_balance
+from models.losses import LossWeights, losses_of, mae_loss, masked_pass
 from models.masking import random_masking
 from models.moe_mae import MOEMAE, build_model
-from models.noise import DrawBuffers
+from models.noise import NoiseBuffers
 from utils.errors import CheckpointError
 from utils.randomness import generator
 
@@ -29,7 +30,7 @@ def some_batch(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def masking_of(model: MOEMAE, count: int = 3):
-    return random_masking(torch.rand(count, 100, generator=generator(1, "mask")), model.config.mask_ratio)
+    return random_masking(torch.rand(count, 100, generator=generator(1, "mask")), model.masking.ratio)
 
 
 # --------------------------------------------------------------------------- load loss
@@ -48,9 +49,10 @@ def test_the_load_loss_changes_the_balance_and_nothing_else() -> None:
     for name, numbers in {"own": {}, "key": {"load_loss": "published"}, "all": {"published_behaviour": True}}.items():
         model = small(**numbers).eval()
         with torch.no_grad():
-            losses, encoded = mae_loss(model, images, meta, masking_of(model), noise=False)
+            losses, passed = mae_loss(model, images, meta, masking_of(model), noise=False)
         found[name] = losses
-        assert losses.balance == pytest.approx(total_balance(encoded, model.config.published_load).item())
+        expected = total_balance(passed.encoded, model.config.published_load).item()
+        assert losses.balance == pytest.approx(expected)
     assert found["own"].masked == found["key"].masked
     assert found["key"].balance == found["all"].balance != found["own"].balance
 
@@ -74,7 +76,7 @@ def test_other_values_are_refused(field: str) -> None:
 def test_the_mean_divides_the_reconstruction_and_not_the_balance() -> None:
     model = small().eval()
     images, meta = some_batch()
-    sums, _ = loss_sums(model, images, meta, masking_of(model), noise=False)
+    sums = masked_pass(model, images, meta, masking_of(model), noise=False).sums
     training = {name: TrainingSection(reconstruction=name) for name in ("sum", "mean")}
     found = {
         name: losses_of(sums, model.config.experts, loss_weights(one, model.config)) for name, one in training.items()
@@ -135,8 +137,8 @@ def test_gradients_reach_the_token_where_something_is_missing() -> None:
     for missing in (False, True):
         meta = meta * (0.0 if missing else 1.0)
         model.zero_grad()
-        draws = DrawBuffers(model.config, 3, torch.device("cpu")).fill(generator(2, "draws"))
-        losses, _ = mae_loss(model, images, meta, masking_of(model), draws=draws)
+        presampled = NoiseBuffers(model.config, model.masking, 3, torch.device("cpu")).fill(generator(2, "draws"))
+        losses, _ = mae_loss(model, images, meta, masking_of(model), presampled=presampled)
         losses.total.backward()
         gradient = model.encoder.missing_metadata.grad
         assert (gradient.abs().amax(dim=1) > 0).tolist() == [missing] * 4

@@ -133,7 +133,7 @@ def test_a_step_on_fake_cuda_tensors(monkeypatch) -> None:
             meta, noise = torch.zeros(SIZE, 4, 2), torch.zeros(SIZE, 16)
         step = a_step(model=model)
         images, valid = ZScoreNormalize(BigEarthNetInfo.STATISTICS)(pixels)
-        inputs = StepInputs(images, meta, valid, noise, step._buffers.draws, step._number)
+        inputs = StepInputs(images, meta, valid, noise, step._buffers.noise, step._number)
         result = step.compute(inputs)
         EpochSums(model.config, gpu).add(result, 1e-3, SIZE)
         assert {value.device.type for value in (*result.losses, *result[1:])} == {"cuda"}

@@ -8,7 +8,7 @@ from datasets.patches import Batch
 from models import build_model
 from models.losses import LossWeights, mae_loss
 from models.masking import random_masking
-from models.noise import DrawBuffers
+from models.noise import NoiseBuffers
 from training.averages import EpochSums
 from training.step import StepOptions, StepResult, TrainStep
 from utils.randomness import generator
@@ -54,9 +54,9 @@ def test_two_steps_by_hand() -> None:
     batch = a_batch()
     for step in (0, 1):
         masking = random_masking(torch.rand(3, 100, generator=generator(SEED, "mask", step)), 0.75)
-        draws = DrawBuffers(plain.config, 3, torch.device("cpu"))
-        draws = draws.fill(generator(SEED, "routing noise and dropout", step))
-        losses, _ = mae_loss(plain, batch.images, batch.meta, masking, batch.valid, WEIGHTS, draws=draws)
+        buffers = NoiseBuffers(plain.config, plain.masking, 3, torch.device("cpu"))
+        presampled = buffers.fill(generator(SEED, "routing noise and dropout", step))
+        losses, _ = mae_loss(plain, batch.images, batch.meta, masking, batch.valid, WEIGHTS, presampled=presampled)
         total = losses.masked + 0.4 * losses.visible + 2.0 * losses.balance
         grads = torch.autograd.grad(total, parameters)
         norm = torch.sqrt(sum(grad.square().sum() for grad in grads))

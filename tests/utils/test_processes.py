@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import shared_runs
 import torch
+import warm_python
 from conftest import ROOT
 from ranks import run_ranks, script
 from shared_runs import one_message, rows, run_config, write_data
@@ -106,14 +106,13 @@ def test_scripts_of_one_process_say_so(monkeypatch, capsys) -> None:
 # --------------------------------------------------------------------------- torchrun itself
 
 
-def torchrun(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+def torchrun(*arguments: object) -> warm_python.Process:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *map(str, arguments)], cwd=ROOT, env=environment, text=True, **pipes)
+    return warm_python.start([*command, *arguments], cwd=ROOT, env=environment)
 
 
-def once(process: subprocess.Popen, condition) -> None:
+def once(process: warm_python.Process, condition) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -121,7 +120,7 @@ def once(process: subprocess.Popen, condition) -> None:
         time.sleep(0.02)
 
 
-def workers_of(process: subprocess.Popen) -> list[int]:
+def workers_of(process: warm_python.Process) -> list[int]:
     return list(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
 
 
