@@ -247,7 +247,7 @@ def test_fill(model, patches) -> None:
     np.testing.assert_array_equal(model.embed(nans), model.embed(filled))
     assert not np.array_equal(model.embed(filled), model.embed(patches))
     filled[1] = 0
-    with pytest.warns(UserWarning, match="1 of 3 patches hold only fill"):
+    with pytest.warns(UserWarning, match="1 of 3 patches have no valid pixel"):
         rows = model.embed(filled)
     assert np.isnan(rows[1]).all() and np.isfinite(rows[[0, 2]]).all()
     with warnings.catch_warnings():
