@@ -114,12 +114,17 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], files: list[Pat
     os.environ.update(env)
     sys.stdin, sys.stdout = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    if threads := env.get("OMP_NUM_THREADS"):  # read by PyTorch when it is imported, which was before
+        import torch
+
+        torch.set_num_threads(int(threads))
     here = Path(__file__).parents[2]
     sys.path[:] = [path for path in sys.path if Path(path) not in (here, here / "tests", here / "tests" / "support")]
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     for name in [name for name, module in sys.modules.items() if _is_ours(module, here)]:
         del sys.modules[name]
-    multiprocessing.process.current_process()._config["daemon"] = False  # it may have children of its own
+    if sys.platform == "linux":
+        multiprocessing.set_start_method("fork", force=True)  # as in a process that was started by itself
     code = 1
     try:
         _run(arguments)
