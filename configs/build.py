@@ -9,11 +9,12 @@ from configs.schema import Config, DataSection, TrainingSection
 from datasets.image_bands import TRAIN, band_names
 from datasets.labelled_folder import NAME, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
-from datasets.patches import PatchDataset
+from datasets.patches import Labels, PatchDataset
 from models.checkpoint import load_model
 from models.config import ModelConfig, to_record
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE
+from utils.errors import ConfigError
 from utils.files import sha256
 from utils.provenance import provenance
 
@@ -22,7 +23,18 @@ def load_configured_model(config: Config, device: torch.device) -> MOEMAE:
     """The model in `model.checkpoint_path`, in evaluation mode; see `models.checkpoint.load_model`."""
     section = config.model
     asked = {"size": section.size, **section.numbers(), **section.masking_numbers()}
-    return load_model(section.checkpoint_path, asked, config.published_behaviour, device)
+    return load_model(configured_checkpoint(config), asked, config.published_behaviour, device)
+
+
+def configured_checkpoint(config: Config) -> str:
+    """The path under `model.checkpoint_path`.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    if config.model.checkpoint_path is None:
+        raise ConfigError("model.checkpoint_path: is required by this script")
+    return config.model.checkpoint_path
 
 
 def loss_weights(training: TrainingSection, model: ModelConfig) -> LossWeights:
@@ -32,7 +44,7 @@ def loss_weights(training: TrainingSection, model: ModelConfig) -> LossWeights:
 
 
 def build_configured_dataset(
-    config: Config, model: ModelConfig, dataset_path: str, split_file: str, labels: str = "none"
+    config: Config, model: ModelConfig, dataset_path: str, split_file: str, labels: Labels = "none"
 ) -> PatchDataset:
     """A split of the configured dataset as this model takes it."""
     data = config.data
@@ -77,7 +89,7 @@ def result_origin(
     config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device, section: str
 ) -> dict[str, Any]:
     """Where a result comes from: checkpoint and data with their hashes, the resolved config, versions and device."""
-    checkpoint = Path(config.model.checkpoint_path)
+    checkpoint = Path(configured_checkpoint(config))
     folder = {NAME: dataset.description()} if isinstance(dataset, LabelledFolderDataset) else {}
     return {
         "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},

@@ -20,6 +20,7 @@ from configs.schema import (
 )
 from models.pooling import POOLINGS
 from utils.config import Problem, Section, load_config
+from utils.data_config import DATASETS
 
 LabelShare = Annotated[float, Field(gt=0.0, le=1.0)]
 MaskRatio = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -177,23 +178,26 @@ def _source_problems(key: str, source: SourceSection, wrong: set[str]) -> Iterat
     if (source.dataset_path is None) == (source.simulate is None):
         both = "are both given; set one of them to null" if source.simulate else "are both missing; give one of them"
         yield f"{key}.dataset_path", f"and {key}.simulate {both}"
-    if source.dataset == "labelled_folder":
-        for name in ("simulate", "pack"):
-            if getattr(source, name):
-                yield f"{key}.{name}", "is for bigearthnet_ls and eurosat_ls only"
+    info = DATASETS.get(source.dataset)
+    simulated = [name for name, known in DATASETS.items() if known.SIMULATOR]
+    for name, names in (("simulate", simulated), ("pack", list(DATASETS))):
+        if getattr(source, name) and source.dataset not in names:
+            yield f"{key}.{name}", f"is for {' and '.join(names)} only"
     if source.dataset_path is not None and source.splits is None:
         yield f"{key}.splits", "is required: split name to file"
     names = set(source.splits or ())
+    located = " and ".join(name for name, known in DATASETS.items() if known.IDS_TELL_AREA)
+    tells_area = info is not None and info.IDS_TELL_AREA
     if source.folds is not None:
         if source.simulate is None and names != {ALL_SPLIT}:
             yield f"{key}.splits", f"for folds, give one file under the name {ALL_SPLIT!r}, with all patches"
-        if source.dataset != "bigearthnet_ls":
-            yield f"{key}.folds", "are cut by area, which only the names of bigearthnet_ls patches tell"
+        if not tells_area:
+            yield f"{key}.folds", f"are cut by area, which only the names of {located} patches tell"
     elif source.splits is not None and not {"train", "test"} <= names:
         yield f"{key}.splits", f"needs train and test (and val, where there is one), not only {', '.join(names)}"
     if source.gap and source.folds is None and source.split_by != "area":
         yield f"{key}.gap", f"is for {key}.folds and {key}.split_by: area; splits that are given stay as they are"
-    if source.split_by == "area" and source.dataset != "bigearthnet_ls":
-        yield f"{key}.split_by", "area: only the names of bigearthnet_ls patches tell where they are"
+    if source.split_by == "area" and not tells_area:
+        yield f"{key}.split_by", f"area: only the names of {located} patches tell where they are"
     if source.split_by == "area" and not {"train", "test"} <= set(source.shares):
         yield f"{key}.shares", "needs train and test"

@@ -6,6 +6,7 @@ The time in an id is the Sentinel-2 acquisition's; the Landsat scene is the leas
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS, centers_to_lat_lon, read_bytes, read_patch
+from datasets.layout import Layout
+from datasets.pack.format import TableRow
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
 from utils.data_config import IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.data_utils import PatchTime, list_some, parse_patch_id
@@ -179,3 +182,36 @@ def _require_files(folder: Path, names: list[str]) -> None:
             f"{folder}: {len(missing)} of {len(names)} files are missing: {list_some(missing)}; "
             "fetch them, or shorten the split"
         )
+
+
+class BigEarthNetLayout(Layout):
+    """Several labels a patch, in files of their own; the time is in the id, the place in the GeoTIFF."""
+
+    multilabel = True
+    has_metadata = True
+
+    def split_names(self, split: Path) -> list[str]:
+        return read_split(split)
+
+    def files(self, root: Path, patch_id: str) -> tuple[Path, ...]:
+        return image_path(root, patch_id), label_path(root, patch_id)
+
+    def statistics(self, published_behaviour: bool) -> BandStatistics:
+        return BigEarthNetInfo.STATISTICS
+
+    def label_indices(self, patch_id: str, files: Sequence[Path], text: bytes | None) -> list[int]:
+        return corine_labels(text or b"", files[1])
+
+    def label_tensor(self, indices: Sequence[Sequence[int]]) -> Tensor:
+        return multi_hot(indices)
+
+    def time(self, patch_id: str) -> str:
+        return parse_patch_id(patch_id).when.isoformat()
+
+    def columns(self, rows: Sequence[TableRow], published_behaviour: bool) -> np.ndarray:
+        times = [PatchTime(datetime.fromisoformat(row.time), row.id.split("_")[2].partition("T")[2]) for row in rows]
+        lat, lon = [float(row.lat) for row in rows], [float(row.lon) for row in rows]
+        return patch_columns(times, lat, lon, published_behaviour)
+
+
+LAYOUT = BigEarthNetLayout()

@@ -11,8 +11,10 @@ from typing import Literal
 import numpy as np
 import rasterio
 import torch
+from torch import Tensor
 
 from datasets.geotiff import GDAL_OPTIONS, read_patch
+from datasets.layout import Layout
 from datasets.patches import PatchDataset, RawBatch, dataset_folder, find_split, read_split
 from utils.data_config import IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
 from utils.data_utils import list_some
@@ -100,3 +102,31 @@ def image_path(root: Path, name: str) -> Path:
 def class_of(name: str) -> str:
     """`AnnualCrop_17` is an AnnualCrop."""
     return name.rpartition("_")[0]
+
+
+class EuroSATLayout(Layout):
+    """One class a patch, in its name; no time and no place."""
+
+    multilabel = False
+    has_metadata = False
+
+    def split_names(self, split: Path) -> list[str]:
+        return split_names(split)
+
+    def files(self, root: Path, patch_id: str) -> tuple[Path, ...]:
+        return (image_path(root, patch_id),)
+
+    def statistics(self, published_behaviour: bool) -> BandStatistics:
+        return eurosat_statistics(published_behaviour)
+
+    def label_indices(self, patch_id: str, files: Sequence[Path], text: bytes | None) -> list[int]:
+        names, name = EuroSATInfo.LABEL_NAMES, class_of(patch_id)
+        if name not in names:
+            raise DataError(f"{files[0]}: {name!r} is none of the classes {', '.join(names)}")
+        return [names.index(name)]
+
+    def label_tensor(self, indices: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor([index for (index,) in indices])
+
+
+LAYOUT = EuroSATLayout()

@@ -9,7 +9,7 @@ import warnings
 from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio.warp
@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from utils.data_utils import list_some
 from utils.errors import DataError
 
-GDAL_OPTIONS = {
+GDAL_OPTIONS: dict[str, Any] = {
     # Patches have no side-car files; looking for them would list a folder of half a million files at every open.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     # Uncompressed files are copied from the bytes in memory, without the block cache.
@@ -159,7 +159,7 @@ def centers_to_lat_lon(patches: list[RawPatch], names: list[str]) -> tuple[np.nd
         if crs:
             xs, ys = zip(*(patches[index].center for index in members), strict=True)
             try:
-                lon[members], lat[members] = rasterio.warp.transform(_crs(crs), _crs("EPSG:4326"), xs, ys)
+                lon[members], lat[members] = rasterio.warp.transform(_crs(crs), _crs("EPSG:4326"), xs, ys)[:2]
             except Exception as error:  # GDAL's own errors have no public class
                 names_of_group = list_some(names[index] for index in members)
                 raise DataError(f"{names_of_group}: cannot be placed on the globe ({error}); fetch again") from error

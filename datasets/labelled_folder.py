@@ -94,11 +94,12 @@ class LabelledFolderDataset(PatchDataset):
         self.classes, self.multilabel = self.table.classes, self.table.multilabel
         with rasterio.Env(**GDAL_OPTIONS):
             bands = options.bands or usual_bands(self.table.root / self.table.files[self._rows[0]])
-        self.options = options = options._replace(bands=bands)
+        self.options, self.bands = options._replace(bands=bands), bands
         ids = [self.table.files[row] for row in self._rows]
         own = BigEarthNetInfo.STATISTICS
         super().__init__(self.table.root, ids, image_size, crop, own, published_behaviour, meta_fields)
-        self.labels = torch.from_numpy(self.table.label_array(self._rows))
+        self._labels = self.table.label_array(self._rows)
+        self.labels = torch.from_numpy(self._labels)
         if statistics == "auto":
             statistics = TRAIN if options.scale is None else BigEarthNetInfo.NAME
         self._statistics_name = statistics
@@ -115,7 +116,7 @@ class LabelledFolderDataset(PatchDataset):
     @property
     def missing(self) -> tuple[str, ...]:
         """The bands that the files do not have."""
-        return tuple(band for band in self.sensor.bands if band not in self.options.bands)
+        return tuple(band for band in self.sensor.bands if band not in self.bands)
 
     def path_of(self, index: int) -> Path:
         return self.root / self.ids[index]
@@ -127,12 +128,12 @@ class LabelledFolderDataset(PatchDataset):
 
     def fingerprint(self) -> str:
         """As for every dataset, and of what the numbers are taken for."""
-        said = [super().fingerprint(), self.options, self.statistics, self.classes, self.labels.tolist()]
+        said = [super().fingerprint(), self.options, self.statistics, self.classes, self._labels.tolist()]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def remarks(self) -> str:
         """One line that a report has to carry: which bands are made up, and what the numbers are taken for."""
-        given = ", ".join(band for band in self.options.bands if band != IGNORED)
+        given = ", ".join(band for band in self.bands if band != IGNORED)
         filled = f"{', '.join(self.missing)} not in the images and filled with the mean (z-score 0)"
         if self.statistics_name == TRAIN:
             taken = "numbers without reflectance, normalised by the training split's mean and standard deviation"
@@ -143,7 +144,7 @@ class LabelledFolderDataset(PatchDataset):
     def description(self) -> dict[str, object]:
         """The same for provenance: JSON-ready."""
         return {
-            "bands": list(self.options.bands),
+            "bands": list(self.bands),
             "missing_bands": list(self.missing),
             "scale": self.options.scale,
             "offset": self.options.offset,
@@ -159,7 +160,7 @@ class LabelledFolderDataset(PatchDataset):
 
     def _stored(self, path: Path) -> np.ndarray:
         """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing."""
-        image = read_image(path, self.options.bands, self.min_side)
+        image = read_image(path, self.bands, self.min_side)
         numbers, valid = image
         if self.options.scale is not None:
             values = landsat_numbers(image, self.options.scale, self.options.offset, path)
@@ -174,7 +175,7 @@ class LabelledFolderDataset(PatchDataset):
         pixels = np.empty((len(self.sensor.bands), *valid.shape), np.uint16)
         # Of missing bands the mean is stored, so that normalisation gives 0; see `_flat_where_missing`.
         pixels[:] = np.array(_whole(self.statistics.mean), np.uint16)[:, None, None]
-        for band, of_band in zip(self.options.bands, values, strict=True):
+        for band, of_band in zip(self.bands, values, strict=True):
             if band != IGNORED:
                 pixels[self.sensor.bands.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
         pixels[:, ~valid] = 0
@@ -238,7 +239,7 @@ def _say_once(text: str) -> None:
 
 
 def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:
-    """The same with a whole mean, which a stored number can be, for the bands that are not there."""
+    """The same with a whole mean, which a digital number can be, for the bands that are not there."""
     by_band = zip(OLI.bands, statistics.mean, _whole(statistics.mean), strict=True)
     mean = [whole if band in missing else value for band, value, whole in by_band]
     std = [1.0 if band in missing else value for band, value in zip(OLI.bands, statistics.std, strict=True)]

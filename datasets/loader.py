@@ -1,6 +1,6 @@
 """From a dataset to batches: which order, who reads, and what is left out and counted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -10,9 +10,9 @@ from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
 from datasets.pack.format import is_pack
 from datasets.packed import PackedDataset
-from datasets.patches import Batch, PatchDataset
+from datasets.patches import Batch, Labels, PatchDataset
 from datasets.readers import RawPatches, reader
-from utils.data_config import DATASETS, DatasetInfo
+from utils.data_config import DATASETS, Crop, DatasetInfo
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 
@@ -22,9 +22,9 @@ def build_dataset(
     dataset_path: str,
     split_file: str,
     *,
-    labels: str = "none",
+    labels: Labels = "none",
     image_size: int,
-    crop: str | None = None,
+    crop: Crop | None = None,
     statistics: str = "auto",
     published_behaviour: bool = False,
     meta_fields: Sequence[str] = PUBLISHED_FIELDS,
@@ -61,7 +61,7 @@ def build_dataset(
     return _reader_of(info)(dataset_path, split_file, **options)
 
 
-def _reader_of(info: type[DatasetInfo]) -> type[PatchDataset]:
+def _reader_of(info: type[DatasetInfo]) -> Callable[..., PatchDataset]:
     """The class that reads a dataset's files, imported when it is needed."""
     module, _, name = info.READER.partition(":")
     return getattr(import_module(module), name)

@@ -14,15 +14,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 
-from datasets.bigearthnet import multi_hot, patch_columns
-from datasets.eurosat import eurosat_statistics
+from datasets.layout import layout_of
 from datasets.pack.format import (
     NO_LABEL_FILE,
     PIXELS,
@@ -35,16 +32,16 @@ from datasets.pack.format import (
     read_table,
     verify_checksums,
 )
-from datasets.pack.source import PackSource, split_names
+from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
-from datasets.patches import MEMORY_LIMIT, PatchDataset, RawBatch, find_split
-from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo, EuroSATInfo
-from utils.data_utils import PatchTime, list_some
+from datasets.patches import MEMORY_LIMIT, Labels, PatchDataset, RawBatch, find_split
+from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, Crop
+from utils.data_utils import list_some
 from utils.errors import ConfigError, DataError, run_script
 from utils.metadata import PUBLISHED_FIELDS
 from utils.reporting import reporter
 
-DEFAULT_CROP = {name: info.CROP for name, info in DATASETS.items()}
+DEFAULT_CROP: dict[str, Crop] = {name: info.CROP for name, info in DATASETS.items()}
 
 
 class PackedDataset(PatchDataset):
@@ -73,9 +70,9 @@ class PackedDataset(PatchDataset):
         split_file: str | Path,
         *,
         dataset: str,
-        labels: Literal["none", "error", "skip"] = "none",
+        labels: Labels = "none",
         image_size: int = IMAGE_SIZE,
-        crop: Literal["center", "resize"] | None = None,
+        crop: Crop | None = None,
         statistics: BandStatistics | None = None,
         published_behaviour: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
@@ -84,12 +81,12 @@ class PackedDataset(PatchDataset):
         self.header = open_header(root)
         recipe = make_recipe(dataset, crop, image_size, published_behaviour)
         _require_recipe(root, self.header.recipe, recipe)
-        is_eurosat = dataset == EuroSATInfo.NAME
+        self._layout = layout_of(dataset)
         if statistics is None:
-            statistics = eurosat_statistics(published_behaviour) if is_eurosat else BigEarthNetInfo.STATISTICS
-        self.name, self.multilabel, self.classes = dataset, not is_eurosat, DATASETS[dataset].CLASSES
+            statistics = self._layout.statistics(published_behaviour)
+        self.name, self.multilabel, self.classes = dataset, self._layout.multilabel, DATASETS[dataset].CLASSES
         split = find_split(split_file, root)
-        ids = split_names(dataset, split)
+        ids = self._layout.split_names(split)
         super().__init__(root, ids, image_size, recipe.crop, statistics, published_behaviour, meta_fields)
         self.simulated = self.header.simulated
         self._pixels: np.ndarray | None = None
@@ -114,18 +111,12 @@ class PackedDataset(PatchDataset):
         self._rows = np.array([number for number, _ in found])
         try:
             self.fill = np.array([int(row.fill) for row in rows])
-            self._columns = None if self.name == EuroSATInfo.NAME else self._metadata(rows)
-            if self.name == EuroSATInfo.NAME:
-                self.labels = torch.tensor([int(row.labels) for row in rows])
-            elif labels != "none":
-                self.labels = multi_hot([[int(index) for index in row.labels.split(";") if index] for row in rows])
+            self._columns = self._layout.columns(rows, self.published_behaviour)
+            if labels != "none" or not DATASETS[self.name].LABEL_FILES:
+                indices = [[int(index) for index in row.labels.split(";") if index] for row in rows]
+                self.labels = self._layout.label_tensor(indices)
         except (ValueError, IndexError) as error:
             raise DataError(f"{self.root / TABLE}: is damaged ({error}); pack again") from error
-
-    def _metadata(self, rows: list[TableRow]) -> np.ndarray:
-        times = [PatchTime(datetime.fromisoformat(row.time), row.id.split("_")[2].partition("T")[2]) for row in rows]
-        lat, lon = [float(row.lat) for row in rows], [float(row.lon) for row in rows]
-        return patch_columns(times, lat, lon, self.published_behaviour)
 
     def _map(self) -> np.ndarray:
         """The pixels of the whole pack, mapped when they are first needed in a process."""
@@ -163,7 +154,7 @@ class PackedDataset(PatchDataset):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def make_recipe(dataset: str, crop: str | None, image_size: int, published_behaviour: bool) -> Recipe:
+def make_recipe(dataset: str, crop: Crop | None, image_size: int, published_behaviour: bool) -> Recipe:
     """How a config's patches are made; a centre crop is the same in both modes."""
     crop = crop or DEFAULT_CROP[dataset]
     resized = published_behaviour if crop == "resize" else None

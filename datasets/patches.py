@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ MEMORY_LIMIT = 1 << 30
 
 READ_AT_ONCE = 128
 """Patches that are read at a time for their metadata."""
+
+
+Labels = Literal["none", "error", "skip"]
+"""Whether labels are read; "error" refuses patches that have none, "skip" leaves them out."""
 
 
 class Sample(NamedTuple):
@@ -59,18 +63,33 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on `device`."""
-        return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
+
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        return self._each(moved, self.ids)
 
     def select(self, rows: np.ndarray) -> "Batch":
         """The given rows only (B,) bool."""
-        kept = rows.tolist()
-        rows = torch.from_numpy(rows)
-        fields = (value[rows] if isinstance(value, Tensor) else value for value in self[:4])
-        return Batch(*fields, ids=[name for name, keep in zip(self.ids, kept, strict=True) if keep])
+        kept = torch.from_numpy(rows)
+        ids = [name for name, keep in zip(self.ids, rows.tolist(), strict=True) if keep]
+        return self._each(lambda value: value[kept], ids)
+
+    def _each(self, change: Callable[[Tensor], Tensor], ids: list[str]) -> "Batch":
+        """Every tensor changed alike."""
+        meta = None if self.meta is None else change(self.meta)
+        labels = None if self.labels is None else change(self.labels)
+        return Batch(change(self.images), meta, change(self.valid), labels, ids)
+
+    def sample(self, row: int) -> Sample:
+        """One patch."""
+        meta = None if self.meta is None else self.meta[row]
+        labels = None if self.labels is None else self.labels[row]
+        return Sample(self.images[row], meta, self.valid[row], labels, self.ids[row])
 
 
 class RawBatch(NamedTuple):
-    """Patches as stored, cropped to the model's size."""
+    """Digital numbers (DN) of patches, cropped to the model's size."""
 
     pixels: np.ndarray
     """(B, C, S, S) uint16"""
@@ -193,8 +212,7 @@ class PatchDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"patch {index} of {len(self)}")
-        batch = self.batch([index % len(self)])
-        return Sample(*(None if value is None else value[0] for value in batch))
+        return self.batch([index % len(self)]).sample(0)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several patches with one read: what `torch.utils.data.DataLoader` asks for where it is offered.
@@ -202,7 +220,7 @@ class PatchDataset(Dataset[Sample]):
         Its own collation knows no None: give it a dataset with metadata and labels, or a `collate_fn`.
         """
         batch = self.batch(indices)
-        return [Sample(*(None if value is None else value[row] for value in batch)) for row in range(len(indices))]
+        return [batch.sample(row) for row in range(len(indices))]
 
     def gather(self, indices: Sequence[int]) -> RawBatch:
         """Digital numbers (DN) and metadata of some patches, from memory where they are held."""

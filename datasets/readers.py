@@ -120,11 +120,11 @@ class ResidentReader:
 
 
 def empty_patches(pixels: np.ndarray) -> np.ndarray:
-    """Which of (B, C, H, W) stored patches hold nothing but fill, (B,) bool.
+    """Which of (B, C, H, W) digital numbers have no valid pixel (nodata only), (B,) bool.
 
     Few have a fill pixel in the middle: only those are looked at whole.
     """
-    empty = ~pixels[:, :, pixels.shape[2] // 2, pixels.shape[3] // 2].any(axis=1)
+    empty = np.logical_not(pixels[:, :, pixels.shape[2] // 2, pixels.shape[3] // 2].any(axis=1))
     for row in np.flatnonzero(empty):
         empty[row] = not pixels[row].any()
     return empty
@@ -215,7 +215,7 @@ class _Slices(Sampler):
 
 
 class _Batches(Dataset):
-    """Reads whole batches; an error that a user can mend travels back as a value, so that it stays one line."""
+    """Reads whole batches; an error that a user can fix travels back as a value, so that it stays one line."""
 
     def __init__(self, dataset: PatchDataset) -> None:
         self.dataset = dataset

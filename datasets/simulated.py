@@ -48,13 +48,16 @@ from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bi
 from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
 from datasets.simulator.scene import SimulatedScene
 from datasets.simulator.scene_writer import write_scene
-from utils.data_config import BigEarthNetInfo, EuroSATInfo
+from utils.data_config import DATASETS
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
 
 __all__ = ["SimulatedPatches", "main", "simulate", "simulate_chunks", "split_counts"]
 
-KINDS = ("bigearthnet", "eurosat", "scene")
+DATASET_OF = {info.SIMULATOR: info for info in DATASETS.values() if info.SIMULATOR}
+"""Kind to the dataset in whose layout patches are written."""
+
+KINDS = (*DATASET_OF, "scene")
 SMALLEST_SCENE = 64
 """Pixels; less is no scene."""
 BASELINE_PATCHES = 2000
@@ -115,7 +118,6 @@ def _write(options: argparse.Namespace) -> None:
     write(options.out, chunks, counts, _readme(options, counts))
     reporter.info(f"wrote {options.patches} simulated patches ({' / '.join(map(str, counts))}) to {options.out} "
           f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
-    return 0
 
 
 def _write_scene(options: argparse.Namespace) -> None:
@@ -145,16 +147,16 @@ def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[i
         ConfigError: they do neither, or a split would be empty.
     """
     if splits is None:
-        published = (BigEarthNetInfo if kind == "bigearthnet" else EuroSATInfo).SPLIT_SIZES
+        published = DATASET_OF[kind].SPLIT_SIZES
         splits = [published[name] / sum(published.values()) for name in SPLITS]
     given = " ".join(f"{value:g}" for value in splits)
     if abs(sum(splits) - 1) < 1e-6:
         train, val = (round(patches * share) for share in splits[:2])
-        counts = (train, val, patches - train - val)
     elif sum(splits) == patches and all(value == int(value) for value in splits):
-        counts = tuple(int(value) for value in splits)
+        train, val = (int(value) for value in splits[:2])
     else:
         raise ConfigError(f"--splits {given}: give three counts that sum to {patches} or three fractions that sum to 1")
+    counts = (train, val, patches - train - val)
     if min(counts) < 1:
         raise ConfigError(f"--splits {given}: every split needs at least one of the {patches} patches")
     return counts
@@ -176,7 +178,7 @@ def _readme(options: argparse.Namespace, counts: tuple[int, int, int]) -> str:
     command += f" --seed {options.seed} --splits {' '.join(map(str, counts))}"
     if torch.device(options.device).type != "cpu":
         command += f" --device {options.device}"
-    return README.format(mark=MARK, layout=LAYOUTS[options.kind], command=command)
+    return README.format(mark=MARK, layout=DATASET_OF[options.kind].TITLE, command=command)
 
 
 README = """{mark}
@@ -191,7 +193,6 @@ Made by
 {command}
 ```
 """
-LAYOUTS = {"bigearthnet": "BigEarthNet-Landsat", "eurosat": "EuroSAT-Landsat"}
 
 
 if __name__ == "__main__":

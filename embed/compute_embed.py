@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from configs.build import build_configured_dataset, load_configured_model, result_origin
+from configs.build import build_configured_dataset, configured_checkpoint, load_configured_model, result_origin
 from configs.schema import Config, read_config
 from datasets.loader import BatchLoader, Part
 from datasets.patches import PatchDataset
@@ -85,7 +85,7 @@ def embed_dataset(
         shares = processes.gather(share)
         written = _join(shares, path, split) if processes.main else None
         processes.wait()  # every process removes its own rows, once they have been read
-    return written and {**written, "skipped_without_labels": loader.dataset.skipped_labels}
+    return None if written is None else {**written, "skipped_without_labels": loader.dataset.skipped_labels}
 
 
 def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, split: str, part: Part) -> Share:
@@ -94,8 +94,9 @@ def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, 
     with rows_path.open("wb") as file:
         for batch in tqdm(loader.batches(part=part), total=total, desc=f"embedding {split}", leave=False, disable=None):
             if batch.ids:
+                assert batch.labels is not None  # the splits are read with labels
                 vectors = embedder(batch.images, batch.meta).cpu().numpy()
-                file.write(np.ascontiguousarray(vectors))
+                file.write(np.ascontiguousarray(vectors).data)
                 ids += batch.ids
                 labels.append(batch.labels.cpu().numpy().astype(np.int16))
     return Share(str(rows_path), ids, labels, loader.skipped_fill)
@@ -134,6 +135,7 @@ def _embed_splits(config: Config, processes: Processes) -> None:
     folder = check_writable(config.embed.out_dir)
     device = process_device(config.model.device, processes)
     data = config.data
+    assert data.dataset_path is not None and data.splits is not None  # `REQUIRED`
     model = processes.share(lambda: load_configured_model(config, torch.device("cpu"))).to(device)
     # All splits are checked before the first is embedded; each is let go once it is written.
     datasets = {
@@ -154,7 +156,7 @@ def _embed_splits(config: Config, processes: Processes) -> None:
         loader = BatchLoader(dataset, data.batch_size, data.num_workers, device, data.resident)
         path = folder / f"{config.embed.name}_{split}.npz"
         written = embed_dataset(embedder, loader, path, split, processes)
-        if processes.main:
+        if written is not None:
             origin = _origin(config, model, dataset, device)
             write_json(path.with_suffix(".json"), {"split": split, **written, **origin})
             reporter.info(_summary(path, written, dataset.kind))
@@ -172,6 +174,7 @@ def embedding_files(config_yaml: str, overrides: list[str]) -> dict[str, Path]:
     """
     config = read_config(config_yaml, overrides, REQUIRED)
     folder = Path(config.embed.out_dir)
+    assert config.data.splits is not None  # `REQUIRED`
     files = {split: folder / f"{config.embed.name}_{split}.npz" for split in config.data.splits}
     if not all(path.exists() and _made_alike(path.with_suffix(".json"), config) for path in files.values()):
         main(["--config_yaml", config_yaml, *(word for text in overrides for word in ("--set", text))])
@@ -182,7 +185,7 @@ def _made_alike(record: Path, config: Config) -> bool:
     """Whether a file's JSON says that it was made by this config and these weights."""
     try:
         made = json.loads(record.read_text(encoding="utf-8"))
-        same_weights = made["checkpoint"]["sha256"] == sha256(config.model.checkpoint_path)
+        same_weights = made["checkpoint"]["sha256"] == sha256(configured_checkpoint(config))
         return same_weights and made["asked"] == config.model_dump(mode="json")
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -22,7 +22,7 @@ from utils.errors import CheckpointError, DataError
 from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields
 from utils.sensors import OLI
 
-_ACCEPTED = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
+_ACCEPTED: dict[str, Any] = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
 
 
 def patch_rows(
@@ -49,7 +49,7 @@ def patch_rows(
 
 
 class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Patches of stored Landsat numbers to embeddings; `fit` only loads the encoder, which is not trained further.
+    """Patches of Landsat digital numbers to embeddings; `fit` only loads the encoder, which is not trained further.
 
     X is (N, 7, H, W), or flat (N, 7 * S * S) for square patches; a flat row may end in the F metadata fields of the
     model, as `patch_rows` makes them. Copies and pickles hold the settings and the weights' hash, not
@@ -93,7 +93,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             ValueError: for an X of another form.
             CheckpointError: as `MOEMAE.from_pretrained`.
         """
-        X = validate_data(self, X, **_ACCEPTED)
+        X = np.asarray(validate_data(self, X, **_ACCEPTED))
         self._model = MOEMAE.from_pretrained(self.checkpoint, device=self.device)
         self._split(X, self._model.config.meta_fields)
         self.weights_sha256_ = _weights_hash(self._model)
@@ -109,7 +109,8 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_is_fitted(self)
         model = self._loaded()
-        pixels, columns = self._split(validate_data(self, X, reset=False, **_ACCEPTED), model.config.meta_fields)
+        X = np.asarray(validate_data(self, X, reset=False, **_ACCEPTED))
+        pixels, columns = self._split(X, model.config.meta_fields)
         given = PatchInput(pixels, None, None, lambda rows: rows)
         patches = LandsatPatches.of(given, model.config, self.bands, self.crop, self.scale)
         return embed_patches(model, patches, columns, self.pool, self.statistics, self.batch_size)
@@ -119,13 +120,13 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         bands = len(self.bands or OLI.bands)
         if X.ndim == 4:
             return X, when_where_columns(len(X))
-        for told in (0, len(fields)) if X.ndim == 2 else ():
-            count = X.shape[1] - told
+        for extra in (0, len(fields)) if X.ndim == 2 else ():
+            count = X.shape[1] - extra
             side = math.isqrt(max(0, count) // bands)
             if side and bands * side**2 == count:
                 pixels = X[:, :count].reshape(len(X), bands, side, side)
                 columns = when_where_columns(len(X))
-                return pixels, with_fields(columns, fields, X[:, count:]) if told else columns
+                return pixels, with_fields(columns, fields, X[:, count:]) if extra else columns
         raise ValueError(
             f"X has shape {X.shape}; give (patches, {bands}, height, width), or flat rows of {bands} * side * side "
             f"numbers with or without {len(fields)} more ({', '.join(fields)}; see embed.sklearn_step.patch_rows)"
@@ -141,9 +142,8 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state.pop("_model", None)
-        return state
+        state: Any = super().__getstate__()  # of BaseEstimator; typeshed knows that of object
+        return {name: value for name, value in state.items() if name != "_model"}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -107,7 +107,7 @@ class SceneEmbedder:
         frame: its windows.
         embedder: with pool "all", on its device.
         normalize: digital numbers to z-scores.
-        metadata: what the windows are told.
+        metadata: time and place that the windows are conditioned on.
         pool: see `token_fields`.
         batch_size: windows at once.
         min_clear: share of a cell that must be visible.

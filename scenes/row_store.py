@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from utils.files import make_folder, sync, write_json
 
@@ -20,7 +21,7 @@ class RowStore:
         fingerprint: of everything that the records depend on; records of another one are dropped.
     """
 
-    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], dtype: type, fingerprint: str) -> None:
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], dtype: DTypeLike, fingerprint: str) -> None:
         self.path, self.journal = folder / f"{name}.rows", folder / f"{name}.json"
         self.shape, self.dtype, self.fingerprint = shape, np.dtype(dtype), fingerprint
         self.record_bytes = int(np.prod(shape)) * self.dtype.itemsize

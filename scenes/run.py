@@ -25,7 +25,7 @@ from scenes.products.embedding_file import (
     write_embeddings,
 )
 from scenes.products.labelled import open_truth, write_labelled_cells
-from scenes.products.land_cover import fitting_widths, load_probe, plot_land_cover, write_land_cover
+from scenes.products.land_cover import Probe, fitting_widths, load_probe, plot_land_cover, write_land_cover
 from scenes.products.parquet import require_pyarrow, write_cells
 from scenes.products.quick_look import plot_quick_look
 from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
@@ -125,7 +125,7 @@ class SceneRun:
             files += [path, path.with_suffix(".json")]
             reporter.info(f"labelled     {count:,} visible cells with a class of {self.truth.path}")
         if self.probe:
-            record |= self._map_land_cover(embeddings, files)
+            record |= self._map_land_cover(self.probe, embeddings, files)
         if settings.similar_to:
             path = self.folder / "similarity.tif"
             files.append(write_similarity(path, embeddings, statistics, *settings.similar_to, self.scratch))
@@ -280,8 +280,7 @@ class SceneRun:
             tags = self._tags() | {"MOEMAE_MASK_RATIO": str(self.model.masking.ratio)}
             return write_reconstruction(path, store, frame, self.scene.sensor.bands, tags, self.scratch)
 
-    def _map_land_cover(self, embeddings: EmbeddingMap, files: list[Path]) -> dict[str, Any]:
-        probe = self.probe
+    def _map_land_cover(self, probe: Probe, embeddings: EmbeddingMap, files: list[Path]) -> dict[str, Any]:
         shares = write_land_cover(self.folder, embeddings, probe, self.scratch)
         legend = save_figure(
             plot_land_cover(self.folder / "land_cover.tif", probe.classes, shares),

@@ -80,7 +80,8 @@ class Frame(NamedTuple):
     @property
     def window_count(self) -> int:
         """Windows of the whole frame, those without a visible pixel among them."""
-        return sum(np.prod([len(part) for part in self.windows_of(b)]) for b in range(self.blocks_down + 1))
+        counts = ([len(part) for part in self.windows_of(b)] for b in range(self.blocks_down + 1))
+        return sum(rows * columns for rows, columns in counts)
 
     @property
     def output_shape(self) -> tuple[int, int]:
@@ -106,7 +107,7 @@ class Frame(NamedTuple):
         xs, ys = grid.c + grid.a * columns, grid.f + grid.e * rows
         outside = DataError("parts of the scene lie outside its map projection; reproject it to its UTM zone")
         try:
-            lon, lat = rasterio.warp.transform(self.grid.crs, CRS.from_epsg(4326), xs, ys)
+            lon, lat = rasterio.warp.transform(self.grid.crs, CRS.from_epsg(4326), xs, ys)[:2]
         except Exception as error:  # GDAL's errors have no public class
             raise outside from error
         if not (np.isfinite(lat).all() and np.isfinite(lon).all()):

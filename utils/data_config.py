@@ -1,6 +1,6 @@
 """The datasets: of each its sensor, statistics, classes, splits, reader and archive, in one table, with sources."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from utils.sensors import OLI, Sensor
 
@@ -13,6 +13,10 @@ IMAGE_SIZE = 40
 
 SIMULATED_MARK = "# Simulated Landsat patches"
 """First line of the README in every folder of simulated patches."""
+
+
+Crop = Literal["center", "resize"]
+"""How a file's pixels become a square patch: its middle at full resolution, or all of it scaled."""
 
 
 class BandStatistics(NamedTuple):
@@ -38,6 +42,12 @@ class DatasetInfo:
 
     NAME: ClassVar[str]
     """In configurations."""
+    TITLE: ClassVar[str]
+    """In reports."""
+    SIMULATOR: ClassVar[str | None] = None
+    """What `python -m datasets.simulated --kind` calls its layout; None where the simulator has none."""
+    IDS_TELL_AREA: ClassVar[bool] = False
+    """Whether a patch's id says in which area it lies."""
     READER: ClassVar[str]
     """Module and class that read its files."""
     FOLDER: ClassVar[str]
@@ -46,7 +56,7 @@ class DatasetInfo:
     FILE_BANDS: ClassVar[tuple[str, ...]]
     """Bands in the files; those that are not the sensor's are dropped."""
     STATISTICS: ClassVar[BandStatistics]
-    CROP: ClassVar[str]
+    CROP: ClassVar[Crop]
     """How patches reach the model's size where a config does not say."""
     SPLIT_SIZES: ClassVar[dict[str, int]]
     CLASSES: ClassVar[tuple[str, ...]]
@@ -61,6 +71,9 @@ class BigEarthNetInfo(DatasetInfo):
     """BigEarthNet-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "bigearthnet_ls"
+    TITLE = "BigEarthNet-Landsat"
+    SIMULATOR = "bigearthnet"
+    IDS_TELL_AREA = True
     READER = "datasets.bigearthnet:BigEarthNetDatasetLS"
     FOLDER = "bigearthnet-l"
     SENSOR = OLI
@@ -162,6 +175,8 @@ class EuroSATInfo(DatasetInfo):
     """EuroSAT-Landsat (Landsat-Bench, arXiv:2506.08780)."""
 
     NAME = "eurosat_ls"
+    TITLE = "EuroSAT-Landsat"
+    SIMULATOR = "eurosat"
     READER = "datasets.eurosat:EuroSATDatasetLS"
     FOLDER = "eurosat-l"
     LABEL_FILES = False

@@ -176,7 +176,7 @@ class Download:
             if any(file.name == archive.name and has_checksum(file.etag) for file in files):
                 raise DataError(
                     f"{error}, though it is as published: tell the authors of {self.source.repo}, and remove "
-                    f"{self.work} once they have mended it"
+                    f"{self.work} once they have corrected it"
                 ) from error
             archive.unlink()
             shutil.rmtree(self.tree, ignore_errors=True)

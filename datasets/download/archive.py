@@ -9,10 +9,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -35,7 +36,7 @@ class _Member(NamedTuple):
     kind: str
     """"file", "folder", or what else it is."""
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
 
 
 def unpack(archive: Path, folder: Path, top: str) -> int:
@@ -99,21 +100,30 @@ def _place(member: _Member, target: Path) -> None:
         target.write_bytes(data)
 
 
-def _tar_members(archive: Path) -> Iterator[_Member]:
+def _tar_members(archive: Path) -> Generator[_Member, None, None]:
     """The members in order, in one pass; ends by reading the compressed bytes to their checksum."""
     kinds = {tarfile.LNKTYPE: "link", tarfile.SYMTYPE: "link", tarfile.FIFOTYPE: "pipe", tarfile.DIRTYPE: "folder"}
     with archive.open("rb") as file, _unpacking(archive, archive.stat().st_size, "B") as progress:
         with gzip.open(file) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
             while (info := tar.next()) is not None:
                 kind = "file" if info.isreg() else kinds.get(info.type, "device")
-                yield _Member(info.name, kind, info.size, lambda info=info: tar.extractfile(info))
-                tar.members.clear()  # a million of them would take a gigabyte
+                yield _Member(info.name, kind, info.size, partial(_tar_file, tar, info))
+                # A million of them would take a gigabyte. The stubs leave this attribute out.
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
                 progress.update(file.tell() - progress.n)
             while plain.read(BLOCK):
                 pass
 
 
-def _zip_members(archive: Path) -> Iterator[_Member]:
+def _tar_file(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    """The bytes of a member that is a file."""
+    file = tar.extractfile(info)
+    if file is None:
+        raise tarfile.ReadError(f"{info.name} has no bytes")
+    return file
+
+
+def _zip_members(archive: Path) -> Generator[_Member, None, None]:
     """The members in order; every one is checked against its CRC-32 as it is read."""
     with zipfile.ZipFile(archive) as opened, _unpacking(archive, len(opened.infolist()), " files") as progress:
         for info in opened.infolist():
@@ -123,10 +133,10 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 kind = "link" if stat.S_ISLNK(mode) else "device"
             if info.flag_bits & 1:
                 kind = "encrypted file"
-            yield _Member(info.filename, kind, info.file_size, lambda info=info: opened.open(info))
+            yield _Member(info.filename, kind, info.file_size, partial(opened.open, info))
             progress.update()
 
 
 def _unpacking(archive: Path, total: int, unit: str) -> tqdm:
-    scaled = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
+    scaled: dict[str, Any] = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
     return tqdm(total=total, desc=f"unpacking {archive.name}", unit=unit, leave=False, disable=None, **scaled)

@@ -16,7 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.download.source import Published
-from datasets.pack.source import PackSource, split_names
+from datasets.layout import layout_of
+from datasets.pack.source import PackSource
 from datasets.packed import make_recipe
 from datasets.patches import dataset_folder
 from utils.data_config import IMAGE_SIZE, EuroSATInfo
@@ -93,7 +94,7 @@ def check_dataset(out: Path, source: Published, sample: int | None = READ_WHOLE)
     """
     root = dataset_folder(out, source.top)
     splits = {split: _split_path(out, root, name) for split, name in source.splits.items()}
-    ids = {split: split_names(source.dataset, path) for split, path in splits.items()}
+    ids = {split: layout_of(source.dataset).split_names(path) for split, path in splits.items()}
     wrong = [
         f"{splits[split]} lists {len(names):,} patches where {source.counts[split]:,} are published"
         for split, names in ids.items()

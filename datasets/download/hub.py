@@ -180,7 +180,7 @@ def _explained(what: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     # The library's HTTP client differs between its versions; all that its client raises descends from this.
-    transport = HfHubHTTPError.__mro__[1]
+    transport: type[BaseException] = HfHubHTTPError.__mro__[1]
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -194,13 +194,13 @@ def _explained(what: str) -> Iterator[None]:
 
 def _refusal(what: str, status: int) -> UserError:
     if status in (401, 403):
-        cure = "is not there or not open to you; log in with `hf auth login`, or check --endpoint"
+        reason = "is not there or not open to you; log in with `hf auth login`, or check --endpoint"
     elif status == 404:
-        cure = "is not there; check --revision and --endpoint"
+        reason = "is not there; check --revision and --endpoint"
     elif status == 429:
-        cure = "the server wants fewer requests; try again later"
+        reason = "the server wants fewer requests; try again later"
     elif status >= 500:
         return _Broken(f"{what}: the server is in trouble (HTTP {status}); try again later")
     else:
-        cure = "the server refuses it"
-    return UserError(f"{what}: {cure} (HTTP {status})")
+        reason = "the server refuses it"
+    return UserError(f"{what}: {reason} (HTTP {status})")

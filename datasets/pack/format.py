@@ -37,7 +37,7 @@ NO_LABEL_FILE = "missing"
 LABEL_NAMES = {name: info.LABEL_NAMES for name, info in DATASETS.items()}
 """As they stand in the datasets' own files."""
 
-CURE = "remove the folder and pack again"
+FIX = "remove the folder and pack again"
 
 HASH_BLOCK = 1 << 22
 
@@ -114,7 +114,7 @@ def open_header(folder: Path) -> Header:
     """The header of a pack whose files are all there with their right sizes.
 
     Raises:
-        DataError: naming what is unfinished, missing, damaged or from a later version, and the cure.
+        DataError: naming what is unfinished, missing, damaged or from a later version, and the fix.
     """
     header = read_header(folder)
     for name, record in header.files.items():
@@ -122,9 +122,9 @@ def open_header(folder: Path) -> Header:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise DataError(f"{path}: is missing from the pack ({error.strerror}); {CURE}") from error
+            raise DataError(f"{path}: is missing from the pack ({error.strerror}); {FIX}") from error
         if size != record.bytes:
-            raise DataError(f"{path}: has {size:,} bytes where the pack's header says {record.bytes:,}; {CURE}")
+            raise DataError(f"{path}: has {size:,} bytes where the pack's header says {record.bytes:,}; {FIX}")
     return header
 
 
@@ -136,20 +136,20 @@ def read_header(folder: Path) -> Header:
     except FileNotFoundError:
         if (folder / JOURNAL).exists():
             raise DataError(f"{folder}: is an unfinished pack; run the same command again to finish it") from None
-        what = f"holds no finished pack ({HEADER} is missing); {CURE}" if folder.is_dir() else "no such folder"
+        what = f"holds no finished pack ({HEADER} is missing); {FIX}" if folder.is_dir() else "no such folder"
         raise DataError(f"{folder}: {what}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); {CURE}") from error
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); {FIX}") from error
     try:
         version = _Versioned.model_validate_json(text).format
         if version > FORMAT:
-            raise DataError(f"{path}: has format {version}, this code reads up to {FORMAT}; update it, or {CURE}")
+            raise DataError(f"{path}: has format {version}, this code reads up to {FORMAT}; update it, or {FIX}")
         header = Header.model_validate_json(text)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
-        raise DataError(f"{path}: is damaged ({where}: {error.errors()[0]['msg']}); {CURE}") from error
+        raise DataError(f"{path}: is damaged ({where}: {error.errors()[0]['msg']}); {FIX}") from error
     if missing := {PIXELS, TABLE, *header.splits} - header.files.keys():
-        raise DataError(f"{path}: is damaged (no record of {list_some(sorted(missing))}); {CURE}")
+        raise DataError(f"{path}: is damaged (no record of {list_some(sorted(missing))}); {FIX}")
     return header
 
 
@@ -166,9 +166,9 @@ def open_pixels(folder: Path, header: Header) -> np.ndarray:
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be mapped ({error}); {CURE}") from error
+        raise DataError(f"{path}: cannot be mapped ({error}); {FIX}") from error
     if pixels.shape != expected or pixels.dtype != np.dtype("<u2") or not pixels.flags.c_contiguous:
-        raise DataError(f"{path}: holds {pixels.shape} {pixels.dtype} where the header says {expected}; {CURE}")
+        raise DataError(f"{path}: holds {pixels.shape} {pixels.dtype} where the header says {expected}; {FIX}")
     return pixels
 
 
@@ -178,7 +178,7 @@ def read_table(folder: Path, count: int) -> Iterator[TableRow]:
     for number, row in enumerate(read_rows(folder / TABLE), start=1):  # noqa: B007
         yield row
     if number != count:
-        raise DataError(f"{folder / TABLE}: holds {number} patches where the header says {count}; {CURE}")
+        raise DataError(f"{folder / TABLE}: holds {number} patches where the header says {count}; {FIX}")
 
 
 def read_rows(path: Path) -> Iterator[TableRow]:
@@ -194,7 +194,7 @@ def read_rows(path: Path) -> Iterator[TableRow]:
                 elif tuple(cells) != COLUMNS:
                     raise ValueError("other columns")
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: is damaged (line {number}: {error}); {CURE}") from error
+        raise DataError(f"{path}: is damaged (line {number}: {error}); {FIX}") from error
 
 
 def file_record(path: Path, bar: tqdm) -> FileRecord:
@@ -219,6 +219,6 @@ def verify_checksums(folder: Path) -> Header:
     with tqdm(total=total, desc="checking", unit="B", unit_scale=True, leave=False, disable=None) as bar:
         changed = [name for name, record in header.files.items() if file_record(folder / name, bar) != record]
     if changed:
-        raise DataError(f"{folder}: {list_some(changed)} changed since the pack was made; {CURE}")
+        raise DataError(f"{folder}: {list_some(changed)} changed since the pack was made; {FIX}")
     open_pixels(folder, header)
     return header

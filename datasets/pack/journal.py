@@ -20,7 +20,7 @@ from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.files import write_text
 
-_CURE = "choose another --out, or remove it and pack again"
+_FIX = "choose another --out, or remove it and pack again"
 
 
 class Begun(NamedTuple):
@@ -71,7 +71,7 @@ def require_current(source: PackSource, header: Header, out: Path) -> None:
     if stale:
         raise DataError(
             f"{out}: {len(stale)} patches in {source.root} have changed since they were packed ({list_some(stale)}); "
-            f"{_CURE}"
+            f"{_FIX}"
         )
 
 
@@ -89,7 +89,7 @@ def resume(source: PackSource, out: Path, skip_bad: bool) -> list[Entry]:
     if journal.exists():
         was, entries = _read_journal(journal)
         if was.format != FORMAT:
-            raise DataError(f"{out}: was begun by another version of this code; {_CURE}")
+            raise DataError(f"{out}: was begun by another version of this code; {_FIX}")
         _require_same(was.recipe, was.ids, source, f"{out}: was begun")
         kept = _unchanged(source, out, entries, skip_bad)
     write_text(journal, "".join(json.dumps(line._asdict()) + "\n" for line in (begun, *kept)))
@@ -125,9 +125,9 @@ def ids_digest(ids: Iterable[str]) -> str:
 def _require_same(recipe: dict[str, Any], ids: str, source: PackSource, what: str) -> None:
     for key, now in source.recipe.model_dump().items():
         if recipe.get(key) != now:
-            raise DataError(f"{what} with {key} {recipe.get(key)}, not {now}; {_CURE}")
+            raise DataError(f"{what} with {key} {recipe.get(key)}, not {now}; {_FIX}")
     if ids != ids_digest(source.ids):
-        raise DataError(f"{what} of other patches than these split files list; {_CURE}")
+        raise DataError(f"{what} of other patches than these split files list; {_FIX}")
 
 
 def _read_journal(journal: Path) -> tuple[Begun, list[Entry]]:
@@ -157,6 +157,6 @@ def _unchanged(source: PackSource, out: Path, entries: list[Entry], skip_bad: bo
             rows = islice(read_rows(out / TABLE), kept[-1].patches, entry.patches)
             if stale := source.changed({row.id: row.source for row in rows}):
                 where = f"{source.root} ({list_some(stale)})"
-                raise DataError(f"{out}: was begun with files that have changed since in {where}; {_CURE}")
+                raise DataError(f"{out}: was begun with files that have changed since in {where}; {_FIX}")
         kept.append(entry)
     return kept[1:]

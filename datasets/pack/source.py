@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datasets import bigearthnet, eurosat
 from datasets.geotiff import GDAL_OPTIONS, RawPatch, centers_to_lat_lon, decode_patch, read_bytes
-from datasets.pack.format import LABEL_NAMES, NO_LABEL_FILE, Recipe, TableRow
-from datasets.patches import dataset_folder, find_split, is_simulated, read_split
+from datasets.layout import layout_of
+from datasets.pack.format import NO_LABEL_FILE, Recipe, TableRow
+from datasets.patches import dataset_folder, find_split, is_simulated
 from transformation.transformer import least_side, squared
-from utils.data_config import DATASETS, EuroSATInfo
-from utils.data_utils import parse_patch_id
+from utils.data_config import DATASETS
 from utils.errors import DataError
 
 _ABSENT = (-1, -1)
@@ -62,17 +61,15 @@ class PackSource:
 
     def __init__(self, root: str | Path, splits: Sequence[str], recipe: Recipe) -> None:
         self.recipe = recipe
-        self.is_eurosat = recipe.dataset == EuroSATInfo.NAME
+        self.layout = layout_of(recipe.dataset)
         self.root = dataset_folder(root, DATASETS[recipe.dataset].FOLDER)
         self.splits = [find_split(split, root) for split in splits]
-        self.ids = list(dict.fromkeys(name for split in self.splits for name in split_names(recipe.dataset, split)))
+        self.ids = list(dict.fromkeys(name for split in self.splits for name in self.layout.split_names(split)))
         self.simulated = is_simulated(self.root)
 
     def files(self, patch_id: str) -> tuple[Path, ...]:
-        """The GeoTIFF of a patch, and where its label file would be."""
-        if self.is_eurosat:
-            return (eurosat.image_path(self.root, patch_id),)
-        return bigearthnet.image_path(self.root, patch_id), bigearthnet.label_path(self.root, patch_id)
+        """The GeoTIFF of a patch, and where its label file would be; see `Layout.files`."""
+        return self.layout.files(self.root, patch_id)
 
     def listing_line(self, patch_id: str) -> bytes:
         """Sizes and times of change of a patch's files; cheap, and equal as long as nobody touched them."""
@@ -117,8 +114,12 @@ class PackSource:
                     read.append(self._read(patch_id))
                 except DataError as error:
                     bad[patch_id] = str(error)
-        places = dict(zip((patch.id for patch in read), self._places(read), strict=True))
-        bad |= {patch_id: str(place) for patch_id, place in places.items() if isinstance(place, DataError)}
+        places: dict[str, tuple[str, str]] = {}
+        for patch, place in zip(read, self._places(read), strict=True):
+            if isinstance(place, DataError):
+                bad[patch.id] = str(place)
+            else:
+                places[patch.id] = place
         good = [patch for patch in read if patch.id not in bad]
         pixels = np.empty(self.recipe.pixels_shape(len(good)), np.uint16)
         for row, patch in enumerate(good):
@@ -133,26 +134,25 @@ class PackSource:
 
     def _read(self, patch_id: str) -> "_Read":
         """One patch, all but its place; within `rasterio.Env(**GDAL_OPTIONS)`. Raises DataError naming the file."""
-        image, *labels = self.files(patch_id)
-        time = "" if self.is_eurosat else parse_patch_id(patch_id).when.isoformat()
+        files = self.files(patch_id)
+        image, labels = files[0], files[1:]
+        time = self.layout.time(patch_id)
         data = read_bytes(image)
         label_text = _bytes_if_there(labels[0]) if labels else None
         recipe = self.recipe
         info = DATASETS[recipe.dataset]
         bands, kept = len(info.FILE_BANDS), len(info.SENSOR.bands)
         patch = decode_patch(data, image, bands, kept, least_side(recipe.image_size, recipe.crop))
-        if self.is_eurosat:
-            label = str(_eurosat_class(patch_id, image))
-        elif label_text is None:
+        if labels and label_text is None:
             label = NO_LABEL_FILE
         else:
-            label = ";".join(map(str, bigearthnet.corine_labels(label_text, labels[0])))
+            label = ";".join(map(str, self.layout.label_indices(patch_id, files, label_text)))
         pixels = squared(patch.pixels, recipe.image_size, recipe.crop, bool(recipe.published_resize))
         return _Read(patch_id, image, patch, pixels, time, label, _checksum(data, label_text or b""))
 
     def _places(self, read: Sequence["_Read"]) -> list[tuple[str, str] | DataError]:
         """Latitude and longitude as text, all at once; where that fails, one by one to tell whose fault it is."""
-        if self.is_eurosat:
+        if not self.layout.has_metadata:
             return [("", "")] * len(read)
         try:
             lat, lon = centers_to_lat_lon([patch.raw for patch in read], [str(patch.image) for patch in read])
@@ -187,24 +187,11 @@ class SourceChunks(Dataset):
         return self.source.read_chunk(self.source.ids[index * size : (index + 1) * size])
 
 
-def split_names(dataset: str, split: Path) -> list[str]:
-    """The ids of a split file, as the dataset's own class reads it."""
-    return eurosat.split_names(split) if dataset == EuroSATInfo.NAME else read_split(split)
-
-
 def table_lines(rows: Iterable[Sequence[str]]) -> bytes:
     """Rows as lines of the table."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
-
-
-def _eurosat_class(patch_id: str, image: Path) -> int:
-    names = LABEL_NAMES[EuroSATInfo.NAME]
-    name = eurosat.class_of(patch_id)
-    if name not in names:
-        raise DataError(f"{image}: {name!r} is none of the classes {', '.join(names)}")
-    return names.index(name)
 
 
 def _stat(path: Path) -> tuple[int, int]:

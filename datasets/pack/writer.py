@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -43,7 +43,7 @@ from datasets.pack.journal import (
     require_usable,
     resume,
 )
-from datasets.pack.source import Chunk, PackSource, SourceChunks, split_names, table_lines
+from datasets.pack.source import Chunk, PackSource, SourceChunks, table_lines
 from utils.data_config import DATASETS
 from utils.errors import DataError, UserError, describe_os_error
 from utils.files import atomic_path, check_writable, sync, write_json, write_text
@@ -140,7 +140,7 @@ def _write_chunks(
     asked, patches = done.asked, done.patches
     with tqdm(total=len(source.ids), initial=asked, desc="packing", unit=" files", leave=False, disable=None) as bar:
         for chunk in _read(source, asked, num_workers):
-            pixels.write(chunk.pixels.numpy().astype("<u2", copy=False))
+            pixels.write(chunk.pixels.numpy().astype("<u2", copy=False).data)
             table.write(chunk.table)
             patches += len(chunk.pixels)
             asked += len(chunk.pixels) + len(chunk.bad)
@@ -173,7 +173,7 @@ def _read(source: PackSource, start: int, num_workers: int) -> Iterator[Chunk]:
         raise UserError("a reader process was killed (out of memory?); go on with fewer --num_workers") from error
 
 
-def _as_it_is(chunk: Chunk) -> Chunk:
+def _as_it_is(chunk: Any) -> Any:
     return chunk
 
 
@@ -235,13 +235,13 @@ def _settle_bad(source: PackSource, out: Path, bad: list[list[str]], skip_bad: b
     more = f" and {len(bad) - MOST_BAD_NAMED} more" if len(bad) > MOST_BAD_NAMED else ""
     raise DataError(
         f"{source.root}: {len(bad)} of {len(source.ids)} files cannot be used: {some}{more}; all are listed in "
-        f"{listed}. Mend them and run the same command again, or leave them out with --skip-bad"
+        f"{listed}. Fix them and run the same command again, or leave them out with --skip-bad"
     )
 
 
 def _copy_split(source: PackSource, split: Path, target: Path, left_out: set[str]) -> None:
     """A split file as it is, or as a list of its patches without those that were left out."""
-    names = split_names(source.recipe.dataset, split)
+    names = source.layout.split_names(split)
     kept = [name for name in names if name not in left_out]
     with atomic_path(target) as temporary:
         if len(kept) == len(names):

@@ -72,7 +72,7 @@ def micro_map(fit_x: np.ndarray, fit_y: np.ndarray, test_x: np.ndarray, test_y: 
     scores = np.tile(fit_y.mean(0), (len(test_y), 1))
     if fit_x.shape[1]:
         scaler = StandardScaler().fit(fit_x)
-        fit_x, test_x = scaler.transform(fit_x), scaler.transform(test_x)
+        fit_x, test_x = (np.asarray(scaler.transform(x)) for x in (fit_x, test_x))
         for label in range(fit_y.shape[1]):
             if 0 < fit_y[:, label].mean() < 1:
                 model = LogisticRegression(C=1.0, solver="newton-cholesky").fit(fit_x, fit_y[:, label])

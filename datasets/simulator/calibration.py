@@ -112,7 +112,7 @@ def _assign(patches: list[_Patch], mean: np.ndarray, covariance: np.ndarray, fre
     weights: list[np.ndarray] = []
     for _ in range(ITERATIONS):
         weights = [_chances(patch, mean, covariance) for patch in patches]
-        for index in np.flatnonzero(free):
+        for index in np.flatnonzero(free).tolist():
             holders = [(p, w[:, p.labels.index(index)]) for p, w in zip(patches, weights, strict=True)
                        if index in p.labels]  # fmt: skip
             pixels = np.concatenate([patch.pixels for patch, _ in holders])

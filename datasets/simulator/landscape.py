@@ -6,7 +6,7 @@ vary within the patch with amplitudes of the classes present. Light and shade mu
 """
 
 import math
-from functools import cache
+from functools import cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -42,7 +42,8 @@ def smooth_field(shape: tuple[int, ...], cells: int, side: int, random: torch.Ge
 
 def _octaves(n: int, octaves: tuple[tuple[int, float], ...], side: int, random: torch.Generator) -> Tensor:
     """Weighted sum of smooth fields, (cells, weight) an octave: (n, side, side)."""
-    return sum(weight * smooth_field((n,), cells, side, random) for cells, weight in octaves)
+    fields = [weight * smooth_field((n,), cells, side, random) for cells, weight in octaves]
+    return reduce(torch.add, fields)
 
 
 def draw_landscape(

@@ -161,7 +161,7 @@ def _location(record: _Record) -> tuple[CRS, int, int]:
     """UTM zone and the box's upper left corner in whole metres on the 30 m grid's half steps."""
     zone = int((record.lon + 180) // 6) + 1
     crs = _utm(zone)
-    (x,), (y,) = transform(_wgs84(), crs, [record.lon], [record.lat])
+    (x,), (y,) = transform(_wgs84(), crs, [record.lon], [record.lat])[:2]
     half = BOX // 2
     return crs, int((x - half) // 60) * 60, int((y + half) // 60) * 60
 

@@ -195,5 +195,5 @@ def _sizes(sizes: tuple[tuple[int, int], ...], shares: tuple[float, ...], random
 
 def _first(patches: SimulatedPatches, n: int) -> SimulatedPatches:
     """The first n patches of a chunk."""
-    places = Places(*(value[:n] for value in patches.places))
-    return SimulatedPatches(*(value[:n] if name != "places" else places for name, value in patches._asdict().items()))
+    tensors = {name: value[:n] for name, value in patches._asdict().items() if name != "places"}
+    return SimulatedPatches(**tensors, places=Places(*(value[:n] for value in patches.places)))

@@ -186,8 +186,12 @@ class SimulatedScene:
         lon = self.lon + metres / (111_320.0 * math.cos(math.radians(lat)))
         day = (self.when.date() - FIRST_DAY).days
         seconds = self.when.hour * 3600 + self.when.minute * 60 + self.when.second
-        whole = [torch.full((n,), value, device=self.device) for value in (self.scene, 0, row, day, seconds)]
-        return Places(*whole, torch.full((n,), lat, device=self.device), lon.float().to(self.device))
+
+        def same(value: float) -> torch.Tensor:
+            return torch.full((n,), value, device=self.device)
+
+        longitude = lon.float().to(self.device)
+        return Places(same(self.scene), same(0), same(row), same(day), same(seconds), same(lat), longitude)
 
     def _observed(self, top: int, reflectance: np.ndarray, truth: np.ndarray) -> SceneStripe:
         """Sky, footprint and numbers, in place of `reflectance`."""

@@ -8,6 +8,7 @@ from typing import Any
 import rasterio
 from rasterio.crs import CRS
 from rasterio.warp import transform
+from rasterio.windows import Window
 from tqdm import tqdm
 
 from datasets.simulator.scene import NO_CLASS, STRIPE, SimulatedScene
@@ -21,7 +22,13 @@ PIXEL = 30.0
 """Metres."""
 PATH_ROW = "999999"
 """Of the product id: no place on Earth has it, so that nobody takes the scene for a real one."""
-PROFILE = {"driver": "GTiff", "tiled": True, "blockxsize": STRIPE, "blockysize": STRIPE, "compress": "DEFLATE"}
+PROFILE: dict[str, Any] = {
+    "driver": "GTiff",
+    "tiled": True,
+    "blockxsize": STRIPE,
+    "blockysize": STRIPE,
+    "compress": "DEFLATE",
+}
 
 README = """{mark}
 
@@ -82,17 +89,24 @@ def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
     """Band files, QA_PIXEL and truth, a stripe at a time."""
     crs, corner = _grid(scene)
     names = {band: f"{product}_{band}.TIF" for band in (*OLI.bands, "QA_PIXEL")} | {"truth": "truth.tif"}
-    common = {"width": scene.size, "height": scene.size, "count": 1, "crs": crs, "transform": corner, **PROFILE}
+    common: dict[str, Any] = {
+        "width": scene.size,
+        "height": scene.size,
+        "count": 1,
+        "crs": crs,
+        "transform": corner,
+        **PROFILE,
+    }
     with ExitStack() as stack:
         files = {}
         for name, file_name in names.items():
-            kind = {"dtype": "uint8", "nodata": NO_CLASS} if name == "truth" else {"dtype": "uint16"}
+            kind: dict[str, Any] = {"dtype": "uint8", "nodata": NO_CLASS} if name == "truth" else {"dtype": "uint16"}
             kind = kind | ({"nodata": 0} if name in OLI.bands else {"nodata": 1} if name == "QA_PIXEL" else {})
             files[name] = stack.enter_context(rasterio.open(folder / file_name, "w", **common, **kind))
         files["truth"].update_tags(classes=json.dumps(BigEarthNetInfo.CLASSES))
         top, progress = 0, tqdm(total=scene.size, desc="simulated scene", unit="row", disable=None)
         for stripe in scene.stripes():
-            window = rasterio.windows.Window(0, top, scene.size, len(stripe.qa))
+            window = Window.from_slices((top, top + len(stripe.qa)), (0, scene.size))
             for index, band in enumerate(OLI.bands):
                 files[band].write(stripe.numbers[index], 1, window=window)
             files["QA_PIXEL"].write(stripe.qa, 1, window=window)
@@ -105,7 +119,7 @@ def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
 def _grid(scene: SimulatedScene) -> tuple[CRS, rasterio.Affine]:
     """UTM zone and corner; pixel centres lie on whole multiples of 30 m, as Landsat's do."""
     crs = CRS.from_epsg(32600 + int((scene.lon + 180) // 6) + 1)
-    (x,), (y,) = transform(CRS.from_epsg(4326), crs, [scene.lon], [scene.lat])
+    (x,), (y,) = transform(CRS.from_epsg(4326), crs, [scene.lon], [scene.lat])[:2]
     half = scene.size // 2
     left, top = (round(x / PIXEL) - half - 0.5) * PIXEL, (round(y / PIXEL) + half + 0.5) * PIXEL
     return crs, rasterio.Affine(PIXEL, 0.0, left, 0.0, -PIXEL, top)

@@ -57,7 +57,7 @@ def ground_truth(folder: Path, ids: Sequence[str]) -> np.ndarray:
         rows = np.flatnonzero(wanted // CHUNK == number)
         within = wanted[rows] % CHUNK
         columns, lines = (chunk.places[field][within].tolist() for field in (1, 2))
-        for row, column, line in zip(rows, columns, lines, strict=True):
+        for row, column, line in zip(rows.tolist(), columns, lines, strict=True):
             if ids[row].rsplit("_", 2)[1:] != [str(column), str(line)]:
                 raise DataError(f"{folder}: {ids[row]} is not what its README's command simulates; write it anew")
         ground[rows] = class_of[chunk.ground[within].cpu().numpy()[:, CENTRE, CENTRE]]

@@ -1,6 +1,6 @@
 """Pixels as given to what the model was trained on: SR_B1..SR_B7 as Collection-2 Level-2 digital numbers, in squares.
 
-What cannot be right is refused with the cure, since the model would return numbers for anything.
+What cannot be right is refused with the way to fix it, since the model would return numbers for anything.
 """
 
 import math
@@ -28,7 +28,7 @@ LOOKED_AT = 64
 SCENE_SIDES = 2
 """A patch of so many times the model's side or more is a scene."""
 
-SCALE_CURE = "if you know how they are scaled, say so: scale=(A, B) for reflectance = value * A + B"
+SCALE_FIX = "if you know how they are scaled, say so: scale=(A, B) for reflectance = value * A + B"
 
 
 class LandsatPatches(NamedTuple):
@@ -69,8 +69,10 @@ class LandsatPatches(NamedTuple):
             _require_scale(scale)
         if config.in_channels != len(OLI.bands):
             raise ConfigError(f"this model takes {config.in_channels} bands, not {', '.join(OLI.bands)}: use `encode`")
-        alike = isinstance(given.patches, np.ndarray)
-        shapes = [given.patches.shape[1:]] if alike else sorted({patch.shape for patch in given.patches})
+        if isinstance(given.patches, np.ndarray):
+            shapes = [given.patches.shape[1:]]
+        else:
+            shapes = sorted({patch.shape for patch in given.patches})
         order = band_order(shapes[0], bands if bands is not None else given.bands)
         for shape in shapes:
             _require_size(shape, config.img_size, crop)
@@ -107,7 +109,7 @@ class LandsatPatches(NamedTuple):
         if not (values.min() >= 0 and values.max() <= LARGEST_NUMBER):
             raise DataError(
                 f"pixels: hold {values.min():g} to {values.max():g}, digital numbers are 0 to {LARGEST_NUMBER}: set "
-                f"fill to 0 (floats: NaN); {SCALE_CURE}"
+                f"fill to 0 (floats: NaN); {SCALE_FIX}"
             )
         return np.where(hidden, 0, np.rint(values)).astype(np.uint16)
 
@@ -127,7 +129,7 @@ class LandsatPatches(NamedTuple):
         if np.median(values, axis=1).max() < NO_REFLECTANCE:
             raise DataError(
                 f"pixels: most numbers of every band are below {NO_REFLECTANCE:,.0f}, reflectance 0 in Collection-2 "
-                f"Level-2: Level-1 or older numbers, or reflectance * 10,000; give Level-2 numbers; {SCALE_CURE}"
+                f"Level-2: Level-1 or older numbers, or reflectance * 10,000; give Level-2 numbers; {SCALE_FIX}"
             )
 
     def _band_values(self, index: int) -> np.ndarray:
@@ -198,8 +200,8 @@ def _require_size(shape: tuple[int, ...], size: int, crop: str) -> None:
     height, width = shape[-2:]
     least = size if crop == "center" else MIN_RESIZED
     if min(height, width) < least:
-        cure = 'use crop="resize"' if crop == "center" and min(height, width) >= MIN_RESIZED else "give larger ones"
-        raise DataError(f"pixels: patches of {height} x {width} pixels, at least {least} are needed; {cure}")
+        fix = 'use crop="resize"' if crop == "center" and min(height, width) >= MIN_RESIZED else "give larger ones"
+        raise DataError(f"pixels: patches of {height} x {width} pixels, at least {least} are needed; {fix}")
     if max(height, width) >= SCENE_SIDES * size:
         raise DataError(
             f"pixels: {height} x {width} pixels are a scene, the model takes patches of about {size}: cut it into "

@@ -90,7 +90,10 @@ def embed_patches(
     finally:
         model.train(was_training)
     if empty:
-        warnings.warn(f"{empty} of {len(patches)} patches hold only fill: their embeddings are NaN", stacklevel=3)
+        warnings.warn(
+            f"{empty} of {len(patches)} patches have no valid pixel (nodata only): their embeddings are NaN",
+            stacklevel=3,
+        )
     return vectors
 
 

@@ -28,7 +28,7 @@ each of 119 real patches; light at the sensor without its air reads -0.01 to -0.
 SNOW_GREEN = 0.3
 """Green reflectance from which on it may be snow or cloud, which can be."""
 STORED_SCALE = "--scale 0.0000275,-0.2"
-SCALE_CURE = "if you know how they are scaled, state it: --scale A,B for reflectance = value * A + B"
+SCALE_FIX = "if you know how they are scaled, state it: --scale A,B for reflectance = value * A + B"
 
 
 def check_numbers(reader: SceneReader) -> None:
@@ -39,7 +39,7 @@ def check_numbers(reader: SceneReader) -> None:
     blue of the air over it; the two blues are alike, and bright red ground is about as bright in the NIR.
 
     Raises:
-        DataError: with the reason and the cure; or when nothing of the scene is visible.
+        DataError: with the reason and the fix; or when nothing of the scene is visible.
     """
     scene = reader.scene
     kinds = sorted({band.dtype for band in scene.bands})
@@ -57,7 +57,7 @@ def check_numbers(reader: SceneReader) -> None:
             )
     if kinds != ["uint16"]:
         raise DataError(
-            f"{scene.path}: holds {', '.join(kinds)} values, Collection-2 Level-2 numbers are uint16; {SCALE_CURE}"
+            f"{scene.path}: holds {', '.join(kinds)} values, Collection-2 Level-2 numbers are uint16; {SCALE_FIX}"
         )
     _check_range(scene, values)
 
@@ -67,7 +67,7 @@ def _check_range(scene: Scene, values: np.ndarray) -> None:
     if np.median(values, axis=1).max() < NO_REFLECTANCE:
         raise DataError(
             f"{scene.path}: most numbers of every band are below {NO_REFLECTANCE:,.0f}, reflectance 0 in Collection-2 "
-            f"Level-2: Level-1 or older numbers, or reflectance * 10,000; give the Level-2 product; {SCALE_CURE}"
+            f"Level-2: Level-1 or older numbers, or reflectance * 10,000; give the Level-2 product; {SCALE_FIX}"
         )
     reflectance = values * np.float32(REFLECTANCE_SCALE) + np.float32(REFLECTANCE_OFFSET)
     coastal, blue, green, red, near_infrared = reflectance[:5]
@@ -99,7 +99,9 @@ def _sample(reader: SceneReader) -> np.ndarray:
     parts = []
     for top in _starts(grid.height):
         for left in _starts(grid.width):
-            window = Window(left, top, min(SAMPLE_SIDE, grid.width), min(SAMPLE_SIDE, grid.height))
+            window = Window.from_slices(
+                (top, min(top + SAMPLE_SIDE, grid.height)), (left, min(left + SAMPLE_SIDE, grid.width))
+            )
             values = reader.read_values(window)
             parts.append(values[:, ~reader.hidden(values, window)])
     return np.concatenate(parts, axis=1)

@@ -64,16 +64,16 @@ def scene_grid(first: RasterFile) -> SceneGrid:
         DataError: degrees, another spacing than 30 m, rotated or south-up.
     """
     crs, grid = first.crs, first.transform
-    cure = "reproject it first: gdalwarp -t_srs EPSG:326NN -tr 30 30 -r near (NN: the UTM zone)"
+    fix = "reproject it first: gdalwarp -t_srs EPSG:326NN -tr 30 30 -r near (NN: the UTM zone)"
     if not grid.is_identity:
         if crs is not None and crs.is_geographic:
-            raise DataError(f"{first.path}: its grid is in degrees, the model knows 30 m; {cure}")
+            raise DataError(f"{first.path}: its grid is in degrees, the model knows 30 m; {fix}")
         factor = crs.linear_units_factor[1] if crs is not None else 1.0
         if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
-            raise DataError(f"{first.path}: its grid is rotated or not north up; {cure}")
+            raise DataError(f"{first.path}: its grid is rotated or not north up; {fix}")
         for size in (grid.a * factor, -grid.e * factor):
             if abs(size - SPACING) > SPACING_TOLERANCE * SPACING:
-                raise DataError(f"{first.path}: its pixels are {size:g} m wide, the model knows 30 m; {cure}")
+                raise DataError(f"{first.path}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
     return SceneGrid(crs, grid, first.height, first.width)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scenes.input.grids import RasterFile, open_raster
-from scenes.input.metadata import LEVEL2_CURE, check_product_id, find_product_id
+from scenes.input.metadata import LEVEL2_FIX, check_product_id, find_product_id
 from utils.errors import ConfigError, DataError
 from utils.sensors import ETM, HLS_L30, OLI, refusal, sensor_of_product, sensor_with_bands
 
@@ -46,7 +46,7 @@ def find_folder(folder: Path) -> SceneFiles:
         check_product_id(product, folder)
     missing = [band for number, band in enumerate(OLI.bands, 1) if number not in files]
     if set(OLI.bands) - set(missing) == set(ETM.bands):
-        raise DataError(f"{folder}: {stem} has just the bands of Landsat 4, 5 or 7; {refusal(ETM)}; {LEVEL2_CURE}")
+        raise DataError(f"{folder}: {stem} has just the bands of Landsat 4, 5 or 7; {refusal(ETM)}; {LEVEL2_FIX}")
     if missing:
         raise DataError(f"{folder}: {', '.join(f'{stem}_{band}.TIF' for band in missing)} missing; fetch them again")
     bands = tuple(open_raster(folder / files[number]) for number in range(1, len(OLI.bands) + 1))
@@ -62,12 +62,12 @@ def _refuse_other_folder(folder: Path, names: list[str]) -> None:
     for product in sorted({product for name in names if (product := find_product_id(name))}):
         check_product_id(product, folder)
     if any(sensor_of_product(name) is HLS_L30 for name in names):
-        raise DataError(f"{folder}: {refusal(HLS_L30)}; {LEVEL2_CURE}")
+        raise DataError(f"{folder}: {refusal(HLS_L30)}; {LEVEL2_FIX}")
     if any(_COLLECTION1_FILE.fullmatch(name) for name in names):
-        raise DataError(f"{folder}: holds *_sr_band*.tif, a Collection-1 product; {LEVEL2_CURE}")
+        raise DataError(f"{folder}: holds *_sr_band*.tif, a Collection-1 product; {LEVEL2_FIX}")
     if any(_LEVEL1_FILE.fullmatch(name) for name in names):
-        raise DataError(f"{folder}: holds *_B*.TIF without SR: Level-1 or another sensor's numbers; {LEVEL2_CURE}")
-    raise DataError(f"{folder}: holds no *_SR_B1.TIF; {LEVEL2_CURE} and unpack it here")
+        raise DataError(f"{folder}: holds *_B*.TIF without SR: Level-1 or another sensor's numbers; {LEVEL2_FIX}")
+    raise DataError(f"{folder}: holds no *_SR_B1.TIF; {LEVEL2_FIX} and unpack it here")
 
 
 def find_stack(path: Path, chosen: tuple[int, ...] | None) -> SceneFiles:
@@ -105,7 +105,7 @@ def _require_names(stack: RasterFile) -> None:
     order = ",".join(str(numbers.index(number) + 1) for number in wanted) if complete else "N,… of its SR_B1..SR_B7"
     other = sensor_with_bands([name for name in stack.descriptions if name])
     if other is not None:
-        raise DataError(f"{stack.path}: {refusal(other)}; {LEVEL2_CURE}")
+        raise DataError(f"{stack.path}: {refusal(other)}; {LEVEL2_FIX}")
     if stack.count != len(OLI.bands):
         raise DataError(
             f"{stack.path}: has {stack.count} bands, expected {len(OLI.bands)}: SR_B1..SR_B7 of Landsat 8 or 9; give "

@@ -1,4 +1,4 @@
-"""What a Landsat product says of itself: its id and its MTL file. Nothing is guessed; what is missing stays None."""
+"""Metadata in a Landsat product: its id and its MTL file. Nothing is guessed; what is missing stays None."""
 
 import json
 import math
@@ -18,7 +18,7 @@ PRODUCT_ID = re.compile(
 )
 """Collection products, USGS "Landsat Collections" naming convention."""
 
-LEVEL2_CURE = "order the Collection-2 Level-2 product (L2SP) of Landsat 8 or 9, for example from EarthExplorer"
+LEVEL2_FIX = "order the Collection-2 Level-2 product (L2SP) of Landsat 8 or 9, for example from EarthExplorer"
 
 
 def find_product_id(text: str) -> str | None:
@@ -38,18 +38,17 @@ def check_product_id(product: str, where: Path) -> None:
         raise ValueError(f"{product!r} is no product id")
     level, sensor = match["level"].upper(), sensor_of_product(product)
     if sensor is None:
-        raise DataError(f"{where}: {product} is of a sensor that the model does not know; {LEVEL2_CURE}")
+        raise DataError(f"{where}: {product} is of a sensor that the model does not know; {LEVEL2_FIX}")
     if sensor is not OLI:
-        raise DataError(f"{where}: {product}: {refusal(sensor)}; {LEVEL2_CURE}")
+        raise DataError(f"{where}: {product}: {refusal(sensor)}; {LEVEL2_FIX}")
     if level.startswith("L1"):
         raise DataError(
-            f"{where}: {product} is Level-1: its numbers are light at the sensor, not surface reflectance; "
-            f"{LEVEL2_CURE}"
+            f"{where}: {product} is Level-1: its numbers are light at the sensor, not surface reflectance; {LEVEL2_FIX}"
         )
     if match["collection"] != "02":
         raise DataError(
             f"{where}: {product} is of Collection {int(match['collection'])}, whose numbers are scaled otherwise; "
-            f"{LEVEL2_CURE}, or state how they are scaled (--scale 0.0001,0)"
+            f"{LEVEL2_FIX}, or state how they are scaled (--scale 0.0001,0)"
         )
 
 
@@ -93,8 +92,8 @@ def scene_time(product: str | None, mtl: dict[str, str], where: Path) -> Acquisi
     """
     day = clock = None
     try:
-        if product:
-            day = datetime.strptime(PRODUCT_ID.fullmatch(product)["date"], "%Y%m%d").date()
+        if product and (parts := PRODUCT_ID.fullmatch(product)):
+            day = datetime.strptime(parts["date"], "%Y%m%d").date()
         if text := mtl.get("DATE_ACQUIRED"):
             day = date.fromisoformat(text)
         if text := mtl.get("SCENE_CENTER_TIME"):

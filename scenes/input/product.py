@@ -74,7 +74,7 @@ def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
     """The scene at `path`.
 
     Raises:
-        DataError: naming the file, the reason and the cure, for anything but the forms above.
+        DataError: naming the file, the reason and the fix, for anything but the forms above.
         ConfigError: for an option that does not fit.
     """
     if not path.exists():
@@ -87,8 +87,8 @@ def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
         files = find_stack(path, options.bands)
     else:
         archive = path.suffix.lower() in _ARCHIVE_ENDINGS
-        cure = "unpack it and give the folder" if archive else "give a folder or a .tif"
-        raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {cure}")
+        fix = "unpack it and give the folder" if archive else "give a folder or a .tif"
+        raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {fix}")
     qa = open_raster(options.qa) if options.qa else files.qa
     if qa is not None and (qa.dtype, qa.count) != ("uint16", 1):
         raise DataError(
@@ -126,7 +126,7 @@ def _check_mtl(product: str | None, values: dict[str, str], mtl: Path | None, pa
     """The product id, which the MTL may add but not contradict."""
     stated = find_product_id(values.get("LANDSAT_PRODUCT_ID", ""))
     if stated:
-        check_product_id(stated, mtl)
+        check_product_id(stated, mtl or path)
     if stated and product and stated != product:
         raise DataError(f"{mtl}: belongs to {stated}, the files of {path} to {product}; put the right MTL there")
     return product or stated

@@ -5,9 +5,9 @@ Half precision is stored as float32 whose lower bits are 0 and compress away: GD
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -43,16 +43,14 @@ def write_embeddings(
     """
     rows_wanted, columns = frame.output_rows, frame.output_columns
     width = store.shape[-1]
-    scales = offsets = None
-    if dtype == "int8":
-        scales, offsets = _range_of(store)
+    encoding = _range_of(store) if dtype == "int8" else None
 
     def stripes() -> Iterator[np.ndarray]:
         for block, record in enumerate(store.records()):
             first = block * len(record)
             inside = slice(max(0, rows_wanted.start - first), max(0, rows_wanted.stop - first))
             cells = record[inside, columns].astype(np.float32).transpose(2, 0, 1)
-            yield cells if scales is None else _quantise(cells, scales, offsets)
+            yield cells if encoding is None else _quantise(cells, *encoding)
 
     layer = Layer(
         *frame.output_shape,
@@ -63,8 +61,8 @@ def write_embeddings(
         transform=frame.output_transform,
         tags=tags,
         tile=TILE,
-        scales=scales,
-        offsets=offsets,
+        scales=None if encoding is None else encoding[0].tolist(),
+        offsets=None if encoding is None else encoding[1].tolist(),
     )
     return write_cog(path, layer, stripes(), scratch)
 
@@ -114,13 +112,13 @@ class EmbeddingMap:
         """From top to bottom, a tile's height at a time."""
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(self.path) as file:
             for top in range(0, self.height, TILE):
-                window = Window(0, top, self.width, min(TILE, self.height - top))
+                window = Window.from_slices((top, min(top + TILE, self.height)), (0, self.width))
                 yield Cells(top, self._values(file.read(window=window)))
 
     def cell(self, row: int, column: int) -> np.ndarray:
         """(D,) of one cell."""
         with rasterio.open(self.path) as file:
-            return self._values(file.read(window=Window(column, row, 1, 1)))[0, 0]
+            return self._values(file.read(window=Window.from_slices((row, row + 1), (column, column + 1))))[0, 0]
 
     def _values(self, numbers: np.ndarray) -> np.ndarray:
         values = numbers.transpose(1, 2, 0).astype(np.float32)
@@ -130,9 +128,11 @@ class EmbeddingMap:
             values[missing] = np.nan
         return np.ascontiguousarray(values)
 
-    def layer(self, bands: tuple[str, ...], dtype: str, nodata: float, **other: object) -> Layer:
-        """A layer on the same grid, with the same provenance."""
-        tags = {**self.tags, **other.pop("tags", {})}
+    def layer(
+        self, bands: tuple[str, ...], dtype: str, nodata: float, tags: Mapping[str, str] | None = None, **other: Any
+    ) -> Layer:
+        """A layer on the same grid, with the same provenance and more tags; `other` are fields of `Layer`."""
+        tags = {**self.tags, **(tags or {})}
         tags.pop("AREA_OR_POINT", None)
         return Layer(self.height, self.width, bands, dtype, nodata, self.crs, self.transform, tags, **other)
 

@@ -62,7 +62,7 @@ def write_cog(path: Path, layer: Layer, stripes: Iterable[np.ndarray], scratch: 
                 _describe(file, layer)
                 top = 0
                 for stripe in _tile_rows(stripes, layer.tile):
-                    file.write(stripe, window=Window(0, top, layer.width, stripe.shape[1]))
+                    file.write(stripe, window=Window.from_slices((top, top + stripe.shape[1]), (0, layer.width)))
                     top += stripe.shape[1]
             rasterio.shutil.copy(plain, whole, **cog)
         sync(whole)

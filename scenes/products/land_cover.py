@@ -11,13 +11,14 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from classification_models.linear_head import fitted
 from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
 from models.pooling import MAP_POOLINGS, vector_width
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from utils.analysis_utils import short_name
-from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
+from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
 
 NO_CLASS = 255
@@ -57,7 +58,7 @@ class Probe(NamedTuple):
     @property
     def width(self) -> int:
         """Features that it takes."""
-        return int(self.model.model.n_features_in_)
+        return int(fitted(self.model.fitted_model, "n_features_in_"))
 
 
 def load_probe(path: Path, config: ModelConfig) -> Probe:
@@ -77,7 +78,7 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
         sha = train.get("checkpoint", {}).get("sha256")
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
-    width = model.model.n_features_in_
+    width = fitted(model.fitted_model, "n_features_in_")
     if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
         listed = " or ".join(f"{count:,}" for count in sorted(fitting_widths(config)))
         raise ConfigError(
@@ -111,7 +112,7 @@ def _class_names(record: dict, model: LogisticRegressionModel) -> tuple[str, ...
     count = len(model.classes_) if model.multilabel else int(np.max(model.classes_)) + 1
     names = record.get("classes") or []
     if len(names) < count:
-        known = {len(info.CLASSES): info.CLASSES for info in (BigEarthNetInfo, EuroSATInfo)}
+        known = {len(info.CLASSES): info.CLASSES for info in DATASETS.values()}
         names = known.get(count, [f"class {index}" for index in range(count)])
     return tuple(names)
 
@@ -120,11 +121,13 @@ def class_colours(classes: tuple[str, ...]) -> dict[int, tuple[int, int, int, in
     """Class index to red, green, blue and opacity, 0 to 255."""
     spare = colormaps["tab20"]
     texts = [_COLOURS.get(name) for name in classes]
-    rows = [
-        tuple(int(text[i : i + 2], 16) for i in (1, 3, 5)) if text else tuple(int(255 * v) for v in spare(k % 20)[:3])
-        for k, text in enumerate(texts)
-    ]
-    return {index: (*row, 255) for index, row in enumerate(rows)}
+    colours = {}
+    for k, text in enumerate(texts):
+        red, green, blue = (
+            (int(text[i : i + 2], 16) for i in (1, 3, 5)) if text else (int(255 * v) for v in spare(k % 20)[:3])
+        )
+        colours[k] = (red, green, blue, 255)
+    return colours
 
 
 def write_land_cover(folder: Path, embeddings: EmbeddingMap, probe: Probe, scratch: Path) -> dict[str, float]:
@@ -183,7 +186,7 @@ def plot_land_cover(land_cover: Path, classes: tuple[str, ...], shares: dict[str
     axes.set(xticks=[], yticks=[])
     beside.axis("off")
     handles = [
-        Patch(color=colours[index], label=f"{short_name(name, 60)} ({shares[name]:.1%})")
+        Patch(color=tuple(colours[index]), label=f"{short_name(name, 60)} ({shares[name]:.1%})")
         for index, name in enumerate(classes)
     ]
     beside.legend(handles=handles, loc="center left", frameon=False, fontsize=9)

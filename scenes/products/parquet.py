@@ -31,8 +31,9 @@ def write_cells(path: Path, embeddings: EmbeddingMap, scene: Scene) -> Path:
         embeddings: the map.
         scene: for date and source.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    # Optional: `require_pyarrow` has been called, but a type checker may run where it is not installed.
+    import pyarrow as pa  # pyright: ignore[reportMissingImports]
+    import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
 
     crs = embeddings.crs.to_dict(projjson=True) if embeddings.crs else None
     column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs}
@@ -51,7 +52,9 @@ def write_cells(path: Path, embeddings: EmbeddingMap, scene: Scene) -> Path:
             rows, columns = np.nonzero(cells.valid)
             values = pa.array(cells.values[rows, columns].ravel(), pa.float32())
             table = {
-                "geometry": [_square(embeddings, cells, r, c) for r, c in zip(rows, columns, strict=True)],
+                "geometry": [
+                    _square(embeddings, cells, r, c) for r, c in zip(rows.tolist(), columns.tolist(), strict=True)
+                ],
                 "date": [scene.time.day] * len(rows),
                 "source": [scene.name] * len(rows),
                 "embedding": pa.FixedSizeListArray.from_arrays(values, embeddings.count),

@@ -37,7 +37,7 @@ def score_land_cover(land_cover: Path, truth: Truth, frame: Frame, classes: tupl
     purity = 0.0
     with rasterio.open(land_cover) as mapped:
         for row, known in enumerate(cell_classes(truth, frame)):
-            named = mapped.read(1, window=Window(0, row, mapped.width, 1))[0]
+            named = mapped.read(1, window=Window.from_slices((row, row + 1), (0, mapped.width)))[0]
             use = (named != NO_CLASS) & known.known
             if use.any() and known.main[use].max() >= size:
                 raise DataError(f"{truth.path}: holds class {known.main[use].max()}, the probe knows 0 to {size - 1}")

@@ -55,7 +55,7 @@ def cell_at(
     if not (abs(lon) <= 360 and abs(lat) <= 90):  # NaN is neither
         raise outside
     try:
-        (x,), (y,) = rasterio.warp.transform(CRS.from_epsg(4326), crs, [lon], [lat])
+        (x,), (y,) = rasterio.warp.transform(CRS.from_epsg(4326), crs, [lon], [lat])[:2]
     except Exception as error:  # GDAL's errors have no public class: no such place in this projection
         raise outside from error
     column, row = (x - transform.c) / transform.a, (y - transform.f) / transform.e

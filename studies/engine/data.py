@@ -24,14 +24,10 @@ from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig
 from studies.engine.divisions import Fold, divided
 from studies.engine.stages import StageCache
-from utils.data_config import IMAGE_SIZE
+from utils.data_config import DATASETS, IMAGE_SIZE
 from utils.errors import ConfigError
 
-DATASET_WORDS = {
-    "bigearthnet_ls": "BigEarthNet-Landsat",
-    "eurosat_ls": "EuroSAT-Landsat",
-    LABELLED_FOLDER: "labelled images",
-}
+DATASET_TITLES = {name: info.TITLE for name, info in DATASETS.items()} | {LABELLED_FOLDER: "labelled images"}
 """Name of a dataset in a config to its name in a report."""
 
 
@@ -61,7 +57,7 @@ class Source:
     @property
     def name(self) -> str:
         """The dataset's name in a report."""
-        return DATASET_WORDS[self.section.dataset]
+        return DATASET_TITLES[self.section.dataset]
 
     def split_file(self, split: str, fold: int = 0) -> str | None:
         """The file of a split; None where there is none (there may be no "val")."""
@@ -235,8 +231,10 @@ def _source(key: str, section: SourceSection, config: ReproductionConfig, cache:
 def _simulated(
     key: str, section: SourceSection, asked: SimulateSection, cache: StageCache
 ) -> tuple[str, dict[str, str]]:
-    kind = {"bigearthnet_ls": "bigearthnet", "eurosat_ls": "eurosat"}[section.dataset]
-    end = {"bigearthnet": "csv", "eurosat": "txt"}[kind]
+    info = DATASETS[section.dataset]
+    kind = info.SIMULATOR
+    if kind is None:
+        raise ConfigError(f"{key}.simulate: there is no simulator of {info.NAME}; give {key}.dataset_path")
     inputs = {"kind": kind, **asked.model_dump(mode="json")}
 
     def work(folder: Path) -> dict[str, str]:
@@ -245,7 +243,7 @@ def _simulated(
         if asked.splits:
             options += ["--splits", *(f"{value:g}" for value in asked.splits)]
         simulated.main(options)
-        return {split: f"{kind}-{split}.{end}" for split in simulated.SPLITS}
+        return {split: info.HUB.split_file.format(split) for split in simulated.SPLITS}
 
     stage = cache.stage(f"simulate/{key}", inputs, work)
     splits = {ALL_SPLIT: "samples.csv"} if section.folds else stage.result
