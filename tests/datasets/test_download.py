@@ -101,7 +101,7 @@ def test_a_killed_transfer_goes_on_where_it_stopped(dataset, hub, tmp_path) -> N
     hub.hang_after = 50_000
     out = tmp_path / "data"
     code = f"""
-import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}, {str(ROOT / "tests/support")!r}]
 import downloading as t
 t.main([{dataset!r}, "--out", {str(out)!r}, "--endpoint", {hub.url!r}], t.SMALL)
 """

@@ -59,7 +59,7 @@ def test_the_readme_links_to_the_tree() -> None:
 
 
 def test_every_module_named_on_the_way_of_a_patch_exists() -> None:
-    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", ARCHITECTURE):
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", ARCHITECTURE + CONTRIBUTING):
         assert (ROOT / path).exists(), path
 
 

@@ -42,8 +42,10 @@ class Process:
         self._folder = tempfile.TemporaryDirectory()
         self._files = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
         environment = dict(os.environ if env is None else env)
-        self._process = server().Process(target=_become, args=(self.args, str(cwd), environment, self._files))
+        self._ended, held = server().Pipe(duplex=False)
+        self._process = server().Process(target=_become, args=(self.args, str(cwd), environment, self._files, held))
         self._process.start()
+        held.close()
         self.pid: int = self._process.pid
 
     @property
@@ -72,7 +74,9 @@ class Process:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait; what it has written."""
+        """Wait for it and for those that it has forked, as reading its streams to the end does; what they wrote."""
+        if not self._ended.poll(timeout):  # nothing is sent: it ends with the last that holds the other end
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, self.stdout, self.stderr)
         self.wait(timeout)
         return self.stdout, self.stderr
 
@@ -101,8 +105,8 @@ def run(
     return subprocess.CompletedProcess(process.args, process.wait(), out, err)
 
 
-def _become(arguments: list[str], cwd: str, env: dict[str, str], files: list[Path]) -> None:
-    """Be what `python *arguments` is; does not return."""
+def _become(arguments: list[str], cwd: str, env: dict[str, str], files: list[Path], held: Any) -> None:
+    """Be what `python *arguments` is, and hold `held` open meanwhile; does not return."""
     streams = [os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600) for file in files]
     for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (streams[0], 1), (streams[1], 2)):
         os.dup2(source, target)
@@ -114,12 +118,17 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], files: list[Pat
     os.environ.update(env)
     sys.stdin, sys.stdout = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    if threads := env.get("OMP_NUM_THREADS"):  # read by PyTorch when it is imported, which was before
+        import torch
+
+        torch.set_num_threads(int(threads))
     here = Path(__file__).parents[2]
     sys.path[:] = [path for path in sys.path if Path(path) not in (here, here / "tests", here / "tests" / "support")]
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     for name in [name for name, module in sys.modules.items() if _is_ours(module, here)]:
         del sys.modules[name]
-    multiprocessing.process.current_process()._config["daemon"] = False  # it may have children of its own
+    if sys.platform == "linux":
+        multiprocessing.set_start_method("fork", force=True)  # as in a process that was started by itself
     code = 1
     try:
         _run(arguments)
