@@ -48,7 +48,7 @@ class ModelSection(Section):
     experts: Positive | list[Positive] | None = None
     k: Positive | None = None
     mask_ratio: Share | None = None
-    mask_strategy: Literal[tuple(STRATEGIES)] | None = None
+    mask_strategy: Annotated[str, one_of(STRATEGIES)] | None = None
     dropout: Share | None = None
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     load_loss: Literal["shazeer", "published"] | None = None

@@ -42,9 +42,11 @@ class Gate(nn.Module):
 
     Attributes:
         sums_to_one: whether the gates of a token sum to 1 by construction, so that nobody has to add them up.
+        Wg: from tokens (T, D) to the scores of the experts (T, E).
     """
 
     sums_to_one: bool
+    Wg: nn.Linear
 
     def forward(self, x: Tensor, normal: Tensor | None = None, backend: Backend | None = None) -> Routing:
         """Route (T, D) tokens.
