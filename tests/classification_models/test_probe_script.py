@@ -10,7 +10,6 @@ import pytest
 import warm_python
 from conftest import ROOT
 from probe_data import make_data, write_npz
-from scripts import run
 
 import train_logistic_regression as script
 from classification_models import embeddings as embeddings_module

@@ -10,7 +10,6 @@ import rasterio
 import torch
 import warm_python
 from conftest import ROOT
-from scripts import run as run_script
 
 from datasets.simulated import main, simulate, simulate_chunks, split_counts
 from datasets.simulator.baselines import baseline_inputs, baseline_table
