@@ -21,11 +21,6 @@ NO_CLASS = -1
 _COMMAND = re.compile(r"^python -m datasets\.simulated .*--kind bigearthnet .*$", re.MULTILINE)
 
 
-def has_ground_truth(folder: Path) -> bool:
-    """Whether a dataset's folder says by which command its BigEarthNet-Landsat patches were simulated."""
-    return _command(folder) is not None
-
-
 def ground_truth(folder: Path, ids: Sequence[str]) -> np.ndarray:
     """The class that covers most of each pixel of simulated patches; under a cloud or snow, what lies below.
 

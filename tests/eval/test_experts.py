@@ -16,7 +16,7 @@ from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
 from datasets.patches import Batch
 from datasets.simulator.patches import simulate_chunk
-from datasets.simulator.truth import NO_CLASS, ground_truth, has_ground_truth
+from datasets.simulator.truth import NO_CLASS, ground_truth
 from eval.experts.ablation import remove_expert
 from eval.experts.contribution import (
     ablation_map,
@@ -317,7 +317,6 @@ def test_the_truth_belongs_to_the_patches() -> None:
 
 def test_truth_that_is_not_known_is_refused(tmp_path) -> None:
     ids = sample_ids(3)
-    assert has_ground_truth(SAMPLE) and not has_ground_truth(tmp_path)
     with pytest.raises(DataError, match=r"no README\.md"):
         ground_truth(tmp_path, ids)
     with pytest.raises(DataError, match="do not list"):
