@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import MOEMAE
-from training.averages import EpochSums
+from training.progress import EpochSums
 from training.step import StepInputs
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo

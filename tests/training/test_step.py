@@ -9,7 +9,7 @@ from models import build_model
 from models.losses import LossWeights, mae_loss
 from models.masking import random_masking
 from models.noise import NoiseBuffers
-from training.averages import EpochSums
+from training.progress import EpochSums
 from training.step import StepOptions, StepResult, TrainStep
 from utils.randomness import generator
 
