@@ -37,7 +37,8 @@ def one_of(names: Collection[str]) -> AfterValidator:
         *first, last = map(repr, names)
         close = difflib.get_close_matches(value, names, n=1)
         nearest = f" (did you mean {close[0]!r}?)" if close else ""
-        raise PydanticCustomError("choice", f"{', '.join(first)} or {last}{nearest}")
+        choices = " or ".join(filter(None, (", ".join(first), last)))
+        raise PydanticCustomError("choice", "{choices}{nearest}", {"choices": choices, "nearest": nearest})
 
     return AfterValidator(check)
 
