@@ -26,7 +26,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import Waiting
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable
-from utils.reporting import reporter
+from utils.reporting import progress, reporter
 
 WORKS: dict[str, Callable[[Setting], list[Row]]] = {
     "train": train_rows,
@@ -61,9 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     rows: list[Row] = []
     for name in works:
-        reporter.info(f"measuring: {name}")
+        progress(f"measuring: {name}")
         measured = WORKS[name](setting)
-        reporter.info("\n".join(f"  {row.sentence}" for row in measured))
+        progress("\n".join(f"  {row.sentence}" for row in measured))
         rows += measured
     profiles = profile_steps(setting) if options.profile else {}
     limits = setting.limits.best(measure_limits(device, options.quick))
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     reporter.info(text)
     written = write_results(folder / _stem(setting, works, options.only is not None), text, record)
-    reporter.info("\nwritten to " + " and ".join(map(str, written)))
+    progress("\nwritten to " + " and ".join(map(str, written)))
     return 0
 
 

@@ -4,7 +4,8 @@
 
     reporter.info(f"written: {path}")
 
-Results and progress are `info`, on standard output; warnings and errors go to standard error. Without `configure`
+Messages are `info`, on standard output; warnings, errors and the `progress` of a command whose output is its result go
+to standard error. Without `configure`
 (a notebook, another program) `info` is silent, and a program can attach handlers of its own.
 """
 
@@ -16,12 +17,21 @@ from pathlib import Path
 
 reporter = logging.getLogger("moemae")
 
+PROGRESS = "progress"
+"""Attribute of a record that goes to standard error although nothing is wrong."""
+
+
+def progress(message: str) -> None:
+    """What a command is at, beside the result on its standard output."""
+    reporter.info(message, extra={PROGRESS: True})
+
 
 class _ConsoleHandler(logging.Handler):
     """Bare messages to the standard stream that is current when they come, so that redirections hold."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        aside = record.levelno >= logging.WARNING or getattr(record, PROGRESS, False)
+        stream = sys.stderr if aside else sys.stdout
         if stream is not None:  # there is none under pythonw
             stream.write(record.getMessage() + "\n")
             stream.flush()

@@ -117,7 +117,7 @@ def test_programs_compute_what_embed_computes(release, patches, form: str) -> No
     run = formats.FORMATS[form].load(release / f"embed_mean{formats.FORMATS[form].ending}")
     metadata = np.full((5, 4), np.nan, np.float32)
     model = MOEMAE.from_pretrained(release)
-    with pytest.warns(UserWarning, match="only fill"):
+    with pytest.warns(UserWarning, match="no valid pixel"):
         untold = model.embed(patches, pool="mean")
         told = model.embed(patches, when=MORNING, lat=48.2, lon=16.4, pool="mean")
     assert np.isnan(untold[2]).all()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from pathlib import Path
@@ -78,6 +79,7 @@ class Process:
         if not self._ended.poll(timeout):  # nothing is sent: it ends with the last that holds the other end
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0, self.stdout, self.stderr)
         self.wait(timeout)
+        time.sleep(0.05)  # a process that ends closes its files, and releases its locks, in no promised order
         return self.stdout, self.stderr
 
     def send_signal(self, number: int) -> None:
