@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny simulated dataset, a tiny config, and the reference data where they are at hand."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -15,9 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
 
 
+with contextlib.suppress(ImportError):
+    import setuptools  # noqa: F401 - compilers need it, and it must come before whatever imports distutils
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Small tensors gain nothing from more threads, and tests on shared machines lose."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> None:
+    """A script that ran in this process may have set others."""
     torch.set_num_threads(1)
 
 
