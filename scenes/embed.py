@@ -21,7 +21,7 @@ from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
 from utils.errors import DataError
-from utils.metadata import Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
+from utils.metadata import FIELDS, Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
 
 
 class WindowMetadata(NamedTuple):
@@ -41,10 +41,11 @@ class WindowMetadata(NamedTuple):
 
     def record(self, config: ModelConfig) -> dict[str, Any]:
         """What a model of that config is conditioned on, as plain values for the run's record; None: not known."""
-        hour = self.time.hour
-        shown = hour // 10 if config.published_behaviour and hour is not None else hour
+        hour, as_trained = self.time.hour, FIELDS["hour"].published
+        if hour is not None and config.published_behaviour and as_trained is not None:
+            hour = int(as_trained(torch.tensor(hour)))
         stated = {name: value for name, value in self.stated.items() if name in config.meta_fields}
-        return {"week": self.time.week, "hour": shown, "place": self.place, **stated}
+        return {"week": self.time.week, "hour": hour, "place": self.place, **stated}
 
 
 class Stripe(NamedTuple):
