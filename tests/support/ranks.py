@@ -27,8 +27,11 @@ from warm_python import server
 LIMIT_SECONDS = 300.0
 """A run that takes longer hangs, also where it compiles on a busy machine."""
 
+NOTICE_SECONDS = 8.0
+"""When one has failed, the others have so long to notice it by themselves before they get SIGTERM."""
+
 GRACE_SECONDS = 4.0
-"""When one has failed, the others get SIGTERM, and SIGKILL so much later; of `torchrun` they have 30 s."""
+"""They get SIGKILL so much later; of `torchrun` they have 30 s."""
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 
@@ -53,10 +56,13 @@ def run_ranks(folder: Path, work: Callable[..., None], *arguments: object, count
     for process in ranks:
         process.start()
     deadline = time.monotonic() + LIMIT_SECONDS
-    failed = False
+    failed_at = None
+    terminated = False
     while any(process.is_alive() for process in ranks) and time.monotonic() < deadline:
-        if not failed and any(process.exitcode for process in ranks):
-            failed, deadline = True, time.monotonic() + GRACE_SECONDS
+        if failed_at is None and any(process.exitcode for process in ranks):
+            failed_at = time.monotonic()
+        if not terminated and failed_at is not None and time.monotonic() > failed_at + NOTICE_SECONDS:
+            terminated, deadline = True, time.monotonic() + GRACE_SECONDS
             for process in ranks:
                 process.terminate()
         multiprocessing.connection.wait([process.sentinel for process in ranks if process.is_alive()], timeout=0.1)

@@ -133,7 +133,7 @@ def test_a_killed_process_ends_the_others(tmp_path, data, alone, rank: int) -> N
     config = run_config(data, tmp_path)
     started = time.monotonic()
     ended = run_ranks(tmp_path, training_with_a_signal, "SIGKILL", rank, MIDDLE, "--config_yaml", config)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 90, "it waited for a process that is gone"
     assert ended[rank].code == -signal.SIGKILL
     assert ended[1 - rank].code == 2
     one_message(ended, "another process of this run is gone", "--resume")
