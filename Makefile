@@ -1,8 +1,10 @@
 # make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about three minutes)
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
-# make test     set up, then run all tests
-# make test-lowest  the tests but for the slow ones, with the lowest versions that the requirements allow
+# make test     set up, then run the tests
+# make test-docs, test-faults, test-programs  the heavier ones: notebooks and examples; killed and stopped processes;
+#               generated code and exported programs
+# make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies quick test test-lowest lint types clean setup
+.PHONY: demo studies quick test test-docs test-faults test-programs test-lowest lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
@@ -48,11 +50,16 @@ demo: $(VENV)/.installed
 studies: $(VENV)/.installed
 	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'pretraining_seeds=[0,1,2,3,4]'
 
+PYTEST := -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+
 test: $(VENV)/.installed-dev
-	@$(RUN) -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+	@$(RUN) $(PYTEST) -m "not docs and not faults and not programs"
+
+test-docs test-faults test-programs: $(VENV)/.installed-dev
+	@$(RUN) $(PYTEST) -m $(subst test-,,$@)
 
 quick: $(VENV)/.installed-dev
-	@$(RUN) -m pytest -n 2 --dist loadfile -m "not slow" $(addprefix tests/,$(QUICK))
+	@$(RUN) $(PYTEST) -m "not slow and not faults" $(addprefix tests/,$(QUICK))
 
 # The lower bounds become the versions: `>=` is read as `==`. The tools that run the tests need no lowest version.
 $(LOWEST)/constraints.txt: requirements.txt requirements-export.txt
@@ -65,7 +72,7 @@ $(LOWEST)/.installed: $(LOWEST)/constraints.txt requirements-dev.txt
 	@touch $@
 
 test-lowest: $(LOWEST)/.installed
-	@$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_OPTIONS)
+	@$(LOWEST)/bin/python $(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -95,6 +95,7 @@ def test_a_transfer_that_keeps_breaking_says_how_far_it_came(dataset, hub, tmp_p
     assert hub.sent[SMALL[dataset].archive] == len(hub.files[SMALL[dataset].archive])
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("dataset", ["bigearthnet_ls"], indirect=True)
 def test_a_killed_transfer_goes_on_where_it_stopped(dataset, hub, tmp_path) -> None:
     archive = SMALL[dataset].archive

@@ -69,6 +69,7 @@ def test_resumed_packs_have_the_same_bytes(source, tmp_path, monkeypatch, small_
     assert contents(pack(out, source)) == whole
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_goes_on(source, tmp_path, number: int) -> None:
     whole = contents(pack(tmp_path / "whole", source))

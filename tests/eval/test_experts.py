@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from conftest import SAMPLE
 from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
-from studying import make_context
+from studying import (
+    few_strengths,  # noqa: F401
+    make_context,
+)
 from tiny import TINY_MODEL, sample_ids, tiny_model
 
 from datasets.bigearthnet import BigEarthNetDatasetLS

@@ -28,6 +28,8 @@ from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.errors import CheckpointError, ConfigError, UserError
 from utils.files import sha256
 
+pytestmark = pytest.mark.programs
+
 STATISTICS = BigEarthNetInfo.NAME
 MORNING = "2017-06-13T10:10:31"
 MORNING_COLUMNS = [24, 10, 48.2, 16.4]

@@ -111,6 +111,7 @@ def test_what_cannot_be_stated_is_refused(five, pixels, stated, problem) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.programs
 def test_exported_programs_take_the_model_s_own_columns(tmp_path, five) -> None:
     for package in ("safetensors", "onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)

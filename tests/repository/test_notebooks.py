@@ -12,6 +12,8 @@ from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.docs
+
 PICTURES = {
     "compute_embeddings_bigearthnet": 1,
     "compute_embeddings_eurosat": 1,

@@ -11,6 +11,8 @@ import warm_python
 from conftest import ROOT
 from tiny_weights import write_tiny_checkpoint
 
+pytestmark = pytest.mark.docs
+
 RELEASE = "outputs/release"
 """What `export.py` wrote, in an example that starts from it."""
 RUNNER = """

@@ -208,6 +208,7 @@ def test_the_file_is_cloud_optimised_and_says_where_it_comes_from(tmp_path, fold
     assert record["windows"] > 100 and record["peak_memory_bytes"] > 0
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stride", [20, 40])
 @pytest.mark.parametrize("appended", [0, 2])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, folder, checkpoint, monkeypatch, capsys, stride, appended):

@@ -214,6 +214,7 @@ def start_and_stop(config: Path, reached: Callable[[], bool], number: int) -> wa
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_killed_anywhere_it_goes_on_to_the_same_numbers(done: Path, tmp_path) -> None:
     config = tiny_config(tmp_path)
     out = tmp_path / "out"
@@ -235,6 +236,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_numbers(done: Path, tmp_path) ->
     assert tables(tmp_path) == tables(done)
 
 
+@pytest.mark.faults
 def test_a_stage_that_was_stopped_finds_its_files_again(tmp_path) -> None:
     seen = []
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
+from studying import few_strengths  # noqa: F401
 from tiny import TINY_MODEL, sample_ids, write_config
 
 from configs.reproduction import read_reproduction_config
@@ -227,6 +228,8 @@ def test_experts_section(context, monkeypatch) -> None:
 def test_experts_of_patches_whose_ground_is_not_known(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(experts, "truth_folder", lambda *_: None)
     monkeypatch.setattr(expert_views, "SHUFFLES", 3)
+    monkeypatch.setattr(expert_views, "TOKENS_PROJECTED", 60)
+    monkeypatch.delitem(experts.PARTS, "planes")  # which the truth changes nothing of
     section = experts_section(context_of(config_file(tmp_path, training={"epochs": 1})))
     check(section)
     assert "not known" in section.text[0]

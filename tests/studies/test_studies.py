@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studying import make_context
+from studying import few_strengths, make_context  # noqa: F401
 
 from eval.probing import protocols
 from eval.probing.protocols import PROTOCOLS, Vectors, strong_probe

@@ -2,15 +2,25 @@
 
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, SAMPLE
 from tiny import TINY_MODEL
 
 from configs.reproduction import ReproductionConfig
+from eval.probing import protocols
 from studies.engine.context import StudyContext
 from studies.engine.stages import StageCache
 from training.stopping import StopSignals
 
 EUROSAT = ROOT / "sample_dataset" / "eurosat-l-sample"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_strengths():
+    """Probes choose among three values of C; a test file takes it by its name. `tests/eval` has the whole grid."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocols, "C_GRID", (0.01, 1.0, 100.0))
+        yield
 
 
 def small_source(root: Path, folder: Path, files: dict[str, str], counts: dict[str, int], dataset: str) -> dict:

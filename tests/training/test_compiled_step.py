@@ -21,6 +21,8 @@ from training.objective import Objective
 from training.step import StepInputs, StepResult, TrainStep
 from utils.compilation import EAGER, Compilation
 
+pytestmark = pytest.mark.programs
+
 COMPILE = torch.compile
 
 

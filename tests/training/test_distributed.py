@@ -42,7 +42,9 @@ def together(tmp_path_factory, data) -> tuple[Path, list[Ended]]:
 # --------------------------------------------------------------------------- the same results
 
 
-@pytest.mark.parametrize(("count", "compiled"), [(2, False), (3, False), (2, True)])
+@pytest.mark.parametrize(
+    ("count", "compiled"), [(2, False), (3, False), pytest.param(2, True, marks=pytest.mark.programs)]
+)
 def test_the_gradient_is_that_of_the_whole_batch(tmp_path, count: int, compiled: bool) -> None:
     """With a large weight on the balance loss, which is no sum over patches: CV is taken of the whole batch's sums."""
     ended = run_ranks(tmp_path, one_step, tmp_path / "found", 6, BALANCE, compiled, count=count)
@@ -97,6 +99,7 @@ def test_patches_without_metadata(tmp_path) -> None:
 # --------------------------------------------------------------------------- stopping and going on
 
 
+@pytest.mark.faults
 def test_stopped_together_and_resumed_alone(tmp_path, data, alone) -> None:
     """SIGTERM reaches the second process only, in mid-epoch."""
     config = run_config(data, tmp_path)
@@ -110,6 +113,7 @@ def test_stopped_together_and_resumed_alone(tmp_path, data, alone) -> None:
     same_run(tmp_path, alone)
 
 
+@pytest.mark.faults
 def test_stopped_alone_and_resumed_together(tmp_path, data, alone, monkeypatch) -> None:
     config = run_config(data, tmp_path, save_every_n_steps=2)
     real = TrainStep.__call__
@@ -128,6 +132,7 @@ def test_stopped_alone_and_resumed_together(tmp_path, data, alone, monkeypatch) 
     same_run(tmp_path, alone)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_others(tmp_path, data, alone, rank: int) -> None:
     config = run_config(data, tmp_path)
@@ -142,6 +147,7 @@ def test_a_killed_process_ends_the_others(tmp_path, data, alone, rank: int) -> N
     same_run(tmp_path, alone)
 
 
+@pytest.mark.faults
 def test_a_process_that_does_not_answer_is_given_up(tmp_path, data) -> None:
     """The time that a process waits for the others is 5 s here."""
     ended = run_ranks(tmp_path, training_with_a_signal, "SIGSTOP", 1, 2, "--config_yaml", run_config(data, tmp_path))

@@ -44,6 +44,7 @@ def unbroken(tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("steps", [None, 2])
 def test_sigkill_and_resume_gives_the_same_bits(tmp_path, unbroken, steps) -> None:
     """Killed in the second epoch, between saves; then again; the weights, the metrics and the best are the same."""

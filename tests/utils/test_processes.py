@@ -125,6 +125,7 @@ def workers_of(process: warm_python.Process) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="finds a worker in /proc")
 def test_torchrun_stopped_and_bereft(tmp_path, data) -> None:
     """SIGTERM to torchrun saves and stops; then, resumed, a worker is killed."""
