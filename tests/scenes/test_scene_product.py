@@ -15,7 +15,7 @@ from models.config import ModelConfig
 from scenes.embed import WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.grids import SceneGrid
-from scenes.input.metadata import read_mtl
+from scenes.input.mtl import read_mtl
 from scenes.input.product import SceneOptions, find_scene
 from scenes.input.reader import SceneReader, hidden_pixels
 from scenes.windows import make_frame
