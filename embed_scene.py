@@ -12,6 +12,7 @@ import argparse
 import math
 import re
 import sys
+from datetime import date, time
 from pathlib import Path
 
 from models.pooling import MAP_POOLINGS
@@ -38,6 +39,23 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers such as 2,3,4,5,6,7,8, got {text!r}") from None
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a date such as 2019-07-01, got {text!r}") from None
+
+
+def _clock(text: str) -> time:
+    try:
+        clock = time.fromisoformat(text.removesuffix("Z"))
+    except ValueError:
+        clock = None
+    if clock is None or clock.tzinfo is not None:
+        raise argparse.ArgumentTypeError(f"expected a time of day (UTC) such as 09:52, got {text!r}")
+    return clock
 
 
 def _share(text: str) -> float:
@@ -90,7 +108,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
     add("--qa", type=Path, metavar="TIF", help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)")
     add("--bands", type=_numbers, metavar="N,…", help="which bands of a stack are SR_B1..SR_B7, counted from 1")
-    add("--scale", type=_pair, metavar="A,B", help="reflectance = value * A + B; numbers are then not checked")
+    add("--scale", type=_pair, metavar="A,B", help="reflectance = value * A + B, where it is not Collection 2's")
+    add("--date", type=_day, metavar="YYYY-MM-DD", help="day of acquisition (UTC), where the product does not say it")
+    add("--time", type=_clock, metavar="HH:MM", help="time of day of acquisition (UTC), likewise")
     add("--statistics", choices=DATASETS, help="whose mean and spread to normalise with (default: the probe's, "
         "else bigearthnet_ls)")  # fmt: skip
     add(
@@ -114,7 +134,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Find, check, embed, derive; returns the exit code."""
     arguments = parse_arguments(argv)
-    scene = find_scene(arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa))
+    scene = find_scene(
+        arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
+    )
     names = SceneSettings._fields
     SceneRun(scene, SceneSettings(**{name: getattr(arguments, name) for name in names})).execute()
     return 0

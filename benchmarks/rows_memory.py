@@ -1,8 +1,6 @@
 """Peak memory of a training step and of embedding: each in its own process, so that nothing else is counted."""
 
 import multiprocessing
-import resource
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +12,7 @@ from benchmarks.rows_embed import embedding_works
 from benchmarks.rows_train import training_works
 from benchmarks.setting import Setting
 from benchmarks.timing import Ratio
+from utils.memory import peak_memory
 
 STEPS = 2
 """Calls before the peak is read: the first optimizer step makes the moments."""
@@ -81,5 +80,4 @@ def _peak(device: torch.device) -> int:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return 1024 * int(status["VmHWM"].split()[0])
     except (OSError, KeyError):
-        unit = 1 if sys.platform == "darwin" else 1024  # kibibytes, but for macOS
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak_memory() or 0

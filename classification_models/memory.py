@@ -1,6 +1,7 @@
 """Available memory, and one line of error where it is not enough."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     limits = [value for value in (_meminfo(), _cgroup()) if value is not None]
-    return min(limits) if limits else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if not limits and hasattr(os, "sysconf"):
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    return min(limits, default=sys.maxsize)  # on Windows nobody says
 
 
 def _meminfo() -> int | None:

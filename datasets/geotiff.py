@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio.warp
 from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
+from transformation.landsat_numbers import COLLECTION2, hidden_values
 from utils.data_utils import list_some
 from utils.errors import DataError
+from utils.sensors import OLI, misnamed
 
 GDAL_OPTIONS: dict[str, Any] = {
     # Patches have no side-car files; looking for them would list a folder of half a million files at every open.
@@ -44,7 +47,7 @@ class RawPatch(NamedTuple):
     """What one file holds."""
 
     pixels: np.ndarray
-    """(C, H, W) uint16 Collection-2 Level-2 numbers."""
+    """(C, H, W) uint16 Collection-2 Level-2 numbers; 0 in every band where the file hides a pixel."""
     crs: str
     """Coordinate reference system as WKT; empty where the file has none."""
     center: tuple[float, float]
@@ -84,9 +87,14 @@ def decode_patch(data: bytes, path: Path, file_bands: int, bands: int, min_size:
             with _PixelReader(memory.name, driver="GTiff") as source:
                 _require_form(source, path, file_bands, min_size)
                 pixels = source.read(list(range(1, bands + 1)))
+                _require_meaning(source, path, bands)
+                if masked := _masks(source, bands):
+                    pixels[:, hidden_values(pixels, None, masks=np.stack(masked))] = 0
                 grid, column, row = source.transform, source.width / 2, source.height / 2
     except (RasterioError, CRSError, OSError) as error:
         raise DataError(f"{path}: cannot be read (truncated or not a GeoTIFF; fetch it again)") from error
+    if grid.is_identity:
+        crs = ""  # without a geotransform a map projection places nothing
     center = (grid.c + grid.a * column + grid.b * row, grid.f + grid.d * column + grid.e * row)
     return RawPatch(pixels, crs, center)
 
@@ -109,6 +117,26 @@ def _require_form(source: DatasetReader, path: Path, file_bands: int, min_size: 
             f"{path}: is {source.height} x {source.width} pixels, at least {min_size} are needed; "
             "leave it out of the split, or try data.crop: resize"
         )
+
+
+def _require_meaning(source: DatasetReader, path: Path, bands: int) -> None:
+    """Refuse a file that says of itself that its bands, or their scale, are others than the dataset's."""
+    names = [name or "" for name in source.descriptions]
+    for band, name in zip(OLI.bands, names[:bands], strict=False):
+        if misnamed(names, band, name):
+            raise DataError(f"{path}: calls its {band} {name}; write its bands as {OLI.listed}, in this order")
+    for scaling in set(zip(source.scales[:bands], source.offsets[:bands], strict=True)) - {(1.0, 0.0)}:
+        if not np.allclose(scaling, COLLECTION2, rtol=1e-4):
+            raise DataError(
+                f"{path}: its tags say reflectance = value * {scaling[0]:g} + {scaling[1]:g}; give the stored "
+                "Collection-2 numbers, or correct the tags"
+            )
+
+
+def _masks(source: DatasetReader, bands: int) -> list[np.ndarray]:
+    """(H, W) bool of every band that nodata, a mask or transparency hides some of."""
+    flags = source.mask_flag_enums[:bands]
+    return [source.read_masks(at) == 0 for at, kinds in enumerate(flags, 1) if kinds != [MaskFlags.all_valid]]
 
 
 def _shared_crs(data: bytes, memory: MemoryFile) -> str:
@@ -166,7 +194,8 @@ def centers_to_lat_lon(patches: list[RawPatch], names: list[str]) -> tuple[np.nd
     lost = np.flatnonzero(~(np.isfinite(lat) & np.isfinite(lon)))
     if len(lost):
         raise DataError(
-            f"{names[lost[0]]}: has no usable coordinate reference system, so its place is unknown; fetch it again"
+            f"{names[lost[0]]}: has no usable coordinate reference system with a geotransform, so its place is "
+            "unknown; fetch it again"
         )
     return lat, lon
 

@@ -11,9 +11,9 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from transformation.landsat_numbers import Scale, hidden_values, implausible
 from utils.errors import DataError
-from utils.sensors import ETM, IGNORED, OLI, refusal
+from utils.sensors import ETM, IGNORED, OLI, misnamed, nearest_sentinel2, other_than_landsat, refusal
 
 LABELLED_FOLDER = "labelled_folder"
 """A folder of any images, as `data.dataset` names it."""
@@ -23,20 +23,16 @@ TRAIN = "train"
 
 RGB = OLI.rgb_bands
 
-LARGEST = 65535
-"""Digital numbers (DN) are from 1 to this; 0 in every band is fill."""
-
-PLAUSIBLE = 0.5
-"""Share of an image's reflectances that have to be in Landsat's range."""
-
 
 class ImageBands(NamedTuple):
     """What one file holds."""
 
     numbers: np.ndarray
     """(n, H, W), as they are in the file."""
-    valid: np.ndarray
-    """(H, W); False where the file says that there is nothing."""
+    nodata: tuple[float | None, ...]
+    """Of every band."""
+    masks: np.ndarray
+    """(n, H, W) bool; True where the file says that there is nothing."""
 
 
 def band_names(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -59,9 +55,30 @@ def band_names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def usual_bands(path: Path) -> tuple[str, ...]:
-    """The bands of files that a config says nothing about: three are RGB, seven SR_B1..SR_B7."""
+    """The bands of files that a config says nothing about: as the files call them, else three are RGB, seven SR_B1..7.
+
+    Raises:
+        DataError: for other numbers of bands without names, bands of Sentinel-2, and a band named twice.
+    """
     with _opened(path) as source:
-        count = len(_colour_bands(source))
+        indexes = _colour_bands(source)
+        names = [source.descriptions[index - 1] or "" for index in indexes]
+    if other_than_landsat(names):
+        nearest = nearest_sentinel2(names)
+        listed = (
+            [OLI.common[nearest.index(at)] if at in nearest else IGNORED for at in range(len(names))] if nearest else []
+        )
+        fix = f": for those nearest to Landsat's [{', '.join(listed)}]" if listed else ""
+        raise DataError(
+            f"{path}: its bands are Sentinel-2's ({', '.join(names)}); say what to take with data.bands{fix}"
+        )
+    found = [OLI.band(name) for name in names]
+    if any(found):
+        twice = [band for band in found if band and found.count(band) > 1]
+        if twice:
+            raise DataError(f"{path}: names {twice[0]} twice ({', '.join(names)}); say what they are with data.bands")
+        return tuple(band or IGNORED for band in found)
+    count = len(names)
     if count in (len(RGB), len(OLI.bands)):
         return RGB if count == len(RGB) else OLI.bands
     known = f"; {refusal(ETM)}" if count == len(ETM.bands) else ""
@@ -69,6 +86,19 @@ def usual_bands(path: Path) -> tuple[str, ...]:
         f"{path}: has {count} bands{known}; say what they are with data.bands, for example [blue, green, red, nir], "
         f"and {IGNORED!r} for those that are none of Landsat's seven"
     )
+
+
+def stated_scale(path: Path) -> Scale | None:
+    """The scale and offset that a file's tags state for its bands; None where they state none.
+
+    Raises:
+        DataError: where the bands differ.
+    """
+    with _opened(path) as source:
+        found = {(source.scales[index - 1], source.offsets[index - 1]) for index in _colour_bands(source)}
+    if len(found) > 1:
+        raise DataError(f"{path}: its bands state several scales ({sorted(found)}); set data.scale and data.offset")
+    return next(iter(found - {(1.0, 0.0)}), None)
 
 
 def read_image(path: Path, bands: Sequence[str], min_side: int) -> ImageBands:
@@ -94,11 +124,22 @@ def read_image(path: Path, bands: Sequence[str], min_side: int) -> ImageBands:
                 f"{path}: is {source.height} x {source.width} pixels, at least {min_side} are needed; leave it out of "
                 "the split, or set data.crop: resize"
             )
+        _require_agreement(path, bands, [source.descriptions[index - 1] or "" for index in indexes])
         try:
-            numbers, mask = source.read(indexes), source.dataset_mask()
+            numbers, masks = source.read(indexes), source.read_masks(indexes) == 0
         except RasterioError as error:
             raise DataError(f"{path}: cannot be read (truncated or damaged); fetch it again") from error
-    return ImageBands(numbers, (mask != 0) & np.isfinite(numbers).all(axis=0))
+        return ImageBands(numbers, tuple(source.nodatavals[index - 1] for index in indexes), masks)
+
+
+def _require_agreement(path: Path, bands: Sequence[str], names: list[str]) -> None:
+    """Refuse a file that calls a band otherwise than it is taken for."""
+    for band, name in zip(bands, names, strict=True):
+        if band != IGNORED and misnamed(names, band, name):
+            raise DataError(
+                f"{path}: data.bands takes a band for {band} ({OLI.common[OLI.bands.index(band)]}) that the file calls "
+                f"{name}; correct data.bands, or leave it out"
+            )
 
 
 def _opened(path: Path) -> DatasetReader:
@@ -116,19 +157,26 @@ def _colour_bands(source: DatasetReader) -> list[int]:
     return [index for index, kind in kinds if kind != ColorInterp.alpha]
 
 
-def landsat_numbers(image: ImageBands, scale: float, offset: float, path: Path) -> np.ndarray:
-    """Reflectances (number * scale + offset) as Landsat stores them (Collection 2, Level 2): (n, H, W) float32.
+def hidden_of(image: ImageBands, bands: Sequence[str], scale: Scale | None, path: Path) -> np.ndarray:
+    """(H, W) bool: what an image hides in any band that is taken.
+
+    Args:
+        image: as read.
+        bands: what its bands are taken for; those that are ignored hide nothing.
+        scale: of its numbers; None where they have no reflectance.
+        path: for the message.
 
     Raises:
-        DataError: naming the file, when most of them are none.
+        DataError: naming the file, when most reflectances are none.
     """
-    reflectance = image.numbers.astype(np.float64) * scale + offset
-    values = (reflectance - REFLECTANCE_OFFSET) / REFLECTANCE_SCALE
-    inside = (values >= 0) & (values <= LARGEST)
-    if image.valid.any() and inside[:, image.valid].mean() < PLAUSIBLE:
-        low, high = np.quantile(reflectance[:, image.valid], [0.05, 0.95])
+    taken = [at for at, band in enumerate(bands) if band != IGNORED]
+    numbers, nodata = image.numbers[taken], [image.nodata[at] for at in taken]
+    hidden = hidden_values(numbers, None, nodata=nodata, masks=image.masks[taken])
+    if scale is None:
+        return hidden
+    if found := implausible(numbers[:, ~hidden], scale):
         raise DataError(
-            f"{path}: data.scale {scale:g} and data.offset {offset:g} give reflectances of {low:.3g} to {high:.3g}, "
-            "where 0 to 1 are expected; correct them"
+            f"{path}: data.scale {scale[0]:g} and data.offset {scale[1]:g} give reflectances of {found[0]:.3g} to "
+            f"{found[1]:.3g}, where 0 to 1 are expected; correct them"
         )
-    return np.nan_to_num(values).astype(np.float32)
+    return hidden | hidden_values(numbers, scale)

@@ -24,9 +24,10 @@ import torch
 from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS
-from datasets.image_bands import IGNORED, LABELLED_FOLDER, LARGEST, TRAIN, landsat_numbers, read_image, usual_bands
+from datasets.image_bands import IGNORED, LABELLED_FOLDER, TRAIN, hidden_of, read_image, stated_scale, usual_bands
 from datasets.labelled_table import read_table, split_rows
 from datasets.patches import PatchDataset, RawBatch
+from transformation.landsat_numbers import LARGEST, landsat_numbers
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.errors import DataError
@@ -93,7 +94,9 @@ class LabelledFolderDataset(PatchDataset):
         self._rows = split_rows(self.table, split, options.seed)
         self.classes, self.multilabel = self.table.classes, self.table.multilabel
         with rasterio.Env(**GDAL_OPTIONS):
-            bands = options.bands or usual_bands(self.table.root / self.table.files[self._rows[0]])
+            first = self.table.root / self.table.files[self._rows[0]]
+            bands = options.bands or usual_bands(first)
+            options = _with_stated_scale(options, first)
         self.options, self.bands = options._replace(bands=bands), bands
         ids = [self.table.files[row] for row in self._rows]
         own = BigEarthNetInfo.STATISTICS
@@ -161,10 +164,11 @@ class LabelledFolderDataset(PatchDataset):
     def _stored(self, path: Path) -> np.ndarray:
         """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing."""
         image = read_image(path, self.bands, self.min_side)
-        numbers, valid = image
-        if self.options.scale is not None:
-            values = landsat_numbers(image, self.options.scale, self.options.offset, path)
-            valid = valid & numbers.any(axis=0)  # 0 in every band is fill where numbers are reflectances
+        numbers, options = image.numbers, self.options
+        scale = None if options.scale is None else (options.scale, options.offset)
+        hidden = hidden_of(image, self.bands, scale, path)
+        if scale is not None:
+            values = landsat_numbers(numbers, hidden, scale)
         elif numbers.dtype in (np.uint8, np.uint16):
             values = numbers.astype(np.float32) * (EIGHT_BITS if numbers.dtype == np.uint8 else 1)
         else:
@@ -172,13 +176,13 @@ class LabelledFolderDataset(PatchDataset):
                 f"{path}: holds {numbers.dtype} numbers; give data.scale and data.offset (reflectance = number * "
                 "scale + offset)"
             )
-        pixels = np.empty((len(self.sensor.bands), *valid.shape), np.uint16)
+        pixels = np.empty((len(self.sensor.bands), *hidden.shape), np.uint16)
         # Of missing bands the mean is stored, so that normalisation gives 0; see `_flat_where_missing`.
         pixels[:] = np.array(_whole(self.statistics.mean), np.uint16)[:, None, None]
         for band, of_band in zip(self.bands, values, strict=True):
             if band != IGNORED:
                 pixels[self.sensor.bands.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
-        pixels[:, ~valid] = 0
+        pixels[:, hidden] = 0
         return pixels
 
     def _named_statistics(self, name: str) -> BandStatistics:
@@ -236,6 +240,25 @@ def _say_once(text: str) -> None:
     if text not in _SAID and os.environ.get("RANK", "0") == "0":
         _SAID.add(text)
         logger.warning(f"note: {text}")
+
+
+def _with_stated_scale(options: FolderOptions, path: Path) -> FolderOptions:
+    """The same with the scale that the images' tags state, where the config states none.
+
+    Raises:
+        DataError: where both do and differ.
+    """
+    said = stated_scale(path)
+    if said is None:
+        return options
+    if options.scale is None:
+        return options._replace(scale=said[0], offset=said[1])
+    if not np.allclose(said, (options.scale, options.offset), rtol=1e-4, atol=1e-9):
+        raise DataError(
+            f"{path}: its tags say reflectance = number * {said[0]:g} + {said[1]:g}, the config says data.scale "
+            f"{options.scale:g} and data.offset {options.offset:g}; leave them out, or correct the tags"
+        )
+    return options
 
 
 def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:

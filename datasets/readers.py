@@ -124,9 +124,9 @@ def empty_patches(pixels: np.ndarray) -> np.ndarray:
 
     Few have a fill pixel in the middle: only those are looked at whole.
     """
-    empty = np.logical_not(pixels[:, :, pixels.shape[2] // 2, pixels.shape[3] // 2].any(axis=1))
+    empty = np.logical_not(pixels[:, :, pixels.shape[2] // 2, pixels.shape[3] // 2].all(axis=1))
     for row in np.flatnonzero(empty):
-        empty[row] = not pixels[row].any()
+        empty[row] = not pixels[row].all(axis=0).any()
     return empty
 
 

@@ -66,6 +66,7 @@ class Interface:
         crop: str = DEFAULT_CROP,
         statistics: str = DEFAULT_STATISTICS,
         scale: tuple[float, float] | None = None,
+        nodata: float | None = None,
         batch_size: int = DEFAULT_BATCH,
     ) -> Any:
         """Embeddings of Landsat 8 or 9 patches, from the numbers as they stand in Collection-2 Level-2 files.
@@ -76,9 +77,11 @@ class Interface:
         Args:
             pixels: (N, 7, H, W) or one patch (7, H, W), in numpy, torch or xarray (with a dimension `band`; or a
                 Dataset with a variable a band); or a list of N patches of their own sizes; or a dict with one of
-                these under `image`, such as torchgeo's samples. Fill is 0 in all bands, or NaN.
+                these under `image`, such as torchgeo's samples. Hidden is what is 0 or has no number in any band, what
+                a numpy mask hides, and the fill value of `nodata` or of xarray's attributes. xarray's coordinates turn
+                patches north up.
             when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
-                no hour. None: the model is told that it is missing.
+                no hour. None: xarray's coordinate `time`, else the model is told that it is missing.
             lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
             metadata: values of fields by name (`{"sun_elevation": 43.1}`, see `utils.metadata.FIELDS`), one for all or
                 one a patch. They count before what follows from time and place; fields that this model does not have
@@ -89,7 +92,9 @@ class Interface:
                 (every token); see `models.pooling.POOLINGS`.
             crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
             statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
-            scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance.
+            scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance. None:
+                what xarray's attributes say (`scale_factor`, `add_offset`), else digital numbers.
+            nodata: the number that stands for fill, where it is neither 0 nor NaN.
             batch_size: patches at once.
 
         Returns:
@@ -112,5 +117,6 @@ class Interface:
             crop=crop,
             statistics=statistics,
             scale=scale,
+            nodata=nodata,
             batch_size=batch_size,
         )

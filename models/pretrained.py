@@ -9,8 +9,16 @@ from tqdm import tqdm
 
 from models.checkpoint import load_model
 from models.moe_mae import MOEMAE
-from models.weights_folder import CONFIG_FILE, WEIGHTS_FILE, is_weights_folder, read_weights_folder
+from models.weights_folder import (
+    CONFIG_FILE,
+    MADE_FROM,
+    WEIGHTS_FILE,
+    is_weights_folder,
+    read_about,
+    read_weights_folder,
+)
 from utils.errors import CheckpointError, ConfigError
+from utils.files import sha256
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 CHECKPOINT_ENDING = ".pth"
@@ -26,20 +34,41 @@ def load_pretrained(
     device: torch.device | str = "cpu",
 ) -> MOEMAE:
     """See `MOEMAE.from_pretrained`, whose work this is."""
-    path = Path(source)
+    return load_with_path(source, file=file, revision=revision, device=device)[0]
+
+
+def load_with_path(
+    source: str | Path,
+    *,
+    file: str | None = None,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[MOEMAE, Path]:
+    """The same, and the file that holds the weights."""
+    path = Path(source).expanduser()
     if not str(source):
         raise CheckpointError("no weights are named; give a checkpoint, a folder, or a model on the Hugging Face hub")
     if path.is_dir():
-        return _on(_from_folder(path, file), device)
-    if path.exists():
-        return _on(_from_file(path), device)
-    name = str(source)
-    if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
-        raise CheckpointError(
-            f"{source}: no such file or folder; give a checkpoint ({CHECKPOINT_ENDING}), a folder that export.py "
-            "wrote, or owner/name of a model on the Hugging Face hub"
-        )
-    return _on(_from_folder(fetch_from_hub(name, file, revision), file), device)
+        found = _in_folder(path, file)
+    elif path.exists():
+        found = path
+    else:
+        name = str(source)
+        if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
+            raise CheckpointError(
+                f"{source}: no such file or folder; give a checkpoint ({CHECKPOINT_ENDING}), a folder that export.py "
+                "wrote, or owner/name of a model on the Hugging Face hub"
+            )
+        found = _in_folder(fetch_from_hub(name, file, revision), file)
+    return _on(_from_file(found), device), found
+
+
+def made_from(weights: Path) -> set[str]:
+    """SHA-256 of a file of weights, and of the checkpoint that an export was made from."""
+    made = {}
+    if weights.name == WEIGHTS_FILE and is_weights_folder(weights.parent):
+        made = read_about(weights.parent).get(MADE_FROM) or {}
+    return {sha256(weights), *(value for value in [made.get("sha256")] if value)}
 
 
 def _on(model: MOEMAE, device: torch.device | str) -> MOEMAE:
@@ -58,20 +87,19 @@ def _from_file(path: Path) -> MOEMAE:
     return read_weights_folder(path.parent)
 
 
-def _from_folder(folder: Path, file: str | None) -> MOEMAE:
+def _in_folder(folder: Path, file: str | None) -> Path:
+    """The file of a folder that holds the weights."""
     if file is not None:
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder}: has no file {file}; check the name")
-        return _from_file(folder / file)
-    if is_weights_folder(folder):
-        return read_weights_folder(folder)
-    return load_model(_only_checkpoint(folder))
+        return folder / file
+    return folder / WEIGHTS_FILE if is_weights_folder(folder) else _only_checkpoint(folder)
 
 
 def _only_checkpoint(folder: Path) -> Path:
     """The checkpoint of a folder: its only one, or the only best one of a training run."""
     for pattern in (f"*{CHECKPOINT_ENDING}", f"**/{BEST_FILES}", f"**/*{CHECKPOINT_ENDING}"):
-        found = sorted(folder.glob(pattern))
+        found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
         if len(found) == 1:
             return found[0]
     if not found:

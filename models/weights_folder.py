@@ -14,6 +14,8 @@ from utils.files import atomic_path, sha256, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+MADE_FROM = "made_from"
+"""The checkpoint that the folder was made from, in `config.json`: file name and SHA-256."""
 MODEL_TYPE = "moe_mae"
 """Says in `config.json` that the folder is of this project."""
 FORMAT_VERSION = 1

@@ -8,14 +8,14 @@ import torch
 from models.checkpoint import read_checkpoint
 from models.moe_mae import MOEMAE, count_parameters
 from models.pooling import vector_width
-from models.weights_folder import read_weights_folder, require_safetensors, write_weights_folder
+from models.weights_folder import MADE_FROM, read_weights_folder, require_safetensors, write_weights_folder
 from release.card import Program, Release, write_card
 from release.check import TOLERANCE, check_patches, largest_difference
 from release.folder import atomic_folder, require_new
 from release.formats import FORMATS, require_packages
 from release.pickles import require_no_pickle
 from release.program import INPUTS, OUTPUT, trace
-from release.record import collect_record
+from release.record import Record, collect_record
 from utils.data_config import DATASETS
 from utils.errors import CheckpointError, ConfigError
 from utils.files import sha256
@@ -60,7 +60,7 @@ def export(settings: ExportSettings) -> None:
     record = collect_record(checkpoint, list(settings.scores))
     with atomic_folder(settings.out) as folder:
         programs = _write_programs(model, settings, folder)
-        write_weights_folder(folder, model, _about(model, settings, programs, folder))
+        write_weights_folder(folder, model, _about(model, settings, programs, folder, record))
         _require_same_weights(model, folder)
         width = vector_width(model.config, settings.pool)
         facts = (count_parameters(model), settings.pool, settings.statistics, width, programs, settings.license)
@@ -88,10 +88,13 @@ def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tu
     return tuple(written)
 
 
-def _about(model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...], folder: Path) -> dict[str, Any]:
-    """The programs' entry in `config.json`: enough to run them without this project."""
+def _about(
+    model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...], folder: Path, record: Record
+) -> dict[str, Any]:
+    """What `config.json` says beside the model: its origin, and enough to run the programs without this project."""
     side, numbers = model.config.img_size, DATASETS[settings.statistics].STATISTICS
     return {
+        MADE_FROM: {"file": record.file, "sha256": record.sha256},
         "programs": {
             program.file: {"sha256": sha256(folder / program.file), "largest_difference": program.difference}
             for program in programs
@@ -101,7 +104,7 @@ def _about(model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...
                 "shape": ["patches", len(OLI.bands), side, side],
                 "dtype": "int32",
                 "bands": list(OLI.bands),
-                "values": "Landsat 8 or 9 Collection-2 Level-2 numbers as stored; 0 in all bands is fill",
+                "values": "Landsat 8 or 9 Collection-2 Level-2 numbers as stored; 0 in any band is fill",
             },
             INPUTS[1]: {
                 "shape": ["patches", len(model.config.meta_fields)],

@@ -53,7 +53,7 @@ class EmbeddingProgram(nn.Module):
         A patch of nothing but fill has NaN, unless the model takes fill for data.
         """
         noise = (NO_NOISE,) * len(self.encoder.layers)
-        valid = (pixels != 0).any(dim=1, keepdim=True)
+        valid = (pixels != 0).all(dim=1, keepdim=True)
         images = (pixels.to(torch.float32) - self.mean) / self.std
         if not self.published_behaviour:
             images = torch.where(valid, images, 0.0)

@@ -75,7 +75,7 @@ def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
     side, step = frame.window // frame.patch, frame.stride // frame.patch
     if not len(tops):
         return Stripe(pixels, top, left, tops, tops, tops.astype(np.float32))
-    shares = patch_shares((pixels != 0).any(axis=0), frame.patch)
+    shares = patch_shares((pixels != 0).all(axis=0), frame.patch)
     clear = np.lib.stride_tricks.sliding_window_view(shares, (side, side))[::step, ::step].mean((2, 3))
     rows, columns = np.nonzero(clear > 0)
     return Stripe(pixels, top, left, tops[rows], lefts[columns], clear[rows, columns])
@@ -181,7 +181,7 @@ class SceneEmbedder:
         frame = self.frame
         width = frame.blocks_across * frame.window
         pixels = self.reader.read(block * frame.window - frame.above, -frame.left, frame.window, width)
-        return patch_shares((pixels != 0).any(axis=0), frame.patch)
+        return patch_shares((pixels != 0).all(axis=0), frame.patch)
 
     def _half(self, cells: np.ndarray) -> np.ndarray:
         """(…) float32 to float16."""

@@ -1,17 +1,15 @@
 """One scene from files to results: what is made, in which order, and what is said about it."""
 
-import resource
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from models.checkpoint import load_model
 from models.inference.embedder import Embedder
 from models.pooling import vector_width
+from models.pretrained import load_with_path, made_from
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
@@ -38,8 +36,9 @@ from utils.analysis_utils import save_figure
 from utils.compilation import Compilation
 from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
 from utils.devices import mixed_precision, select_device
-from utils.errors import CheckpointError, ConfigError
+from utils.errors import ConfigError, DataError
 from utils.files import check_writable, sha256, write_json
+from utils.memory import peak_memory
 from utils.provenance import provenance
 from utils.reporting import reporter
 
@@ -86,12 +85,10 @@ class SceneRun:
         self.folder = check_writable(settings.out)
         self.scratch = self.folder / SCRATCH
         self.device = select_device(settings.device)
-        if settings.checkpoint.is_dir():
-            raise CheckpointError(f"{settings.checkpoint}: is a folder; give the checkpoint (.pth) itself")
-        self.model = load_model(settings.checkpoint, device=self.device)
+        self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
         config = self.model.config
         self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, settings.cell)
-        self.checkpoint_sha256 = sha256(settings.checkpoint)
+        self.checkpoint_sha256 = sha256(self.weights)
         self._say_scene()
         self.probe = load_probe(settings.probe, config) if settings.probe else None
         self._choose_by_probe()
@@ -109,13 +106,22 @@ class SceneRun:
         record: dict[str, Any] = {"scene": self.scene.name, "simulated": self.scene.simulated, **self._identity()}
         files = [self.folder / "embeddings.tif"]
         with SceneReader(self.scene) as reader:
-            check_numbers(reader)
+            for doubt in check_numbers(reader):
+                reporter.info(f"note         {doubt}")
             record |= self._embed(reader, files[0])
+            if reader.infinite:
+                reporter.info(f"note         {reader.infinite:,} pixels hold an infinite number: taken for hidden")
             if settings.reconstruct:
                 files.append(self._reconstruct(reader))
         embeddings = EmbeddingMap(files[0])
         statistics = map_statistics(embeddings)
         record["visible_cells"] = statistics.count
+        if not statistics.count:
+            files[0].unlink()
+            raise DataError(
+                f"{self.scene.path}: no cell is visible by {settings.min_clear:.0%} or more (fill, cloud, shadow); "
+                "give another scene, or a lower --min-clear"
+            )
         files.append(save_figure(plot_quick_look(self.scene, embeddings, statistics), self.folder / "quick_look.png"))
         if self.truth:
             path = self.folder / "labelled_cells.npz"
@@ -131,13 +137,14 @@ class SceneRun:
             files.append(write_similarity(path, embeddings, statistics, *settings.similar_to, self.scratch))
         if settings.geoparquet:
             files.append(write_cells(self.folder / "cells.parquet", embeddings, self.scene))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = peak_memory()
         record |= {"peak_memory_bytes": peak, "seconds": round(time.perf_counter() - started, 3)}
         record |= {"files": [path.name for path in files], "provenance": provenance(self.device)}
         files.append(write_json(self.folder / "scene.json", record))
         shutil.rmtree(self.scratch, ignore_errors=True)
         reporter.info(f"files        {self.folder}\n" + "\n".join(f"             {path.name}" for path in files))
-        reporter.info(f"memory       {peak / 2**30:.2f} GiB at most, {record['seconds']:.0f} s in all")
+        memory = "unknown" if peak is None else f"{peak / 2**30:.2f} GiB at most"
+        reporter.info(f"memory       {memory}, {record['seconds']:.0f} s in all")
         return record
 
     def _say_scene(self) -> None:
@@ -155,7 +162,7 @@ class SceneRun:
     def _choose_by_probe(self) -> None:
         """Pooling, statistics and metadata: as asked, else as the probe's embeddings were made."""
         settings, probe = self.settings, self.probe
-        if probe and probe.checkpoint_sha256 not in (None, self.checkpoint_sha256):
+        if probe and probe.checkpoint_sha256 not in (None, *made_from(self.weights)):
             raise ConfigError(
                 f"{probe.path}: was fitted on embeddings of another checkpoint than {settings.checkpoint}; give the "
                 "one named in the JSON beside it"
@@ -193,7 +200,7 @@ class SceneRun:
         """Everything that the embeddings depend on beside the scene's files."""
         settings, config = self.settings, self.model.config
         return {
-            "checkpoint": settings.checkpoint.name,
+            "checkpoint": self.weights.name,
             "checkpoint_sha256": self.checkpoint_sha256,
             "published_behaviour": config.published_behaviour,
             "model_size": config.size,
@@ -227,7 +234,7 @@ class SceneRun:
             "simulated": self.scene.simulated,
             "dataset": "scene",
             "dataset_fingerprint": self.fingerprint,
-            "checkpoint": {"path": str(self.settings.checkpoint), "sha256": self.checkpoint_sha256},
+            "checkpoint": {"path": str(self.weights), "sha256": self.checkpoint_sha256},
             "published_behaviour": identity["published_behaviour"],
             "pool": self.pool,
             "config": {"data": {"statistics": self.statistics_name}, "scene": identity},

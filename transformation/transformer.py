@@ -39,7 +39,7 @@ def resize(pixels: np.ndarray, size: int, published_behaviour: bool = False) -> 
     resized = _bilinear(values, size)
     if published_behaviour:
         return resized[0].numpy().astype(np.uint16)
-    whole = _bilinear((values != 0).any(dim=1, keepdim=True).float(), size) > 1 - 1e-4
+    whole = _bilinear((values != 0).all(dim=1, keepdim=True).float(), size) > 1 - 1e-4
     return (resized.round() * whole)[0].numpy().astype(np.uint16)
 
 
@@ -62,7 +62,7 @@ def squared(pixels: np.ndarray, image_size: int, crop: str, published_behaviour:
 class ZScoreNormalize:
     """Digital numbers to z-scores per band, and back, on whatever device the numbers are.
 
-    Fill pixels (0 in every band) are set to 0 after normalisation and marked invalid; with `fill_is_data` they are
+    Fill pixels (0 in any band) are set to 0 after normalisation and marked invalid; with `fill_is_data` they are
     treated like any other pixel, as the published code does.
     """
 
@@ -84,10 +84,9 @@ class ZScoreNormalize:
         images = values.sub_(mean).div_(std)
         if self.fill_is_data:
             return Normalized(images, images.new_ones(images[:, 0].shape, dtype=torch.bool))
-        filled = bits[:, 0]
-        for band in bits.unbind(1)[1:]:  # 0 where every band is; a reduction over a middle axis is ten times slower
-            filled = filled | band
-        valid = filled != 0
+        valid = bits[:, 0] != 0
+        for band in bits.unbind(1)[1:]:  # a reduction over a middle axis is ten times slower
+            valid &= band != 0
         if pixels.device.type != "cpu":  # asking which patches have any would wait for the device
             images.masked_fill_(~valid.unsqueeze(1), 0.0)
         else:

@@ -11,8 +11,12 @@ from typing import NamedTuple
 IGNORED = "other"
 """In place of a band that a model does not take."""
 
-_NUMBERED = re.compile(r"(?:SR[ _]?)?B(?:AND)?[ _]?0*(?P<number>\d+)", re.IGNORECASE)
-"""SR_B5, B5, B05, "Band 5", SR B5."""
+_NUMBERED = re.compile(r"(?:.*_(?=SR))?(?:SR[ _]?)?B(?:AND)?[ _]?0*(?P<number>\d+)", re.IGNORECASE)
+"""SR_B5, B5, B05, "Band 5", SR B5, sr_band5; SR_B5 also after a product's id or an image's number."""
+_REDUCED = re.compile(r"_(?:mean|median|min|max|mode|first|last|mosaic|geomean|medoid|p\d{1,2})", re.IGNORECASE)
+"""What a composite appends to the names of its bands (Earth Engine's reducers): still reflectance of the same band."""
+_ENDING = re.compile(r"\.tiff?$|\(.*?\)", re.IGNORECASE)
+"""Of a description that is a file's name, and what stands in brackets beside a name."""
 
 
 class Sensor(NamedTuple):
@@ -40,22 +44,16 @@ class Sensor(NamedTuple):
 
     def band(self, name: str) -> str | None:
         """The band that a name means, in any case and usual spelling; None for any other."""
-        text = name.strip()
+        text = plain_name(name)
         if match := _NUMBERED.fullmatch(text):
-            text = next((band for band in self.bands if _number(band) == int(match["number"])), "")
-        else:
-            text = _COMMON.get(text.lower(), text.lower())
-            text = self.bands[self.common.index(text)] if text in self.common else name.strip().upper()
-        return text if text in self.bands else None
+            return next((band for band in self.bands if _number(band) == int(match["number"])), None)
+        text = common_name(text)
+        return self.bands[self.common.index(text)] if text in self.common else None
 
     def index(self, name: str) -> int | None:
         """Place of the band that a name means, from 0; None for any other."""
         band = self.band(name)
         return None if band is None else self.bands.index(band)
-
-    def common_name(self, band: str) -> str:
-        """What catalogues call a band."""
-        return self.common[self.bands.index(band)]
 
     @property
     def rgb_bands(self) -> tuple[str, ...]:
@@ -70,7 +68,18 @@ class Sensor(NamedTuple):
         return f"{self.bands[0]}..{self.bands[-1]}" if whole else ", ".join(self.bands)
 
 
-_SENTINEL2_ONLY = ("B8A", "B08A", "B11", "B12")
+def plain_name(name: str) -> str:
+    """A band's name without what a composite, a file name or a remark in brackets adds to it."""
+    text = _ENDING.sub("", name.strip()).strip()
+    while match := re.search(rf"{_REDUCED.pattern}$", text, re.IGNORECASE):
+        text = text[: match.start()]
+    return text
+
+
+def common_name(name: str) -> str:
+    """A name as catalogues write it where it is another way to say one of theirs, else in lower case."""
+    text = re.sub(r"[ _-]+", "", plain_name(name).lower())
+    return _COMMON.get(text, text)
 
 
 def _number(band: str) -> int:
@@ -78,10 +87,11 @@ def _number(band: str) -> int:
 
 
 _COMMON = {
-    "nir": "nir08", "swir1": "swir16", "swir2": "swir22", "coastal_aerosol": "coastal", "coastal aerosol": "coastal",
-    "ultra blue": "coastal", "near infrared": "nir08", "b": "blue", "g": "green", "r": "red",
+    "nir": "nir08", "nearinfrared": "nir08", "swir1": "swir16", "swir2": "swir22", "shortwaveinfrared1": "swir16",
+    "shortwaveinfrared2": "swir22", "coastalaerosol": "coastal", "coastalblue": "coastal", "ultrablue": "coastal",
+    "b": "blue", "g": "green", "r": "red",
 }  # fmt: skip
-"""Other names of the bands, in lower case, to those of catalogues. Red edge is none of them."""
+"""Other names of the bands, in lower case and in one word, to those of catalogues. Red edge is none of them."""
 
 _OLI_COMMON = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
 
@@ -128,9 +138,61 @@ def sensor_of_product(text: str) -> Sensor | None:
     return next((sensor for sensor in SENSORS.values() if text.upper().startswith(sensor.products)), None)
 
 
+_SENTINEL2_ONLY = {"b8a": "nir08", "b08a": "nir08", "b11": "swir16", "b12": "swir22"}
+_SENTINEL2 = {f"b{zero}{number}": name for number, name in enumerate(OLI.common[:4], 1) for zero in ("", "0")}
+_SENTINEL2 |= {**_SENTINEL2_ONLY, "b8": "nir", "b08": "nir"}
+"""Bands of Sentinel-2 to what catalogues call those nearest to them. B5 to B7 are red edge, like no band of Landsat."""
+_SENTINEL_WORD = re.compile(r"sentinel[-_ ]?2|(?<![a-z0-9])s2[abc](?![a-z0-9])|hls[._]?s30|\bmsi\b", re.IGNORECASE)
+_LANDSAT_WORD = re.compile(r"landsat[-_ ]?(?P<number>\d)", re.IGNORECASE)
+
+
 def other_than_landsat(names: Sequence[str]) -> bool:
     """Whether bands of Sentinel-2 are among these names, so that the numbers of the others mean other bands too."""
-    return any(name.strip().upper() in _SENTINEL2_ONLY for name in names)
+    return any(plain_name(name).lower() in _SENTINEL2_ONLY or "rededge" in common_name(name) for name in names)
+
+
+def nearest_sentinel2(names: Sequence[str]) -> list[int] | None:
+    """Which of Sentinel-2's bands lie nearest to OLI's seven, in their order, from 0; None where one is not there."""
+    common = [_SENTINEL2.get(plain_name(name).lower(), common_name(name)) for name in names]
+    return [common.index(band) for band in OLI.common] if set(OLI.common) <= set(common) else None
+
+
+def misnamed(names: Sequence[str], band: str, name: str) -> bool:
+    """Whether a name says that it is another band than the one it is to be taken for.
+
+    Args:
+        names: of all bands beside it, which tell Sentinel-2's from Landsat's.
+        band: one of OLI's.
+        name: what is said of it; a name of no known band contradicts nothing.
+    """
+    if other_than_landsat(names):
+        known = common_name(_SENTINEL2.get(plain_name(name).lower(), name))
+        numbered = _NUMBERED.fullmatch(plain_name(name)) is not None
+        return known != OLI.common[OLI.bands.index(band)] if known in OLI.common else numbered or "rededge" in known
+    found = OLI.band(name)
+    return found not in (None, band)
+
+
+def sensor_said(text: str) -> Sensor | str | None:
+    """The sensor that a text such as landsat-8, LANDSAT_7 or Sentinel-2A names; the name of one that is not known here.
+
+    None where it names none.
+    """
+    if _SENTINEL_WORD.search(text):
+        return "Sentinel-2"
+    if match := _LANDSAT_WORD.search(text):
+        return {"4": TM, "5": TM, "7": ETM, "8": OLI, "9": OLI}.get(match["number"], f"Landsat {match['number']}")
+    return None
+
+
+def refusal_of_said(text: str) -> str | None:
+    """Why a model of OLI's bands does not take the sensor that a text names; None where it names none or OLI."""
+    said = sensor_said(text)
+    if said is None or said is OLI:
+        return None
+    if isinstance(said, Sensor):
+        return refusal(said)
+    return f"{said} has bands at other wavelengths than {OLI.title}, which the model takes"
 
 
 def sensor_with_bands(names: Sequence[str]) -> Sensor | None:
@@ -139,7 +201,7 @@ def sensor_with_bands(names: Sequence[str]) -> Sensor | None:
     Args:
         names: as catalogues name bands, so that a number is not taken for another sensor's.
     """
-    present = {_COMMON.get(name.strip().lower(), name.strip().lower()) for name in names}
+    present = {common_name(name) for name in names}
     if set(OLI.common) <= present:
         return None
     return next((sensor for sensor in SENSORS.values() if set(sensor.common) <= present), None)

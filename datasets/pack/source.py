@@ -124,7 +124,7 @@ class PackSource:
         pixels = np.empty(self.recipe.pixels_shape(len(good)), np.uint16)
         for row, patch in enumerate(good):
             pixels[row] = patch.pixels
-        fill = (~pixels.any(axis=1)).sum(axis=(1, 2)).tolist()
+        fill = (~pixels.all(axis=1)).sum(axis=(1, 2)).tolist()
         rows = [
             TableRow(patch.id, patch.time, *places[patch.id], patch.labels, str(count), patch.checksum)
             for patch, count in zip(good, fill, strict=True)

@@ -11,14 +11,21 @@ import numpy as np
 
 from models.config import ModelConfig
 from models.inference.patch_input import PatchInput
+from transformation.band_order import order_problem
+from transformation.landsat_numbers import (
+    COLLECTION2,
+    LARGEST,
+    hidden_values,
+    implausible,
+    landsat_numbers,
+    reflectance_as_numbers,
+)
 from transformation.transformer import MIN_RESIZED, squared
-from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import ConfigError, DataError
-from utils.sensors import ETM, OLI, other_than_landsat, refusal, sensor_with_bands
+from utils.sensors import ETM, OLI, misnamed, other_than_landsat, refusal, refusal_of_said, sensor_with_bands
 
 CROPS = ("center", "resize")
-LARGEST_NUMBER = 65535
-NO_REFLECTANCE = -REFLECTANCE_OFFSET / REFLECTANCE_SCALE
+NO_REFLECTANCE = float(reflectance_as_numbers(np.zeros(())))
 """The number of reflectance 0, about 7,273. Some band is brighter in the middle of any ground (7,492 or more in each of
 119 real patches)."""
 LARGEST_REFLECTANCE = 2.0
@@ -38,6 +45,9 @@ class LandsatPatches(NamedTuple):
     order: list[int]
     """Where SR_B1..SR_B7 are among the bands given."""
     scale: tuple[float, float] | None
+    """As stated, or as the input itself says; None: digital numbers."""
+    nodata: float | None
+    """As stated; what the input itself says counts too."""
     crop: str
     config: ModelConfig
 
@@ -49,6 +59,7 @@ class LandsatPatches(NamedTuple):
         bands: Sequence[str] | None,
         crop: str,
         scale: tuple[float, float] | None,
+        nodata: float | None = None,
     ) -> "LandsatPatches":
         """Check everything that can be checked before anything is computed.
 
@@ -57,7 +68,8 @@ class LandsatPatches(NamedTuple):
             config: of the model.
             bands: names of the bands given; None: what the input says, else SR_B1..SR_B7.
             crop: "center" cuts the middle, as for BigEarthNet-Landsat; "resize" scales, as for EuroSAT-Landsat.
-            scale: reflectance = value * scale[0] + scale[1]; None: digital numbers.
+            scale: reflectance = value * scale[0] + scale[1]; None: what the input says, else digital numbers.
+            nodata: the number that stands for fill, beside what the input says.
 
         Raises:
             DataError: for bands, sizes or numbers that the model does not know.
@@ -67,6 +79,9 @@ class LandsatPatches(NamedTuple):
             raise ConfigError(f"crop: unknown {crop!r}; use {' or '.join(CROPS)}")
         if scale is not None:
             _require_scale(scale)
+        if given.sensor and (why := refusal_of_said(given.sensor)):
+            raise DataError(f"pixels: say that they are of {given.sensor}: {why}")
+        scale = _agreed_scale(scale, given.scale)
         if config.in_channels != len(OLI.bands):
             raise ConfigError(f"this model takes {config.in_channels} bands, not {', '.join(OLI.bands)}: use `encode`")
         if isinstance(given.patches, np.ndarray):
@@ -74,11 +89,12 @@ class LandsatPatches(NamedTuple):
         else:
             shapes = sorted({patch.shape for patch in given.patches})
         order = band_order(shapes[0], bands if bands is not None else given.bands)
+        if bands is not None and given.bands is not None:
+            _require_agreement(order, given.bands)
         for shape in shapes:
             _require_size(shape, config.img_size, crop)
-        patches = cls(given, order, scale, crop, config)
-        if scale is None:
-            patches._check_numbers()
+        patches = cls(given, order, scale, _require_nodata(nodata), crop, config)
+        patches._check_numbers()
         return patches
 
     def __len__(self) -> int:
@@ -93,57 +109,77 @@ class LandsatPatches(NamedTuple):
     def _numbers(self, patch: np.ndarray) -> np.ndarray:
         """(C, H, W) as given to (7, H, W) uint16."""
         values = patch[self.order]
-        nodata = self.given.nodata or None
-        if values.dtype == np.uint16 and self.scale is None and nodata is None:
+        hidden = self._hidden(values, self.scale or COLLECTION2)
+        if self.scale is None:
+            self._require_numbers(values[:, ~hidden])
+        if type(values) is np.ndarray and values.dtype == np.uint16 and self.scale is None:
+            values[:, hidden] = 0  # a copy: `order` chooses
             return values
-        hidden = np.isnan(values).any(axis=0) if values.dtype.kind == "f" else np.zeros(values.shape[1:], bool)
-        if nodata is not None:
-            hidden |= (values == nodata).any(axis=0)
-        values = np.where(hidden, 0, values.astype(np.float64))
-        if np.isinf(values).any():
-            raise DataError("pixels: hold infinite values; set them to NaN where there is no number")
-        if self.scale is not None:
-            hidden |= (values == 0).all(axis=0)
-            reflectance = values * self.scale[0] + self.scale[1]
-            values = np.rint((reflectance - REFLECTANCE_OFFSET) / REFLECTANCE_SCALE).clip(1, LARGEST_NUMBER)
-        if not (values.min() >= 0 and values.max() <= LARGEST_NUMBER):
+        return landsat_numbers(values, hidden, self.scale or COLLECTION2)
+
+    def _hidden(self, values: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
+        """(H, W) bool; see `hidden_values`. Without a scale only what the input declares."""
+        said = self.given.nodata
+        nodata = [None] * len(values) if said is None else [said[place] for place in self.order]
+        if scale == COLLECTION2 and values.dtype.kind != "u":  # as stored, but in a type that holds other numbers too
+            declared = self._hidden(values, None)
+            with np.errstate(invalid="ignore"):
+                return declared | (np.ma.getdata(values) == 0).any(axis=0)
+        hidden = hidden_values(values, scale, nodata=nodata)
+        return hidden | hidden_values(values, None, nodata=[self.nodata]) if self.nodata is not None else hidden
+
+    def _require_numbers(self, values: np.ndarray) -> None:
+        """Refuse visible numbers that no file of Collection 2 holds."""
+        if values.size and not (values.min() >= 0 and values.max() <= LARGEST):
             raise DataError(
-                f"pixels: hold {values.min():g} to {values.max():g}, digital numbers are 0 to {LARGEST_NUMBER}: set "
-                f"fill to 0 (floats: NaN); {SCALE_FIX}"
+                f"pixels: hold {values.min():g} to {values.max():g}, digital numbers are 0 to {LARGEST}: set fill to 0 "
+                f"(floats: NaN), or name it: nodata=…; {SCALE_FIX}"
             )
-        return np.where(hidden, 0, np.rint(values)).astype(np.uint16)
 
     def _check_numbers(self) -> None:
-        """Refuse what is not digital numbers, by the type and by the darkest that ground can be."""
+        """Refuse what is not digital numbers, or bands in another order, by some of the patches."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int)) if len(self) else []
-        visible = [values[:, self._visible(values)] for index in chosen for values in [self._band_values(index)]]
-        values = np.concatenate(visible, axis=1) if visible else np.empty((len(OLI.bands), 0))
+        looked_at = [self.given.patches[index][self.order] for index in chosen]
+        if self.scale is not None and (found := implausible(self._visible(looked_at, None), self.scale)):
+            raise DataError(
+                f"pixels: scale={self.scale} gives reflectances of {found[0]:.3g} to {found[1]:.3g}, where 0 to 1 are "
+                "expected; correct it"
+            )
+        values = self._visible(looked_at, self.scale or COLLECTION2)
         if not values.size:
             return
+        if self.scale is None:
+            self._check_stored(values)
+        factor, offset = self.scale or COLLECTION2
+        if what := order_problem(values.astype(np.float64) * factor + offset):
+            raise DataError(f"pixels: {what}; name them in the order given: bands=({OLI.bands[0]!r}, …)")
+
+    def _check_stored(self, values: np.ndarray) -> None:
+        """Judge (7, n) numbers of visible pixels by what Collection-2 Level-2 stores."""
         low, high = np.percentile(values, (1, 99))
         if values.dtype.kind == "f" and max(-low, high) <= LARGEST_REFLECTANCE:
             raise DataError(
                 f"pixels: hold reflectance or normalised values ({low:.2f} to {high:.2f}), the model takes stored "
                 "Collection-2 Level-2 numbers; give those, or scale=(1, 0) for reflectance"
             )
+        self._require_numbers(values)
         if np.median(values, axis=1).max() < NO_REFLECTANCE:
             raise DataError(
                 f"pixels: most numbers of every band are below {NO_REFLECTANCE:,.0f}, reflectance 0 in Collection-2 "
                 f"Level-2: Level-1 or older numbers, or reflectance * 10,000; give Level-2 numbers; {SCALE_FIX}"
             )
 
-    def _band_values(self, index: int) -> np.ndarray:
-        """(7, h * w) as given."""
-        return self.given.patches[index][self.order].reshape(len(OLI.bands), -1)
+    def _visible(self, patches: list[np.ndarray], scale: tuple[float, float] | None) -> np.ndarray:
+        """(7, n) values of the pixels of some patches (7, H, W) that are not hidden."""
+        parts = [np.ma.getdata(values)[:, ~self._hidden(values, scale)] for values in patches]
+        return np.concatenate(parts, axis=1) if parts else np.empty((len(OLI.bands), 0))
 
-    def _visible(self, values: np.ndarray) -> np.ndarray:
-        """(h * w,) bool of (7, h * w): neither fill nor without a number."""
-        visible = (values != 0).any(axis=0)
-        if values.dtype.kind == "f":
-            visible &= np.isfinite(values).all(axis=0)
-        if self.given.nodata is not None:
-            visible &= (values != self.given.nodata).all(axis=0)
-        return visible
+    @property
+    def infinite(self) -> int:
+        """Pixels with an infinite number in one of the seven bands."""
+        if not any(patch.dtype.kind == "f" for patch in self.given.patches[:1]):
+            return 0
+        return sum(int(np.isinf(np.ma.getdata(patch)[self.order]).any(axis=0).sum()) for patch in self.given.patches)
 
 
 def band_order(shape: tuple[int, ...], names: Sequence[str] | None) -> list[int]:
@@ -184,6 +220,32 @@ def band_order(shape: tuple[int, ...], names: Sequence[str] | None) -> list[int]
             f"9 ({differ}); if you know which they are, name them: bands=…"
         )
     return [found.index(band) for band in OLI.bands]
+
+
+def _require_agreement(order: list[int], said: Sequence[str]) -> None:
+    """Refuse `bands` that take a band for another one than the input itself says."""
+    for place, band in zip(order, OLI.bands, strict=True):
+        if misnamed(said, band, said[place]):
+            raise DataError(
+                f"bands: band {place + 1} is taken for {band} ({OLI.common[OLI.bands.index(band)]}), the pixels "
+                f"call it {said[place]}; leave bands out, or correct the names"
+            )
+
+
+def _agreed_scale(stated: tuple[float, float] | None, said: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The scale that counts. Raises DataError where `scale` and the input itself differ."""
+    if said is None:
+        return stated
+    if stated is not None and not np.allclose(stated, said, rtol=1e-4, atol=1e-9):
+        raise DataError(f"scale: {stated}, but the pixels say {said}; leave scale out, or correct their attributes")
+    return None if stated is None and np.allclose(said, COLLECTION2, rtol=1e-4) else said
+
+
+def _require_nodata(nodata: float | None) -> float | None:
+    try:
+        return None if nodata is None else float(nodata)
+    except (TypeError, ValueError):
+        raise ConfigError(f"nodata: {nodata!r} is no number") from None
 
 
 def _require_scale(scale: tuple[float, float]) -> None:

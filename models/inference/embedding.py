@@ -38,12 +38,15 @@ def embed(
     crop: str,
     statistics: str,
     scale: tuple[float, float] | None,
+    nodata: float | None,
     batch_size: int,
 ) -> Any:
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
-    patches = LandsatPatches.of(given, model.config, bands, crop, scale)
-    columns = when_where_columns(len(patches), when, lat, lon, metadata)
+    patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata)
+    if infinite := patches.infinite:
+        warnings.warn(f"{infinite:,} pixels hold an infinite number: taken for hidden", stacklevel=3)
+    columns = when_where_columns(len(patches), given.when if when is None else when, lat, lon, metadata)
     return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
 
 

@@ -1,11 +1,16 @@
-"""Raster files and the one grid that all files of a scene share: 30 m, north up."""
+"""Raster files and the one grid that all files of a scene share: 30 m on the ground, north up."""
 
+import math
+import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import rasterio
+import rasterio.warp
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from utils.errors import DataError
 
@@ -13,6 +18,17 @@ SPACING = 30.0
 """Metres between pixels of the patches that the model is trained on."""
 SPACING_TOLERANCE = 1e-3
 """Share by which a file's spacing may differ: rounding, not another product."""
+GROUND_TOLERANCE = 0.03
+"""Share by which the spacing on the ground may differ: what UTM (0.2 %), Albers and polar grids stretch."""
+SAME_PLACE = 0.01
+"""Pixels by which corners of one grid may differ: software that writes a file anew rounds its numbers."""
+EQUATOR, FLATTENING = 6_378_137.0, 1 / 298.257223563
+"""Of the WGS 84 ellipsoid, metres."""
+MERCATORS = ("merc", "webmerc")
+"""Projections, as PROJ names them, whose metre is one of the ground at the equator only."""
+
+# What a file without a geotransform means is said in a scene's notes.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 class RasterFile(NamedTuple):
@@ -25,16 +41,42 @@ class RasterFile(NamedTuple):
     dtype: str
     nodata: float | None
     descriptions: tuple[str | None, ...]
+    """Of all bands of the file."""
     crs: CRS | None
     transform: rasterio.Affine
     height: int
     width: int
+    masked: bool = False
+    """Whether a mask of its own (internal, beside the file, or transparency) hides some of the band."""
+    scaling: tuple[float, float] = (1.0, 0.0)
+    """Scale and offset that the file states; (1, 0) where it states none."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Of the file."""
+
+    @property
+    def name(self) -> str | None:
+        """What the file calls this band."""
+        return self.descriptions[self.band - 1]
+
+
+class Gridded(Protocol):
+    """Anything that says where its pixels lie."""
+
+    @property
+    def crs(self) -> CRS | None: ...
+    @property
+    def transform(self) -> rasterio.Affine: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
 
 
 class SceneGrid(NamedTuple):
     """Where a scene's pixels lie."""
 
     crs: CRS | None
+    """None where the place is not known: without a geotransform a map projection places nothing."""
     transform: rasterio.Affine
     height: int
     width: int
@@ -44,15 +86,28 @@ class SceneGrid(NamedTuple):
         return not self.transform.is_identity
 
 
-def open_raster(path: Path) -> RasterFile:
-    """Band 1 of a file. Raises DataError naming it."""
+def open_raster(path: Path, band: int = 1) -> RasterFile:
+    """One band of a file, which has to have so many. Raises DataError naming it."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
     try:
         with rasterio.open(path) as file:
-            crs = file.crs or None
-            about = (file.count, file.dtypes[0], file.nodata, file.descriptions, crs, file.transform)
-            return RasterFile(path, 1, *about, file.height, file.width)
+            at = band - 1
+            return RasterFile(
+                path,
+                band,
+                file.count,
+                file.dtypes[at],
+                file.nodatavals[at],
+                file.descriptions,
+                file.crs or None,
+                file.transform,
+                file.height,
+                file.width,
+                masked=bool({MaskFlags.per_dataset, MaskFlags.alpha} & set(file.mask_flag_enums[at])),
+                scaling=(file.scales[at], file.offsets[at]),
+                tags=tuple(file.tags().items()),
+            )
     except (RasterioError, OSError) as error:
         raise DataError(f"{path}: cannot be read (truncated or no GeoTIFF); fetch it again") from error
 
@@ -61,28 +116,104 @@ def scene_grid(first: RasterFile) -> SceneGrid:
     """The grid of a scene's first band.
 
     Raises:
-        DataError: degrees, another spacing than 30 m, rotated or south-up.
+        DataError: degrees, another spacing on the ground than 30 m, rotated or south-up.
     """
     crs, grid = first.crs, first.transform
-    fix = "reproject it first: gdalwarp -t_srs EPSG:326NN -tr 30 30 -r near (NN: the UTM zone)"
-    if not grid.is_identity:
-        if crs is not None and crs.is_geographic:
-            raise DataError(f"{first.path}: its grid is in degrees, the model knows 30 m; {fix}")
-        factor = crs.linear_units_factor[1] if crs is not None else 1.0
-        if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
-            raise DataError(f"{first.path}: its grid is rotated or not north up; {fix}")
-        for size in (grid.a * factor, -grid.e * factor):
-            if abs(size - SPACING) > SPACING_TOLERANCE * SPACING:
-                raise DataError(f"{first.path}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
+    if grid.is_identity:
+        return SceneGrid(None, grid, first.height, first.width)
+    fix = f"reproject it first: {_warp_line(first)}"
+    if crs is not None and crs.is_geographic:
+        raise DataError(f"{first.path}: its grid is in degrees, the model knows 30 m; {fix}")
+    if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
+        raise DataError(f"{first.path}: its grid is rotated or not north up; {fix}")
+    factor = crs.linear_units_factor[1] if crs is not None else 1.0
+    ground = ground_spacing(first)
+    if crs is not None and crs.to_dict().get("proj") in MERCATORS:
+        told = f" ({ground[0]:.1f} m here)" if ground else ""
+        raise DataError(
+            f"{first.path}: its grid is Mercator's, whose pixels of {grid.a * factor:g} m are smaller on the "
+            f"ground{told}; the model knows 30 m; {fix}"
+        )
+    for size in (grid.a * factor, -grid.e * factor):
+        if abs(size - SPACING) > SPACING_TOLERANCE * SPACING:
+            raise DataError(f"{first.path}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
+    for size in ground or ():
+        if abs(size - SPACING) > GROUND_TOLERANCE * SPACING:
+            raise DataError(
+                f"{first.path}: its pixels are {size:.1f} m wide on the ground, which its map projection stretches to "
+                f"30 m; {fix}"
+            )
     return SceneGrid(crs, grid, first.height, first.width)
+
+
+def ground_spacing(file: Gridded) -> tuple[float, float] | None:
+    """Metres of ground along a row and a column of the middle pixel; None where the place is not known."""
+    points = [(0, 0), (1, 0), (0, 1)]
+    columns = [file.width / 2 + across for across, _ in points]
+    rows = [file.height / 2 + down for _, down in points]
+    places = _degrees(file, columns, rows)
+    if places is None:
+        return None
+    lat, lon = np.radians(places)
+    square = FLATTENING * (2 - FLATTENING)
+    curvature = 1 - square * math.sin(lat[0]) ** 2
+    north = EQUATOR * (1 - square) / curvature**1.5 * (lat[1:] - lat[0])
+    turned = (lon[1:] - lon[0] + math.pi) % (2 * math.pi) - math.pi
+    east = EQUATOR / math.sqrt(curvature) * math.cos(lat[0]) * turned
+    across, down = np.hypot(north, east).tolist()
+    return across, down
+
+
+def _degrees(file: Gridded, columns: list[float], rows: list[float]) -> np.ndarray | None:
+    """(2, n) latitude and longitude of pixels; None where they are not known."""
+    if file.crs is None or file.transform.is_identity:
+        return None
+    places = [_at(file.transform, *point) for point in zip(columns, rows, strict=True)]
+    try:
+        lon, lat = rasterio.warp.transform(file.crs, CRS.from_epsg(4326), *map(list, zip(*places, strict=True)))[:2]
+    except Exception:  # GDAL's own errors have no public class
+        return None
+    found = np.array([lat, lon])
+    return found if np.isfinite(found).all() else None
+
+
+def _at(transform: rasterio.Affine, x: float, y: float) -> tuple[float, float]:
+    """A point put through a transform, which the versions of its package write with different operators."""
+    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
+
+
+def _warp_line(file: RasterFile) -> str:
+    """The command that brings a file onto its UTM zone's grid."""
+    zone = "EPSG:326NN"
+    note = " (NN: the UTM zone)"
+    if (places := _degrees(file, [file.width / 2], [file.height / 2])) is not None:
+        (lat,), (lon,) = places
+        zone, note = f"EPSG:{326 if lat >= 0 else 327}{int((lon + 180) // 6) % 60 + 1:02d}", ""
+    return f"gdalwarp -t_srs {zone} -tr 30 30 -r near {file.path.name} utm.tif{note}"
+
+
+def difference(one: Gridded, two: Gridded) -> str | None:
+    """What differs between two grids, in words; None where their pixels lie on each other."""
+    if (one.height, one.width) != (two.height, two.width):
+        return "size"
+    if not _same_crs(one.crs, two.crs):
+        return "coordinate reference system"
+    for corner in ((0, 0), (one.width, 0), (0, one.height)):
+        column, row = _at(~one.transform, *_at(two.transform, *corner))
+        if max(abs(column - corner[0]), abs(row - corner[1])) > SAME_PLACE:
+            return "georeference"
+    return None
+
+
+def _same_crs(one: CRS | None, two: CRS | None) -> bool:
+    """Whether two are one system, in whichever words their files describe it."""
+    if one is None or two is None or one == two:
+        return one == two
+    codes = one.to_epsg(), two.to_epsg()
+    return codes[0] is not None and codes[0] == codes[1]
 
 
 def check_same_grid(first: RasterFile, other: RasterFile) -> None:
     """Refuse a file on another grid than the first one's. Raises DataError naming both."""
-    for what, one, two in (
-        ("size", (first.height, first.width), (other.height, other.width)),
-        ("coordinate reference system", first.crs, other.crs),
-        ("georeference", first.transform.to_gdal(), other.transform.to_gdal()),
-    ):
-        if one != two:
-            raise DataError(f"{other.path}: its {what} differs from that of {first.path.name}; give files of one grid")
+    if what := difference(first, other):
+        raise DataError(f"{other.path}: its {what} differs from that of {first.path.name}; give files of one grid")

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from scenes.input.grids import RasterFile
 from scenes.input.product import Scene
-from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from transformation.landsat_numbers import COLLECTION2, Scale, hidden_values, landsat_numbers
 from utils.errors import DataError
 
 FILL, DILATED_CLOUD, CIRRUS, CLOUD, CLOUD_SHADOW = range(5)
@@ -20,23 +20,32 @@ HIDING_BITS = sum(1 << bit for bit in (FILL, DILATED_CLOUD, CIRRUS, CLOUD, CLOUD
 
 CACHE_BYTES = 192 << 20
 """GDAL keeps so many decoded tiles: rows of windows cut the same tiles several times."""
-LARGEST_NUMBER = 65535
 
 
 def hidden_pixels(qa: np.ndarray) -> np.ndarray:
-    """Where fill, dilated cloud, cirrus, cloud or cloud shadow hide the ground: uint16 of any shape to bool."""
+    """Where fill, dilated cloud, cirrus, cloud or cloud shadow hide the ground: whole numbers of any shape to bool.
+
+    In a stack of floats QA_PIXEL is one of floats; where it has no number, there is fill.
+    """
+    if qa.dtype.kind == "f":
+        qa = np.where(np.isfinite(qa), qa, 1 << FILL).astype(np.int64)
     return (qa & HIDING_BITS) != 0
 
 
 class SceneReader:
     """The files of a scene, held open: a context manager.
 
-    Fill in any band, and fill, cloud (dilated, cirrus) and shadow of QA_PIXEL, become 0 in all bands: what the model
-    takes for fill. Values of another scale are turned into Collection-2 numbers first.
+    What any band hides (masks, nodata, fill, no number), and fill, cloud (dilated, cirrus) and shadow of QA_PIXEL,
+    become 0 in all bands: what the model takes for fill. Values of another scale are turned into Collection-2 numbers.
+
+    Attributes:
+        infinite: pixels with an infinite number, among the rows read so far.
     """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
+        self.infinite = 0
+        self._counted = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> "SceneReader":
@@ -68,32 +77,48 @@ class SceneReader:
         return np.stack([self._band(band, window, band.band) for band in bands])
 
     def hidden(self, values: np.ndarray, window: Window) -> np.ndarray:
-        """(h, w) bool: fill in any band, no number, or hidden by QA_PIXEL."""
-        hidden = np.zeros(values.shape[1:], bool)
-        for band, numbers in zip(self.scene.bands, values, strict=True):
-            if band.dtype == "uint16" and self.scene.scale is None:
-                hidden |= numbers == 0
-            if band.nodata is not None:
-                hidden |= numbers == band.nodata
-            if numbers.dtype.kind == "f":
-                hidden |= ~np.isfinite(numbers)
-        if self.scene.scale is not None:  # no ground is equally dark in all bands: 0 or -9999 that no tag declares
-            hidden |= (values[0] <= 0) & (values == values[0]).all(axis=0)
+        """(h, w) bool: hidden in any band, or by QA_PIXEL."""
+        scale = self.scene.scale
+        if scale is None and values.dtype == np.uint16:
+            scale = COLLECTION2
+        return self._hidden(values, window, scale)
+
+    def declared_hidden(self, values: np.ndarray, window: Window) -> np.ndarray:
+        """(h, w) bool: the same without what only follows from the scale of the numbers."""
+        return self._hidden(values, window, None)
+
+    def _hidden(self, values: np.ndarray, window: Window, scale: Scale | None) -> np.ndarray:
+        bands = self.scene.bands
+        masks = [self._mask(band, window) for band in bands if band.masked]
+        hidden = hidden_values(
+            values, scale, nodata=[band.nodata for band in bands], masks=np.stack(masks) if masks else None
+        )
         if self.scene.qa is not None:
             hidden |= hidden_pixels(self._band(self.scene.qa, window, self.scene.qa.band))
         return hidden
 
     def _read_inside(self, window: Window) -> np.ndarray:
         values = self.read_values(window)
+        self._count_infinite(values, round(window.row_off))
         hidden = self.hidden(values, window)
         if self.scene.scale is not None:
-            factor, offset = self.scene.scale
-            with np.errstate(invalid="ignore"):
-                reflectance = values.astype(np.float64) * factor + offset
-                numbers = np.rint((reflectance - REFLECTANCE_OFFSET) / REFLECTANCE_SCALE)
-            values = np.where(hidden, 0, numbers).clip(1, LARGEST_NUMBER).astype(np.uint16)
+            return landsat_numbers(values, hidden, self.scene.scale)
         values[:, hidden] = 0
         return values
+
+    def _count_infinite(self, values: np.ndarray, top: int) -> None:
+        """Scenes are read from top to bottom over their whole width, some rows several times."""
+        if values.dtype.kind == "f":
+            new = np.isinf(values[:, max(0, self._counted - top) :]).any(axis=0)
+            self.infinite += int(new.sum())
+        self._counted = max(self._counted, top + values.shape[1])
+
+    def _mask(self, file: RasterFile, window: Window) -> np.ndarray:
+        """(h, w) bool: what a file's own mask hides of a band."""
+        try:
+            return self._files[file.path].read_masks(file.band, window=window) == 0
+        except (RasterioError, OSError) as error:
+            raise DataError(f"{file.path}: cannot be read (damaged or truncated); fetch it again") from error
 
     def _band(self, file: RasterFile, window: Window, bands: int | list[int]) -> np.ndarray:
         try:

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from scenes.input.product import Scene
 from scenes.input.reader import hidden_pixels
 from scenes.products.embedding_file import EmbeddingMap, MapStatistics
+from transformation.landsat_numbers import COLLECTION2, hidden_values, reflectance_as_numbers
 from utils.analysis_utils import TRUE_COLOUR, true_colour
-from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 
 LARGEST_SIDE = 1000
 """Pixels of each picture; larger scenes are thinned out."""
@@ -43,17 +43,17 @@ def _explained(statistics: MapStatistics) -> float:
 def _true_colour(scene: Scene) -> np.ndarray:
     """(h, w, 3) colours, stretched over the pixels that are neither cloud nor fill."""
     shape = _thinned(scene.grid.height, scene.grid.width)
-    image = np.full((len(scene.sensor.bands), *shape), np.nan, np.float32)
-    for index in TRUE_COLOUR:
-        band = scene.bands[index]
+    shown, masks = [], []
+    for band in (scene.bands[index] for index in TRUE_COLOUR):
         with rasterio.open(band.path) as file:
-            image[index] = file.read(band.band, out_shape=shape)
-    shown = image[list(TRUE_COLOUR)]
-    fill = ~np.isfinite(shown).all(axis=0)
-    fill |= (shown == (0 if scene.bands[0].nodata is None else scene.bands[0].nodata)).any(axis=0)
-    if scene.scale is not None:
-        reflectance = image * scene.scale[0] + scene.scale[1]
-        image = (reflectance - REFLECTANCE_OFFSET) / REFLECTANCE_SCALE
+            shown.append(file.read(band.band, out_shape=shape))
+            masks.append(file.read_masks(band.band, out_shape=shape) == 0)
+    scale = scene.scale or COLLECTION2
+    nodata = [scene.bands[index].nodata for index in TRUE_COLOUR]
+    fill = hidden_values(np.stack(shown), scale, nodata=nodata, masks=np.stack(masks))
+    image = np.full((len(scene.sensor.bands), *shape), np.nan, np.float32)
+    for index, values in zip(TRUE_COLOUR, shown, strict=True):
+        image[index] = reflectance_as_numbers(values * scale[0] + scale[1])
     hidden = fill.copy()
     if scene.qa is not None:
         with rasterio.open(scene.qa.path) as file:

@@ -10,10 +10,11 @@ from tqdm import tqdm
 from models.masking import seeded_masking, unpatchify
 from models.moe_mae import MOEMAE
 from scenes.embed import Stripe, WindowMetadata, read_stripe
-from scenes.input.reader import LARGEST_NUMBER, SceneReader
+from scenes.input.reader import SceneReader
 from scenes.products.geotiffs import Layer, write_cog
 from scenes.row_store import RowStore
 from scenes.windows import Frame
+from transformation.landsat_numbers import LARGEST
 from transformation.transformer import ZScoreNormalize
 
 MASK_SEED = 0
@@ -76,7 +77,7 @@ class SceneReconstructor:
         masking = seeded_masking(keys, config.num_patches, self.model.masking, self.device)
         predicted, _ = self.model(images, meta, masking, noise=False)
         numbers = self.normalize.invert(unpatchify(predicted.float(), config.patch_size, config.in_channels).cpu())
-        return numbers.round().clamp(1, LARGEST_NUMBER).numpy().astype(np.uint16)
+        return numbers.round().clamp(1, LARGEST).numpy().astype(np.uint16)
 
 
 def write_reconstruction(

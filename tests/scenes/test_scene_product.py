@@ -15,7 +15,7 @@ from models.config import ModelConfig
 from scenes.embed import WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.grids import SceneGrid
-from scenes.input.metadata import read_mtl
+from scenes.input.mtl import read_mtl
 from scenes.input.product import SceneOptions, find_scene
 from scenes.input.reader import SceneReader, hidden_pixels
 from scenes.windows import make_frame
@@ -166,10 +166,17 @@ def test_quality_has_one_band(tmp_path) -> None:
     refused(folder, "QA_PIXEL is one band", qa=several)
 
 
-def test_a_folder_of_weights_is_named(tmp_path, checkpoint) -> None:
+def test_a_folder_of_weights_has_to_be_of_one_model(tmp_path, checkpoint) -> None:
     folder = write_product(tmp_path / "a", some_numbers(SIDE))
-    with pytest.raises(CheckpointError, match="is a folder"):
-        main(["--scene", str(folder), "--checkpoint", str(checkpoint.parent), "--out", str(tmp_path / "out")])
+    for name, reason in (("none", "holds neither"), ("two", "holds 2 checkpoints")):
+        weights = tmp_path / name
+        weights.mkdir()
+        for copy in ("a.pth", "b.pth", "._a.pth") if name == "two" else ():
+            (weights / copy).write_bytes(checkpoint.read_bytes())
+        with pytest.raises(CheckpointError, match=reason):
+            main(["--scene", str(folder), "--checkpoint", str(weights), "--out", str(tmp_path / "out")])
+    (weights / "b.pth").unlink()
+    assert embed(folder, weights, tmp_path / "out").is_file()
 
 
 def test_a_scene_beyond_its_projection(tmp_path, checkpoint) -> None:
