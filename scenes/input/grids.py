@@ -7,6 +7,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
+from scenes.input.virtual_files import GDAL_NETWORK, is_file, plain_name, shown
 from utils.errors import DataError
 
 SPACING = 30.0
@@ -46,15 +47,15 @@ class SceneGrid(NamedTuple):
 
 def open_raster(path: Path) -> RasterFile:
     """Band 1 of a file. Raises DataError naming it."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
+    if not is_file(path):
+        raise DataError(f"{shown(path)}: no such file; check the path")
     try:
-        with rasterio.open(path) as file:
+        with rasterio.Env(**GDAL_NETWORK), rasterio.open(path) as file:
             crs = file.crs or None
             about = (file.count, file.dtypes[0], file.nodata, file.descriptions, crs, file.transform)
             return RasterFile(path, 1, *about, file.height, file.width)
     except (RasterioError, OSError) as error:
-        raise DataError(f"{path}: cannot be read (truncated or no GeoTIFF); fetch it again") from error
+        raise DataError(f"{shown(path)}: cannot be read (truncated or no GeoTIFF); fetch it again") from error
 
 
 def scene_grid(first: RasterFile) -> SceneGrid:
@@ -67,13 +68,13 @@ def scene_grid(first: RasterFile) -> SceneGrid:
     fix = "reproject it first: gdalwarp -t_srs EPSG:326NN -tr 30 30 -r near (NN: the UTM zone)"
     if not grid.is_identity:
         if crs is not None and crs.is_geographic:
-            raise DataError(f"{first.path}: its grid is in degrees, the model knows 30 m; {fix}")
+            raise DataError(f"{shown(first.path)}: its grid is in degrees, the model knows 30 m; {fix}")
         factor = crs.linear_units_factor[1] if crs is not None else 1.0
         if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
-            raise DataError(f"{first.path}: its grid is rotated or not north up; {fix}")
+            raise DataError(f"{shown(first.path)}: its grid is rotated or not north up; {fix}")
         for size in (grid.a * factor, -grid.e * factor):
             if abs(size - SPACING) > SPACING_TOLERANCE * SPACING:
-                raise DataError(f"{first.path}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
+                raise DataError(f"{shown(first.path)}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
     return SceneGrid(crs, grid, first.height, first.width)
 
 
@@ -85,4 +86,6 @@ def check_same_grid(first: RasterFile, other: RasterFile) -> None:
         ("georeference", first.transform.to_gdal(), other.transform.to_gdal()),
     ):
         if one != two:
-            raise DataError(f"{other.path}: its {what} differs from that of {first.path.name}; give files of one grid")
+            raise DataError(
+                f"{shown(other.path)}: its {what} differs from that of {plain_name(first.path)}; give files of one grid"
+            )

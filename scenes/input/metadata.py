@@ -7,6 +7,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
+from scenes.input.virtual_files import read_bytes, shown
 from utils.errors import DataError
 from utils.metadata import FIELDS, AcquisitionTime
 from utils.sensors import OLI, refusal, sensor_of_product
@@ -59,7 +60,7 @@ def read_mtl(path: Path) -> dict[str, str]:
         DataError: naming the file, when it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode("utf-8")
         if path.suffix.lower() == ".json":
             values: dict[str, str] = {}
             _flatten(json.loads(text), values)
@@ -70,7 +71,7 @@ def read_mtl(path: Path) -> dict[str, str]:
                 values.setdefault(name.strip(), value.strip().strip('"'))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); fetch it again, or move it away to go on without"
+            f"{shown(path)}: cannot be read ({error}); fetch it again, or move it away to go on without"
         ) from error
     return values
 
