@@ -3,9 +3,10 @@
     python embed_scene.py --scene LC08_L2SP_… --checkpoint weights/….pth --out outputs/scene
 
 Writes `embeddings.tif` (a Cloud-Optimised GeoTIFF on the scene's own map projection), `quick_look.png` and
-`scene.json` into --out; with --probe `land_cover.tif`, `land_cover_legend.png` and `probabilities.tif`; with
---similar-to `similarity.tif`; with --reconstruct `reconstruction.tif`; with --geoparquet `cells.parquet`. Interrupted,
-the same command goes on; where the embeddings are there already, only what is derived from them is made.
+`scene.json` into --out; with --probe `land_cover.tif`, its picture, names and colours, and `probabilities.tif`; with
+--labels a probe fitted on your own labels and its score as well; with --similar-to `similarity.tif`; with --reconstruct
+`reconstruction.tif`; with --geoparquet `cells.parquet`. Interrupted, the same command goes on; where the embeddings are
+there already, only what is derived from them is made. Files of an earlier run that a run does not make again go.
 """
 
 import argparse
@@ -103,6 +104,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="TIF",
         help="class indices on the scene's grid: scores the map, and gives labelled cells",
     )
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="your own: polygons, points (.csv) or a raster of classes; fits a probe on them, scores it and maps",
+    )
+    add("--column", metavar="NAME", help="where the classes stand in --labels (default: class, or the only column)")
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
     add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")

@@ -4,6 +4,7 @@ Memory holds two block rows whatever the scene's height. A batch never reaches o
 goes on at any stripe makes the same batches, and with the same number of threads the same bits.
 """
 
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +23,19 @@ from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
 from utils.errors import DataError
 from utils.metadata import FIELDS, Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
+from utils.reporting import reporter
+
+LEAST_TIMED = 1000
+"""Windows from which on a batch is timed beforehand; fewer take less than a minute."""
+LONG_SECONDS = 60
+"""Work that takes longer is announced with an estimate."""
+
+
+def duration(seconds: float) -> str:
+    """`90 seconds`, `3 minutes` or `1.5 hours`."""
+    if seconds < 120:
+        return f"{round(seconds, -1):.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 class WindowMetadata(NamedTuple):
@@ -175,6 +189,28 @@ class SceneEmbedder:
                 stripe.tops[part], stripe.lefts[part], stripe.clear[part], fields, strict=True
             ):
                 blended.add(top // frame.patch - first_row, left // frame.patch, field, clear)
+
+    def announce(self, windows: float) -> None:
+        """Say how long so many windows will take, where that is long."""
+        if windows < LEAST_TIMED:
+            return
+        seconds = windows * self.seconds_a_window()
+        if seconds > LONG_SECONDS:
+            reporter.info(
+                f"time         about {duration(seconds)} for up to {windows:,.0f} windows; interrupted, the same "
+                "command goes on"
+            )
+
+    def seconds_a_window(self) -> float:
+        """Measured on one batch of empty windows, after one that warms the model up."""
+        config = self.embedder.model.config
+        images = torch.zeros(self.batch_size, config.in_channels, config.img_size, config.img_size, device=self.device)
+        nowhere = WindowMetadata().encode(self.frame, np.zeros(1, int), np.zeros(1, int), config)
+        meta = nowhere.expand(self.batch_size, -1, -1).to(self.device)
+        for _ in range(2):
+            started = time.perf_counter()
+            self.embedder(images, meta).cpu()
+        return (time.perf_counter() - started) / self.batch_size
 
     def _shares(self, block: int) -> np.ndarray:
         """Clear shares of the patches of a block row."""

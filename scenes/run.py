@@ -1,6 +1,5 @@
 """One scene from files to results: what is made, in which order, and what is said about it."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +13,21 @@ from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
 from scenes.input.reader import SceneReader
+from scenes.input.virtual_files import shown
+from scenes.labels.raster import open_labels
+from scenes.labels.run import LabelWork, fit_labels
+from scenes.outputs import RECORD, OutputSet
 from scenes.products.embedding_file import (
     FINGERPRINT_TAG,
     EmbeddingMap,
+    MapStatistics,
     map_statistics,
     provenance_tags,
     stored_fingerprint,
     write_embeddings,
 )
 from scenes.products.labelled import open_truth, write_labelled_cells
-from scenes.products.land_cover import Probe, fitting_widths, load_probe, plot_land_cover, write_land_cover
+from scenes.products.land_cover import Probe, fitting_widths, load_probe, make_land_cover
 from scenes.products.parquet import require_pyarrow, write_cells
 from scenes.products.quick_look import plot_quick_look
 from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
@@ -37,15 +41,13 @@ from utils.compilation import Compilation
 from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
 from utils.devices import mixed_precision, select_device
 from utils.errors import ConfigError, DataError
-from utils.files import check_writable, sha256, write_json
+from utils.files import check_writable, sha256
 from utils.memory import peak_memory
 from utils.provenance import provenance
 from utils.reporting import reporter
 
 MAP_POOL = "patch_mean"
 """What a cell holds where nobody says."""
-SCRATCH = ".unfinished"
-"""Folder inside --out for rows and files that are not finished; gone when all is done."""
 COMPILE_MIN_BATCHES = 2000
 """On a CPU `--compile auto` compiles for so many batches or more."""
 
@@ -63,6 +65,8 @@ class SceneSettings(NamedTuple):
     min_clear: float = 0.5
     probe: Path | None = None
     truth: Path | None = None
+    labels: Path | None = None
+    column: str | None = None
     similar_to: tuple[float, float] | None = None
     reconstruct: bool = False
     geoparquet: bool = False
@@ -83,11 +87,16 @@ class SceneRun:
     def __init__(self, scene: Scene, settings: SceneSettings) -> None:
         self.scene, self.settings = scene, settings
         self.folder = check_writable(settings.out)
-        self.scratch = self.folder / SCRATCH
+        beside = settings.probe.with_suffix(".json") if settings.probe else None
+        inputs = (settings.checkpoint, settings.probe, beside, settings.truth, settings.labels)
+        self.outputs = OutputSet(self.folder, [path for path in inputs if path is not None])
+        self.scratch = self.outputs.scratch
         self.device = select_device(settings.device)
         self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
         config = self.model.config
-        self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, settings.cell)
+        # A polygon labels small cells; a window's whole 1,200 m have one class only where fields are that large.
+        cell = settings.cell or (config.patch_size if settings.labels else None)
+        self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, cell)
         self.checkpoint_sha256 = sha256(self.weights)
         self._say_scene()
         self.probe = load_probe(settings.probe, config) if settings.probe else None
@@ -104,45 +113,61 @@ class SceneRun:
         """Make what is asked for; returns what `scene.json` says."""
         settings, started = self.settings, time.perf_counter()
         record: dict[str, Any] = {"scene": self.scene.name, "simulated": self.scene.simulated, **self._identity()}
-        files = [self.folder / "embeddings.tif"]
         with SceneReader(self.scene) as reader:
             for doubt in check_numbers(reader):
                 reporter.info(f"note         {doubt}")
-            record |= self._embed(reader, files[0])
+            embeddings, made = self._embed(reader)
             if reader.infinite:
                 reporter.info(f"note         {reader.infinite:,} pixels hold an infinite number: taken for hidden")
+            files = [embeddings.path]
+            statistics = map_statistics(embeddings)
+            self._require_visible(statistics)
+            record |= made | {"visible_cells": statistics.count}
             if settings.reconstruct:
                 files.append(self._reconstruct(reader))
-        embeddings = EmbeddingMap(files[0])
-        statistics = map_statistics(embeddings)
-        record["visible_cells"] = statistics.count
-        if not statistics.count:
-            files[0].unlink()
-            raise DataError(
-                f"{self.scene.path}: no cell is visible by {settings.min_clear:.0%} or more (fill, cloud, shadow); "
-                "give another scene, or a lower --min-clear"
-            )
-        files.append(save_figure(plot_quick_look(self.scene, embeddings, statistics), self.folder / "quick_look.png"))
+            if self.labels:
+                record["labels"] = self._fit_labels(reader, embeddings, statistics.count, files)
+        figure = plot_quick_look(self.scene, embeddings, statistics)
+        files.append(save_figure(figure, self.outputs.new("quick_look.png")))
         if self.truth:
-            path = self.folder / "labelled_cells.npz"
             path, count = write_labelled_cells(
-                path, embeddings, self.frame, self.truth, statistics.count, self._origin()
+                self.outputs.new("labelled_cells.npz"),
+                embeddings,
+                self.frame,
+                self.truth,
+                statistics.count,
+                self._origin(),
             )
             files += [path, path.with_suffix(".json")]
             reporter.info(f"labelled     {count:,} visible cells with a class of {self.truth.path}")
         if self.probe:
             record |= self._map_land_cover(self.probe, embeddings, files)
         if settings.similar_to:
-            path = self.folder / "similarity.tif"
+            path = self.outputs.new("similarity.tif")
             files.append(write_similarity(path, embeddings, statistics, *settings.similar_to, self.scratch))
         if settings.geoparquet:
-            files.append(write_cells(self.folder / "cells.parquet", embeddings, self.scene))
+            files.append(write_cells(self.outputs.new("cells.parquet"), embeddings, self.scene))
+        return self._publish(record, files, time.perf_counter() - started)
+
+    def _require_visible(self, statistics: MapStatistics) -> None:
+        if not statistics.count:
+            self.outputs.discard()
+            raise DataError(
+                f"{shown(self.scene.path)}: no cell is visible by {self.settings.min_clear:.0%} or more (fill, cloud, "
+                "shadow); give another scene, or a lower --min-clear"
+            )
+
+    def _publish(self, record: dict[str, Any], files: list[Path], seconds: float) -> dict[str, Any]:
+        """Put all files in place and say which they are; returns the whole record."""
         peak = peak_memory()
-        record |= {"peak_memory_bytes": peak, "seconds": round(time.perf_counter() - started, 3)}
-        record |= {"files": [path.name for path in files], "provenance": provenance(self.device)}
-        files.append(write_json(self.folder / "scene.json", record))
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        reporter.info(f"files        {self.folder}\n" + "\n".join(f"             {path.name}" for path in files))
+        record |= {"peak_memory_bytes": peak, "seconds": round(seconds, 3)}
+        names = [path.name for path in files]
+        record |= {"files": names, "provenance": provenance(self.device)}
+        gone = self.outputs.publish(record)
+        if gone:
+            reporter.info(f"removed      {', '.join(gone)} of an earlier run, which this one does not make")
+        listed = "\n".join(f"             {name}" for name in (*names, RECORD))
+        reporter.info(f"files        {self.folder}\n{listed}")
         memory = "unknown" if peak is None else f"{peak / 2**30:.2f} GiB at most"
         reporter.info(f"memory       {memory}, {record['seconds']:.0f} s in all")
         return record
@@ -191,6 +216,12 @@ class SceneRun:
         if settings.similar_to:
             cell_at(self.scene.crs, frame.output_transform, frame.output_shape, *settings.similar_to)
         self.truth = open_truth(settings.truth, self.scene.grid) if settings.truth else None
+        for name in ("probe", "truth"):
+            if settings.labels and getattr(settings, name):
+                raise ConfigError(f"--labels and --{name} exclude each other: labels make a probe, and score it")
+        if settings.column and not settings.labels:
+            raise ConfigError("--column names a column of --labels; give both")
+        self.labels = open_labels(settings.labels, settings.column, self.scene.grid) if settings.labels else None
         if self.truth and self.probe:
             check_classes(self.truth, self.probe.classes)
         if settings.geoparquet:
@@ -240,11 +271,12 @@ class SceneRun:
             "config": {"data": {"statistics": self.statistics_name}, "scene": identity},
         }
 
-    def _embed(self, reader: SceneReader, path: Path) -> dict[str, Any]:
-        """Compute and write the embeddings unless they are there."""
-        if stored_fingerprint(path) == self.fingerprint:
-            reporter.info(f"embeddings   {path}: there already, made alike")
-            return {}
+    def _embed(self, reader: SceneReader) -> tuple[EmbeddingMap, dict[str, Any]]:
+        """Compute and write the embeddings unless they are there; the second value is for the record."""
+        for path in self.outputs.existing("embeddings.tif"):
+            if stored_fingerprint(path) == self.fingerprint:
+                reporter.info(f"embeddings   {self.folder / path.name}: there already, made alike")
+                return EmbeddingMap(self.outputs.keep(path)), {}
         settings, frame = self.settings, self.frame
         embedder = Embedder(
             self.model,
@@ -262,10 +294,12 @@ class SceneRun:
         scene_embedder = SceneEmbedder(
             reader, frame, embedder, self.normalize, self.metadata, self.pool, settings.batch_size, settings.min_clear
         )
-        started = time.perf_counter()
+        path = self.outputs.new("embeddings.tif")
         with RowStore(self.scratch, "cells", scene_embedder.record_shape, "float16", self.fingerprint) as store:
             if store.done:
                 reporter.info(f"embeddings   going on after {store.done} of {frame.blocks_down} rows of windows")
+            scene_embedder.announce(frame.window_count * (1 - store.done / frame.blocks_down))
+            started = time.perf_counter()
             scene_embedder.run(store)
             seconds = time.perf_counter() - started
             write_embeddings(path, store, frame, self.scene.crs, settings.dtype, self._tags(), self.scratch)
@@ -273,12 +307,13 @@ class SceneRun:
         rows, columns = frame.output_shape
         reporter.info(f"embeddings   {scene_embedder.windows:,} windows in {seconds:.0f} s ({rate:.0f} a second), "
               f"{rows} x {columns} cells of {frame.cell * 30} m")  # fmt: skip
-        return {"windows": scene_embedder.windows, "windows_per_second": round(rate, 1)}
+        return EmbeddingMap(path), {"windows": scene_embedder.windows, "windows_per_second": round(rate, 1)}
 
     def _reconstruct(self, reader: SceneReader) -> Path:
-        path = self.folder / "reconstruction.tif"
-        if stored_fingerprint(path) == self.fingerprint:
-            return path
+        for path in self.outputs.existing("reconstruction.tif"):
+            if stored_fingerprint(path) == self.fingerprint:
+                return self.outputs.keep(path)
+        path = self.outputs.new("reconstruction.tif")
         config = self.model.config
         frame = make_frame(self.scene.grid, config.img_size, config.patch_size, config.img_size)
         maker = SceneReconstructor(reader, frame, self.model, self.normalize, self.metadata, self.settings.batch_size)
@@ -287,16 +322,26 @@ class SceneRun:
             tags = self._tags() | {"MOEMAE_MASK_RATIO": str(self.model.masking.ratio)}
             return write_reconstruction(path, store, frame, self.scene.sensor.bands, tags, self.scratch)
 
+    def _fit_labels(
+        self, reader: SceneReader, embeddings: EmbeddingMap, visible: int, files: list[Path]
+    ) -> dict[str, Any]:
+        """A probe on the user's labels, which is then the one of the map."""
+        if self.labels is None:
+            raise ValueError("there are no labels")
+        folder = self.outputs.new("labelled_cells.npz").parent
+        work = LabelWork(self.labels, reader, self.frame, embeddings, visible, self._origin(), folder, self.scratch)
+        fitted = fit_labels(work)
+        self.probe = load_probe(fitted.probe, self.model.config)
+        files += fitted.files
+        return fitted.record
+
     def _map_land_cover(self, probe: Probe, embeddings: EmbeddingMap, files: list[Path]) -> dict[str, Any]:
-        shares = write_land_cover(self.folder, embeddings, probe, self.scratch)
-        legend = save_figure(
-            plot_land_cover(self.folder / "land_cover.tif", probe.classes, shares),
-            self.folder / "land_cover_legend.png",
-        )
-        files += [self.folder / "land_cover.tif", self.folder / "probabilities.tif", legend]
+        path = self.outputs.new("land_cover.tif")
+        shares, made = make_land_cover(self.scene, path, embeddings, probe, self.scratch)
+        files += made
         record: dict[str, Any] = {"probe": probe.path.name, "land_cover": shares}
         if self.truth:
-            scores = score_land_cover(self.folder / "land_cover.tif", self.truth, self.frame, probe.classes)
+            scores = score_land_cover(path, self.truth, self.frame, probe.classes)
             record["truth"] = scores
             reporter.info(
                 f"land cover   {scores['accuracy']:.1%} of {scores['cells']:,} cells right (most frequent class alone: "

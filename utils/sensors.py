@@ -41,6 +41,9 @@ class Sensor(NamedTuple):
     """Common names of a true-colour picture's bands."""
     spacing: float = 30.0
     """Side of a pixel, metres."""
+    hiding_bits: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Bits of its quality band that hide the ground. Of QA_PIXEL: fill, dilated cloud, cirrus, cloud, cloud shadow
+    (USGS Science Product Guide); those above (snow, clear, water, confidences) hide nothing."""
 
     def band(self, name: str) -> str | None:
         """The band that a name means, in any case and usual spelling; None for any other."""
@@ -112,12 +115,13 @@ TM = ETM._replace(name="tm", title="TM of Landsat 4 and 5, Collection-2 Level-2"
 
 HLS_L30 = Sensor(
     "hls_l30", "OLI in NASA's Harmonized Landsat Sentinel-2, L30", tuple(f"B{number:02d}" for number in range(1, 8)),
-    _OLI_COMMON, 0.0001, 0.0, -9999, ("HLS.L30",),
+    _OLI_COMMON, 0.0001, 0.0, -9999, ("HLS.L30",), hiding_bits=(0, 1, 2, 3),
 )  # fmt: skip
-"""NASA HLS Product User Guide 2.0."""
+"""NASA HLS Product User Guide 2.0: bands 1 to 7 are OLI's own, not adjusted to Sentinel-2's. Bits of Fmask: cirrus
+(reserved), cloud, beside cloud or shadow, cloud shadow; fill has all bits."""
 
 SENSORS = {sensor.name: sensor for sensor in (OLI, ETM, TM, HLS_L30)}
-"""Every sensor by name. Models take OLI; why the others are refused says `refusal`."""
+"""Every sensor by name. Models take OLI, and scenes of HLS L30 turned into its numbers; why else, says `refusal`."""
 
 
 def refusal(sensor: Sensor) -> str:

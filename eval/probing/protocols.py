@@ -213,8 +213,9 @@ def _best(found: list[float], where: str) -> dict[str, Any]:
 
 
 def _headline(probabilities: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str]) -> float:
-    metrics = score_probabilities(probabilities, labels, train_labels, names)
-    value = metrics["map_micro" if labels.ndim == 2 else "accuracy"]
+    if labels.ndim == 1:  # all the other scores would cost more than many a fit
+        return float((decisions_of(probabilities, multilabel=False) == labels).mean())
+    value = score_probabilities(probabilities, labels, train_labels, names)["map_micro"]
     return -1.0 if value is None else value
 
 

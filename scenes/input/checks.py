@@ -5,6 +5,7 @@ from rasterio.windows import Window
 
 from scenes.input.product import Scene
 from scenes.input.reader import SceneReader
+from scenes.input.virtual_files import shown
 from transformation.band_order import LEAST_VEGETATION, VEGETATION_NIR, order_problem, vegetation
 from transformation.landsat_numbers import COLLECTION2, implausible, reflectance_as_numbers
 from utils.errors import DataError
@@ -40,21 +41,21 @@ def check_numbers(reader: SceneReader) -> list[str]:
     kinds = sorted({band.dtype for band in scene.bands})
     if scene.scale is not None and (found := implausible(_sample(reader, declared=True), scene.scale)):
         raise DataError(
-            f"{scene.path}: reflectance = value * {scene.scale[0]:g} + {scene.scale[1]:g} gives {found[0]:.3g} to "
-            f"{found[1]:.3g}, where 0 to 1 are expected; correct --scale"
+            f"{shown(scene.path)}: reflectance = value * {scene.scale[0]:g} + {scene.scale[1]:g} gives "
+            f"{found[0]:.3g} to {found[1]:.3g}, where 0 to 1 are expected; correct --scale"
         )
     values = _sample(reader)
     if not values.size:
-        raise DataError(f"{scene.path}: all of it is fill, cloud or shadow; give another scene")
+        raise DataError(f"{shown(scene.path)}: all of it is fill, cloud or shadow; give another scene")
     if scene.scale is None:
         _check_stored(scene, kinds, values)
     factor, offset = scene.scale or COLLECTION2
     reflectance = values * np.float32(factor) + np.float32(offset)
     if what := order_problem(reflectance):
-        raise DataError(f"{scene.path}: {what}; {ORDER_FIX}")
+        raise DataError(f"{shown(scene.path)}: {what}; {ORDER_FIX}")
     doubt = _light_at_the_sensor(reflectance)
     if doubt and scene.scale is None:
-        raise DataError(f"{scene.path}: {doubt}; give the Level-2 product; {SCALE_FIX}")
+        raise DataError(f"{shown(scene.path)}: {doubt}; give the Level-2 product; {SCALE_FIX}")
     return [f"{doubt}; --scale says that it is surface reflectance"] if doubt else []
 
 
@@ -64,17 +65,19 @@ def _check_stored(scene: Scene, kinds: list[str], values: np.ndarray) -> None:
         low, high = np.percentile(values, (1, 99))
         if max(-low, high) <= LARGEST_REFLECTANCE:
             raise DataError(
-                f"{scene.path}: holds reflectance ({low:.2f} to {high:.2f}), not Collection-2 digital numbers; "
+                f"{shown(scene.path)}: holds reflectance ({low:.2f} to {high:.2f}), not Collection-2 digital numbers; "
                 "give the product's own files, or --scale 1,0"
             )
     if kinds != ["uint16"]:
         raise DataError(
-            f"{scene.path}: holds {', '.join(kinds)} values, Collection-2 Level-2 numbers are uint16; {SCALE_FIX}"
+            f"{shown(scene.path)}: holds {', '.join(kinds)} values, Collection-2 Level-2 numbers are uint16; "
+            f"{SCALE_FIX}"
         )
     if np.median(values, axis=1).max() < NO_REFLECTANCE:
         raise DataError(
-            f"{scene.path}: most numbers of every band are below {NO_REFLECTANCE:,.0f}, reflectance 0 in Collection-2 "
-            f"Level-2: Level-1 or older numbers, or reflectance * 10,000; give the Level-2 product; {SCALE_FIX}"
+            f"{shown(scene.path)}: most numbers of every band are below {NO_REFLECTANCE:,.0f}, reflectance 0 in "
+            f"Collection-2 Level-2: Level-1 or older numbers, or reflectance * 10,000; give the Level-2 product; "
+            f"{SCALE_FIX}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,7 +12,9 @@ import rasterio.warp
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 
+from scenes.input.virtual_files import GDAL_NETWORK, is_file, plain_name, shown
 from utils.errors import DataError
 
 SPACING = 30.0
@@ -88,28 +91,37 @@ class SceneGrid(NamedTuple):
 
 def open_raster(path: Path, band: int = 1) -> RasterFile:
     """One band of a file, which has to have so many. Raises DataError naming it."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
+    return open_bands(path, (band,))[0]
+
+
+def open_bands(path: Path, numbers: Sequence[int]) -> tuple[RasterFile, ...]:
+    """Several bands of a file, which has to have so many. Raises DataError naming it."""
+    if not is_file(path):
+        raise DataError(f"{shown(path)}: no such file; check the path")
     try:
-        with rasterio.open(path) as file:
-            at = band - 1
-            return RasterFile(
-                path,
-                band,
-                file.count,
-                file.dtypes[at],
-                file.nodatavals[at],
-                file.descriptions,
-                file.crs or None,
-                file.transform,
-                file.height,
-                file.width,
-                masked=bool({MaskFlags.per_dataset, MaskFlags.alpha} & set(file.mask_flag_enums[at])),
-                scaling=(file.scales[at], file.offsets[at]),
-                tags=tuple(file.tags().items()),
-            )
+        with rasterio.Env(**GDAL_NETWORK), rasterio.open(path) as file:
+            return tuple(_band_of(file, path, number) for number in numbers)
     except (RasterioError, OSError) as error:
-        raise DataError(f"{path}: cannot be read (truncated or no GeoTIFF); fetch it again") from error
+        raise DataError(f"{shown(path)}: cannot be read (truncated or no GeoTIFF); fetch it again") from error
+
+
+def _band_of(file: DatasetReader, path: Path, band: int) -> RasterFile:
+    at = band - 1
+    return RasterFile(
+        path,
+        band,
+        file.count,
+        file.dtypes[at],
+        file.nodatavals[at],
+        file.descriptions,
+        file.crs or None,
+        file.transform,
+        file.height,
+        file.width,
+        masked=bool({MaskFlags.per_dataset, MaskFlags.alpha} & set(file.mask_flag_enums[at])),
+        scaling=(file.scales[at], file.offsets[at]),
+        tags=tuple(file.tags().items()),
+    )
 
 
 def scene_grid(first: RasterFile) -> SceneGrid:
@@ -123,25 +135,25 @@ def scene_grid(first: RasterFile) -> SceneGrid:
         return SceneGrid(None, grid, first.height, first.width)
     fix = f"reproject it first: {_warp_line(first)}"
     if crs is not None and crs.is_geographic:
-        raise DataError(f"{first.path}: its grid is in degrees, the model knows 30 m; {fix}")
+        raise DataError(f"{shown(first.path)}: its grid is in degrees, the model knows 30 m; {fix}")
     if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
-        raise DataError(f"{first.path}: its grid is rotated or not north up; {fix}")
+        raise DataError(f"{shown(first.path)}: its grid is rotated or not north up; {fix}")
     factor = crs.linear_units_factor[1] if crs is not None else 1.0
     ground = ground_spacing(first)
     if crs is not None and crs.to_dict().get("proj") in MERCATORS:
         told = f" ({ground[0]:.1f} m here)" if ground else ""
         raise DataError(
-            f"{first.path}: its grid is Mercator's, whose pixels of {grid.a * factor:g} m are smaller on the "
+            f"{shown(first.path)}: its grid is Mercator's, whose pixels of {grid.a * factor:g} m are smaller on the "
             f"ground{told}; the model knows 30 m; {fix}"
         )
     for size in (grid.a * factor, -grid.e * factor):
         if abs(size - SPACING) > SPACING_TOLERANCE * SPACING:
-            raise DataError(f"{first.path}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
+            raise DataError(f"{shown(first.path)}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
     for size in ground or ():
         if abs(size - SPACING) > GROUND_TOLERANCE * SPACING:
             raise DataError(
-                f"{first.path}: its pixels are {size:.1f} m wide on the ground, which its map projection stretches to "
-                f"30 m; {fix}"
+                f"{shown(first.path)}: its pixels are {size:.1f} m wide on the ground, which its map projection "
+                f"stretches to 30 m; {fix}"
             )
     return SceneGrid(crs, grid, first.height, first.width)
 
@@ -189,7 +201,7 @@ def _warp_line(file: RasterFile) -> str:
     if (places := _degrees(file, [file.width / 2], [file.height / 2])) is not None:
         (lat,), (lon,) = places
         zone, note = f"EPSG:{326 if lat >= 0 else 327}{int((lon + 180) // 6) % 60 + 1:02d}", ""
-    return f"gdalwarp -t_srs {zone} -tr 30 30 -r near {file.path.name} utm.tif{note}"
+    return f"gdalwarp -t_srs {zone} -tr 30 30 -r near {plain_name(file.path)} utm.tif{note}"
 
 
 def difference(one: Gridded, two: Gridded) -> str | None:
@@ -216,4 +228,6 @@ def _same_crs(one: CRS | None, two: CRS | None) -> bool:
 def check_same_grid(first: RasterFile, other: RasterFile) -> None:
     """Refuse a file on another grid than the first one's. Raises DataError naming both."""
     if what := difference(first, other):
-        raise DataError(f"{other.path}: its {what} differs from that of {first.path.name}; give files of one grid")
+        raise DataError(
+            f"{shown(other.path)}: its {what} differs from that of {plain_name(first.path)}; give files of one grid"
+        )

@@ -1,26 +1,34 @@
-"""The two forms in which a scene lies on disk, and what is wrong with others."""
+"""The forms in which a scene lies in folders, archives and stacks, and what is wrong with others."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import NamedTuple, NoReturn
 
+from scenes.input.earth_engine import scale_of
 from scenes.input.grids import RasterFile, open_raster
+from scenes.input.hls import FIX, granules_of, open_granule
 from scenes.input.metadata import LEVEL2_FIX, check_product_id, find_product_id, product_id_of
 from scenes.input.mtl import ENDINGS
 from scenes.input.stacks import QA_PIXEL, stack_bands
+from scenes.input.virtual_files import is_file, names_below, names_beside, plain_name, shown, shown_folder, sibling
 from utils.errors import DataError
-from utils.sensors import ETM, HLS_L30, OLI, refusal, sensor_of_product
+from utils.sensors import ETM, HLS_L30, OLI, Sensor, refusal, sensor_of_product
 
 _BAND_FILE = re.compile(
     r"(?:(?P<stem>.+)[._ -])?(?P<band>SR_B\d+|coastal|blue|green|red|nir(?:08)?|swir(?:1|16|2|22))\.TIFF?",
     re.IGNORECASE,
 )
 """A band of surface reflectance in USGS's names, after whatever an archive puts before them, or in a catalogue's."""
+_ALIASES = (*OLI.common, "nir", "swir1", "swir2")
 _LEVEL1_FILE = re.compile(r"(?:.+[._])?B\d+\.TIFF?", re.IGNORECASE)
 _COLLECTION1_FILE = re.compile(r"(?:.+_)?sr_band\d+\.TIFF?", re.IGNORECASE)
 _QA_FILE = re.compile(rf"(?:(?P<stem>.+)[._ -])?{QA_PIXEL}\.TIFF?", re.IGNORECASE)
 _MTL_FILE = re.compile(r"(?:(?P<stem>.+)[._ -])?MTL\.(?:json|txt|xml)", re.IGNORECASE)
+_QA_ENDINGS = (".TIF", ".tif", ".TIFF", ".tiff")
+DEPTH = 2
+"""Subfolders that a product is looked for in: an archive is often unpacked into a folder of its name."""
 
 
 class SceneFiles(NamedTuple):
@@ -32,123 +40,206 @@ class SceneFiles(NamedTuple):
     """SR_B1..SR_B7."""
     qa: RasterFile | None
     mtl: Path | None
+    sensor: Sensor = OLI
+    stated: Mapping[str, str] = MappingProxyType({})
+    """What the form says of itself, under the names of an MTL file, which counts more."""
+    scale: tuple[float, float] | None = None
+    """reflectance = value * scale[0] + scale[1], where the form says so; None: Collection-2 numbers."""
+
+
+class _Scene(NamedTuple):
+    """A scene among the names of files."""
+
+    parent: str
+    """Subfolder, empty for the folder itself."""
+    stem: str
+    """What the names of its files begin with."""
 
 
 def find_folder(folder: Path) -> SceneFiles:
-    """The files of a product folder.
+    """The files of a product in a folder, else in one of its subfolders; the folder may be an archive's.
 
     Raises:
         DataError: for no scene or several, another product, and missing bands.
     """
-    names = visible_names(folder)
-    found: dict[str, dict[str, str]] = {}
+    for depth in (0, DEPTH):
+        names = names_below(folder, depth)
+        found, granules = _scenes_in(names, folder), granules_of(names)
+        if found or granules:
+            break
+    else:
+        _refuse_other_folder(folder, [PurePosixPath(name).name for name in names])
+    if len(found) + len(granules) > 1:
+        files = (scene.stem or next(iter(files.values())) for scene, files in found.items())
+        listed = ", ".join(sorted([*files, *granules]))
+        raise DataError(f"{shown(folder)}: holds several scenes ({listed}); give each its own folder")
+    if granules:
+        ((granule, layers),) = granules.items()
+        hls = open_granule(granule, {layer: folder / name for layer, name in layers.items()}, folder)
+        return SceneFiles(granule, hls.bands, hls.fmask, None, HLS_L30, scale=(HLS_L30.scale, HLS_L30.offset))
+    ((scene, files),) = found.items()
+    home = folder / scene.parent
+    beside = [PurePosixPath(name).name for name in names if str(PurePosixPath(name).parent) == (scene.parent or ".")]
+    product = find_product_id(scene.stem) or find_product_id(home.name) or find_product_id(folder.name)
+    return _product_files(product, scene.stem, {band: folder / name for band, name in files.items()}, beside)
+
+
+def find_band_file(path: Path) -> SceneFiles | None:
+    """The product that a file is a band of, `…_SR_B4.TIF`, here or on the web; None for any other file.
+
+    Raises:
+        DataError: for another product, missing bands, or files of several bands.
+    """
+    name = plain_name(path)
+    match = _BAND_FILE.fullmatch(name)
+    if match is None or open_raster(path).count != 1:
+        return None
+    stem = match["stem"] or ""
+    names = names_beside(path)
+    if names is None:
+        head, ending = name[: match.start("band")], name[match.end("band") :]
+        bands = OLI.bands if match["band"].upper().startswith("SR_") else _ALIASES
+        names = _there(path, [*(head + band + ending for band in bands), *_companion_names(stem)])
+    own = _scenes_in(names, path.parent).get(_Scene("", stem))
+    if own is None:
+        return None
+    files = {band: sibling(path, name) for band, name in own.items()}
+    product = find_product_id(stem) or find_product_id(Path(shown_folder(path)).name)
+    return _product_files(product, stem, files, names)
+
+
+def find_stack(path: Path, chosen: tuple[int, ...] | None, scaled: bool = False) -> SceneFiles:
+    """The files of a stacked GeoTIFF.
+
+    Args:
+        path: the stack.
+        chosen: which of its bands are SR_B1..SR_B7, counted from 1; None: it has these seven and no others, or says
+            which they are.
+        scaled: whether the user states the scale of its numbers.
+
+    Raises:
+        DataError: for another number of bands, names in another order, or numbers of no known scale.
+        ConfigError: when `chosen` is no choice of seven.
+    """
+    stem = Path(plain_name(path)).stem
+    product = find_product_id(plain_name(path))
+    if product:
+        check_product_id(product, shown(path))
+    found = stack_bands(open_raster(path), chosen)
+    names = names_beside(path)
+    if names is None:
+        names = _there(path, _companion_names(stem))
+    qa, mtl = (_named_after(stem, form, names) for form in (_QA_FILE, _MTL_FILE))
+    return SceneFiles(
+        product,
+        found.bands,
+        open_raster(sibling(path, qa[0])) if qa else found.qa,
+        sibling(path, mtl[0]) if mtl else None,
+        scale=scale_of(found.bands) if found.exported and not scaled else None,
+    )
+
+
+def _scenes_in(names: Iterable[str], folder: Path) -> dict[_Scene, dict[str, str]]:
+    """Scene to band (SR_B4) to file. Raises DataError where a band is there twice."""
+    found: dict[_Scene, dict[str, str]] = {}
     for name in names:
-        if match := _BAND_FILE.fullmatch(name):
-            band = OLI.band(match["band"])
-            files = found.setdefault(match["stem"] or "", {})
-            if band in files:
-                raise DataError(f"{folder}: holds {band} twice ({files[band]}, {name}); leave one of them")
-            if band:
-                files[band] = name
-    found = {stem: files for stem, files in found.items() if files}
-    if not found:
-        _refuse_other_folder(folder, names)
-    if len(found) > 1:
-        listed = ", ".join(sorted(stem or next(iter(files.values())) for stem, files in found.items()))
-        raise DataError(f"{folder}: holds several scenes ({listed}); give each its own folder")
-    ((stem, files),) = found.items()
-    product = find_product_id(stem) or find_product_id(folder.name)
+        parent, _, last = name.rpartition("/")
+        match = _BAND_FILE.fullmatch(last)
+        band = OLI.band(match["band"]) if match else None
+        if match is None or band is None:
+            continue
+        files = found.setdefault(_Scene(parent, match["stem"] or ""), {})
+        if band in files:
+            raise DataError(f"{shown(folder)}: holds {band} twice ({files[band]}, {name}); leave one of them")
+        files[band] = name
+    return found
+
+
+def _product_files(product: str | None, stem: str, files: Mapping[str, Path], beside: Sequence[str]) -> SceneFiles:
+    """The files of a product, each of one band.
+
+    Args:
+        product: its id, where one is known.
+        stem: what the names of its files begin with.
+        files: band (SR_B4) to file.
+        beside: names of the files that lie with them.
+
+    Raises:
+        DataError: for another product, missing bands, or files of several bands.
+    """
+    first = next(iter(files.values()))
+    folder = shown_folder(first)
     if product:
         check_product_id(product, folder)
-    missing = [band for band in OLI.bands if band not in files]
-    catalogue = not any("SR_B" in name.upper() for name in files.values())
+    catalogue = not any("SR_B" in plain_name(file).upper() for file in files.values())
     if set(files) == set(OLI.bands[1:] if catalogue else ETM.bands):
         raise DataError(f"{folder}: {stem} has just the bands of Landsat 4, 5 or 7; {refusal(ETM)}; {LEVEL2_FIX}")
-    if missing:
+    if missing := [band for band in OLI.bands if band not in files]:
         listed = ", ".join(f"{stem}_{band}.TIF" if stem else f"{band}.TIF" for band in missing)
         raise DataError(f"{folder}: {listed} missing; fetch them again")
-    bands = tuple(open_raster(folder / files[band]) for band in OLI.bands)
+    bands = tuple(open_raster(files[band]) for band in OLI.bands)
     for band in bands:
         if band.count != 1:
-            raise DataError(f"{band.path}: has {band.count} bands, a band file has one; fetch it again")
-    qa = _companion(folder, names, _QA_FILE, stem, product)
-    mtl = _companion(folder, names, _MTL_FILE, stem, product)
-    return SceneFiles(product, bands, open_raster(folder / qa) if qa else None, folder / mtl if mtl else None)
+            raise DataError(f"{shown(band.path)}: has {band.count} bands, a band file has one; fetch it again")
+    qa, mtl = (_companion(folder, beside, form, stem, product) for form in (_QA_FILE, _MTL_FILE))
+    return SceneFiles(
+        product, bands, open_raster(sibling(first, qa)) if qa else None, sibling(first, mtl) if mtl else None
+    )
 
 
-def visible_names(folder: Path) -> list[str]:
-    """Names of a folder's files, sorted; hidden ones, such as macOS's `._…` beside every file, are nobody's."""
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file())
-
-
-def _companion(folder: Path, names: Sequence[str], form: re.Pattern[str], stem: str, product: str | None) -> str | None:
+def _companion(folder: str, names: Sequence[str], form: re.Pattern[str], stem: str, product: str | None) -> str | None:
     """The file of a form that belongs to a scene, by its name or by its product's id.
 
     Raises:
         DataError: when the only ones there belong to another product.
     """
-    found = [(match["stem"] or "", name) for name in names if (match := form.fullmatch(name))]
-    found.sort(key=lambda pair: ENDINGS.index(end) if (end := Path(pair[1]).suffix.lower()) in ENDINGS else 0)
-    if own := [name for other, name in found if other.lower() == stem.lower()]:
+    if own := _named_after(stem, form, names):
         return own[0]
+    found = sorted(((match["stem"] or "", name) for name in names if (match := form.fullmatch(name))), key=_preference)
     mine = product_id_of(product or "", folder)
-    known = {name: product_id_of(other, folder / name) for other, name in found}
+    known = {name: product_id_of(other, f"{folder}/{name}") for other, name in found}
     if mine is not None and (strangers := [name for name, theirs in known.items() if theirs is not None]):
         if alike := [name for name in strangers if mine.same_acquisition(known[name] or mine)]:
             return alike[0]
-        raise DataError(f"{folder / strangers[0]}: belongs to another scene than {product}; put the right one there")
+        raise DataError(f"{folder}/{strangers[0]}: belongs to another scene than {product}; put the right one there")
     nameless = [name for other, name in found if not other or (mine is None and not stem)]
     return nameless[0] if len({Path(name).stem for name in nameless}) == 1 else None
 
 
-def _refuse_other_folder(folder: Path, names: list[str]) -> None:
+def _named_after(stem: str, form: re.Pattern[str], names: Sequence[str]) -> list[str]:
+    """Files of a form that are named after a scene, the preferred one first."""
+    found = [(match["stem"] or "", name) for name in names if (match := form.fullmatch(name))]
+    return [name for other, name in sorted(found, key=_preference) if other.lower() == stem.lower()]
+
+
+def _preference(found: tuple[str, str]) -> int:
+    ending = Path(found[1]).suffix.lower()
+    return ENDINGS.index(ending) if ending in ENDINGS else 0
+
+
+def _companion_names(stem: str) -> list[str]:
+    """How QA_PIXEL and MTL of a scene are called by those who do not list folders."""
+    head = f"{stem}_" if stem else ""
+    return [f"{head}{QA_PIXEL}{end}" for end in _QA_ENDINGS] + [f"{head}MTL{end}" for end in ENDINGS]
+
+
+def _there(path: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names that are files beside another."""
+    return [name for name in names if is_file(sibling(path, name))]
+
+
+def _refuse_other_folder(folder: Path, names: list[str]) -> NoReturn:
     """Say what a folder without `*_SR_B1.TIF` holds instead."""
+    where = shown(folder)
     for product in sorted({product for name in names if (product := find_product_id(name))}):
-        check_product_id(product, folder)
+        check_product_id(product, where)
     if any(sensor_of_product(name) is HLS_L30 for name in names):
-        raise DataError(f"{folder}: {refusal(HLS_L30)}; {LEVEL2_FIX}")
+        raise DataError(f"{where}: {HLS_L30.title} is read by whole granules; {FIX}")
     if any(_COLLECTION1_FILE.fullmatch(name) for name in names):
-        raise DataError(f"{folder}: holds *_sr_band*.tif, a Collection-1 product; {LEVEL2_FIX}")
+        raise DataError(f"{where}: holds *_sr_band*.tif, a Collection-1 product; {LEVEL2_FIX}")
     if any(_LEVEL1_FILE.fullmatch(name) for name in names):
         raise DataError(
-            f"{folder}: holds *_B*.TIF without SR: Level-1 or another sensor's numbers; {LEVEL2_FIX}; if they are its "
+            f"{where}: holds *_B*.TIF without SR: Level-1 or another sensor's numbers; {LEVEL2_FIX}; if they are its "
             "surface reflectance, name them *_SR_B*.TIF"
         )
-    raise DataError(f"{folder}: holds no *_SR_B1.TIF; {LEVEL2_FIX} and unpack it here")
-
-
-def find_stack(path: Path, chosen: tuple[int, ...] | None) -> SceneFiles:
-    """The files of a stacked GeoTIFF.
-
-    Args:
-        path: the stack.
-        chosen: which of its bands are SR_B1..SR_B7, counted from 1; None: it has these seven and no others.
-
-    Raises:
-        DataError: for another number of bands, names in another order, or one band of a product.
-        ConfigError: when `chosen` is no choice of seven.
-    """
-    product = find_product_id(path.name)
-    if product:
-        check_product_id(product, path)
-    stack = open_raster(path)
-    if stack.count == 1 and _BAND_FILE.fullmatch(path.name):
-        raise DataError(f"{path}: is one band of a scene; give the folder that holds all of them: {path.parent}")
-    bands, inside = stack_bands(stack, chosen)
-    beside = _beside(path)
-    files = [path.with_name(name) for name in beside if _QA_FILE.fullmatch(name)]
-    qa = open_raster(files[0]) if files else None
-    mtl = next((path.with_name(name) for end in ENDINGS for name in beside
-                if _MTL_FILE.fullmatch(name) and name.lower().endswith(end)), None)  # fmt: skip
-    return SceneFiles(product, bands, qa or inside, mtl)
-
-
-def _beside(path: Path) -> list[str]:
-    """QA_PIXEL and MTL that are named after a stack."""
-
-    def named_after(name: str) -> Iterator[bool]:
-        for form in (_QA_FILE, _MTL_FILE):
-            match = form.fullmatch(name)
-            yield match is not None and (match["stem"] or "").lower() == path.stem.lower()
-
-    return [name for name in visible_names(path.parent) if any(named_after(name))]
+    raise DataError(f"{where}: holds no *_SR_B1.TIF; {LEVEL2_FIX} and unpack it here")

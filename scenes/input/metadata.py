@@ -96,7 +96,7 @@ def parse_product_id(product: str) -> ProductId:
     )
 
 
-def product_id_of(text: str, where: Path) -> ProductId | None:
+def product_id_of(text: str, where: Path | str) -> ProductId | None:
     """Find and parse. Raises DataError naming `where` when the date in an id is none."""
     product = find_product_id(text)
     try:
@@ -105,7 +105,7 @@ def product_id_of(text: str, where: Path) -> ProductId | None:
         raise DataError(f"{where}: date or time of {product} cannot be read ({error}); correct the name") from error
 
 
-def check_product_id(product: str, where: Path) -> None:
+def check_product_id(product: str, where: Path | str) -> None:
     """Refuse products whose numbers the model does not know.
 
     Raises:
@@ -131,7 +131,7 @@ def check_product_id(product: str, where: Path) -> None:
         )
 
 
-def scene_time(product: str | None, mtl: Mapping[str, str], where: Path) -> AcquisitionTime:
+def scene_time(product: str | None, mtl: Mapping[str, str], where: Path | str) -> AcquisitionTime:
     """Date and time from the MTL, else from the product id.
 
     Raises:
@@ -149,7 +149,7 @@ def scene_time(product: str | None, mtl: Mapping[str, str], where: Path) -> Acqu
     return AcquisitionTime(day, clock)
 
 
-def stated_fields(mtl: Mapping[str, str], where: Path) -> dict[str, float]:
+def stated_fields(mtl: Mapping[str, str], where: Path | str) -> dict[str, float]:
     """The metadata fields that an MTL states, by name, such as the sun's elevation at the scene's centre.
 
     Raises:

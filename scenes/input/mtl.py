@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scenes.input.virtual_files import read_bytes, shown
 from utils.errors import DataError
 
 ENDINGS = (".json", ".txt", ".xml")
@@ -44,16 +45,16 @@ def read_mtl(path: Path) -> dict[str, str]:
     """
     fix = "fetch it again, or move it away to go on without"
     try:
-        text = _decoded(path.read_bytes())
+        text = _decoded(read_bytes(path))
         entries = list(_READERS.get(path.suffix.lower(), _of_text)(text))
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {fix}") from error
+        raise DataError(f"{shown(path)}: cannot be read ({error}); {fix}") from error
     values: dict[str, str] = {}
     for entry in sorted(entries, key=lambda entry: entry.rank):
         if entry.value.lower() not in _NOTHING:
             values.setdefault(entry.name, entry.value)
     if not values:
-        raise DataError(f"{path}: cannot be read (it holds no values of an MTL); {fix}")
+        raise DataError(f"{shown(path)}: cannot be read (it holds no values of an MTL); {fix}")
     return values
 
 

@@ -1,10 +1,14 @@
-"""Finding a scene: a Collection-2 Level-2 folder or a stacked GeoTIFF, checked before anything is computed.
+"""Finding a scene in any of its forms, checked before anything is computed.
 
-A folder holds `*_SR_B1.TIF … *_SR_B7.TIF` and, where they exist, `*_QA_PIXEL.TIF` and `*_MTL.json`, `.txt` or `.xml`.
-A stack is one GeoTIFF of seven bands, with a `<name>_QA_PIXEL.tif` and `<name>_MTL.json` beside it where they exist.
+A folder holds `*_SR_B1.TIF … *_SR_B7.TIF` and, where they exist, `*_QA_PIXEL.TIF` and `*_MTL.json`, `.txt` or `.xml`,
+itself or in a subfolder; a `.tar` or `.zip` is read as such a folder, and so is one of HLS L30 (`scenes.input.hls`). A
+stack is one GeoTIFF of seven bands, with a `<name>_QA_PIXEL.tif` and `<name>_MTL.json` beside it where they exist, or
+an export of Earth Engine (`scenes.input.earth_engine`). A `.json` is a STAC item (`scenes.input.stac`). What is said by
+an address (`https://…`) is read where it is.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,17 +19,31 @@ from typing import Any, NamedTuple
 from rasterio.crs import CRS
 
 from scenes.input.grids import RasterFile, SceneGrid, check_same_grid, open_raster, scene_grid
-from scenes.input.layouts import find_folder, find_stack
+from scenes.input.layouts import SceneFiles, find_band_file, find_folder, find_stack
 from scenes.input.metadata import LEVEL2_FIX, check_product_id, product_id_of, scene_time, stated_fields
 from scenes.input.mtl import read_mtl
+from scenes.input.stac import find_item
 from scenes.input.stacks import naming_notes
+from scenes.input.virtual_files import (
+    ARCHIVE_ENDINGS,
+    address_of,
+    is_file,
+    plain_name,
+    read_bytes,
+    root_of_archive,
+    shown,
+    sibling,
+    state_of,
+)
+from transformation.landsat_numbers import COLLECTION2
 from utils.data_config import SIMULATED_MARK
 from utils.errors import ConfigError, DataError
 from utils.metadata import AcquisitionTime
-from utils.sensors import OLI, Sensor, refusal_of_said
+from utils.sensors import HLS_L30, OLI, Sensor, refusal_of_said
 
 _TIFF_ENDINGS = (".tif", ".tiff")
-_ARCHIVE_ENDINGS = (".tar", ".gz", ".tgz", ".zip")
+_PACKED_ENDINGS = (".gz", ".tgz", ".bz2", ".xz", ".7z")
+FORMS = "a Collection-2 Level-2 folder, its .tar or .zip, a STAC item (.json), or a 7-band GeoTIFF"
 
 
 class SceneOptions(NamedTuple):
@@ -72,7 +90,7 @@ class Scene(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.product or self.path.stem
+        return self.product or Path(plain_name(self.path)).stem
 
     @property
     def crs(self) -> CRS | None:
@@ -86,62 +104,98 @@ def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
         DataError: naming the file, the reason and the fix, for anything but the forms above.
         ConfigError: for an option that does not fit.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; give a Collection-2 Level-2 folder or a 7-band GeoTIFF")
-    if path.is_dir():
-        if options.bands:
-            raise ConfigError(f"--bands is for a stacked GeoTIFF; the files in {path} name their bands themselves")
-        files = find_folder(path)
-    elif path.suffix.lower() in _TIFF_ENDINGS:
-        files = find_stack(path, options.bands)
-    else:
-        archive = path.suffix.lower() in _ARCHIVE_ENDINGS
-        fix = "unpack it and give the folder" if archive else "give a folder or a .tif"
-        raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {fix}")
+    files = _files_of(path, options)
+    first = files.bands[0]
     qa = open_raster(options.qa) if options.qa else files.qa
-    if qa is not None and (qa.dtype, qa.count) != ("uint16", 1) and qa.path != files.bands[0].path:
-        raise DataError(
-            f"{qa.path}: holds {qa.count} x {qa.dtype}, QA_PIXEL is one band of uint16; give the product's own file"
-        )
-    grid = scene_grid(files.bands[0])
+    if qa is not None:
+        _check_quality(qa, first, files.sensor)
+    grid = scene_grid(first)
     for other in (*files.bands[1:], *((qa,) if qa else ())):
-        check_same_grid(files.bands[0], other)
-    values = read_mtl(files.mtl) if files.mtl else {}
+        check_same_grid(first, other)
+    values = {**files.stated, **(read_mtl(files.mtl) if files.mtl else {})}
+    where = shown(files.mtl or path)
     product = _check_mtl(files.product, values, files.mtl, path)
     if options.qa:
         _check_companion(product, options.qa)
-    known = _with_stated_time(scene_time(product, values, files.mtl or path), options, path)
-    simulated = _is_simulated(path if path.is_dir() else path.parent)
-    stated = stated_fields(values, files.mtl or path)
-    scale = _scale(files.bands, options.scale)
-    scene = Scene(path, product, files.bands, qa, grid, known, stated, scale, simulated, ())
+    scene = Scene(
+        path=path,
+        product=product,
+        bands=files.bands,
+        qa=qa,
+        grid=grid,
+        time=_with_stated_time(scene_time(product, values, where), options, path),
+        stated=stated_fields(values, where),
+        scale=_scale(files, options.scale),
+        simulated=_is_simulated(files),
+        notes=(),
+        sensor=files.sensor,
+    )
     return scene._replace(notes=tuple(_notes(scene, options)))
 
 
-def _scale(bands: tuple[RasterFile, ...], stated: tuple[float, float] | None) -> tuple[float, float] | None:
-    """How numbers become reflectance: as stated, else as the files' own tags say.
+def _files_of(path: Path, options: SceneOptions) -> SceneFiles:
+    """The files of the form that a path has."""
+    ending = Path(plain_name(path)).suffix.lower()
+    remote = address_of(path) is not None
+    if not remote and not path.exists():
+        raise DataError(f"{path}: no such file or folder; give {FORMS}")
+    if remote and ending not in (*_TIFF_ENDINGS, ".json"):
+        raise DataError(f"{shown(path)}: on the web, only a GeoTIFF or a STAC item (.json) is read; fetch it first")
+    if remote and not is_file(path):
+        raise DataError(f"{shown(path)}: its server does not give it (missing, or only to those who sign in); fetch it "
+                        "with the provider's own tool, or sign the address")  # fmt: skip
+    if ending in _TIFF_ENDINGS and not path.is_dir() and (options.bands or not (files := find_band_file(path))):
+        return find_stack(path, options.bands, options.scale is not None)
+    if options.bands:
+        raise ConfigError(f"--bands is for a stacked GeoTIFF; the files in {shown(path)} name their bands themselves")
+    if ending in _TIFF_ENDINGS and not path.is_dir():
+        return files
+    if path.is_dir():
+        return find_folder(path)
+    if ending in ARCHIVE_ENDINGS:
+        return find_folder(root_of_archive(path))
+    if ending == ".json":
+        return find_item(path)
+    fix = "unpack it and give the folder" if ending in _PACKED_ENDINGS else f"give {FORMS}"
+    raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {fix}")
+
+
+def _check_quality(qa: RasterFile, first: RasterFile, sensor: Sensor) -> None:
+    """Refuse a quality band of another type than the product's; one of the bands' own file has the type of all."""
+    name, dtype = ("Fmask", "uint8") if sensor is HLS_L30 else ("QA_PIXEL", "uint16")
+    if qa.path != first.path and (qa.dtype, qa.count) != (dtype, 1):
+        raise DataError(
+            f"{shown(qa.path)}: holds {qa.count} x {qa.dtype}, {name} is one band of {dtype}; give the product's own "
+            "file"
+        )
+
+
+def _scale(files: SceneFiles, stated: tuple[float, float] | None) -> tuple[float, float] | None:
+    """How numbers become reflectance: as stated, else as the files' own tags or their form say.
 
     Raises:
-        DataError: where both speak and differ, or the bands' tags differ.
+        DataError: where two of them speak and differ, or the bands' tags differ.
     """
-    said = {band.scaling for band in bands if band.scaling != (1.0, 0.0)}
-    if not said:
-        return stated
-    if len(said) > 1 or any(band.scaling == (1.0, 0.0) for band in bands):
-        raise DataError(f"{bands[0].path}: its bands state several scales ({_shown(sorted(said))}); correct the tags")
-    (tagged,) = said
-    alike = all(
-        math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-9) for one, two in zip(tagged, stated or tagged, strict=True)
-    )
-    if not alike:
-        raise DataError(
-            f"{bands[0].path}: its tags say reflectance = value * {tagged[0]:g} + {tagged[1]:g}, --scale says "
-            f"{_shown([stated or tagged])}; leave --scale out, or correct the tags"
-        )
-    collection2 = all(
-        math.isclose(one, two, rel_tol=1e-4) for one, two in zip(tagged, (OLI.scale, OLI.offset), strict=True)
-    )
-    return stated if collection2 and bands[0].dtype == "uint16" else stated or tagged
+    bands, where = files.bands, shown(files.bands[0].path)
+    tags = {band.scaling for band in bands if band.scaling != (1.0, 0.0)}
+    if len(tags) > 1 or (tags and any(band.scaling == (1.0, 0.0) for band in bands)):
+        raise DataError(f"{where}: its bands state several scales ({_shown(sorted(tags))}); correct the tags")
+    tagged = next(iter(tags), None)
+    said = {"--scale says": stated, "its tags say": tagged, f"{files.sensor.title} has": files.scale}
+    known = [(who, scale) for who, scale in said.items() if scale is not None]
+    for (who, one), (other, two) in itertools.combinations(known, 2):
+        if not _alike(one, two):
+            fix = "leave --scale out, or correct the tags" if stated else "correct the tags"
+            raise DataError(
+                f"{where}: {other} reflectance = value * {two[0]:g} + {two[1]:g}, {who} {_shown([one])}; {fix}"
+            )
+    if stated is None and files.scale is None and tagged and _alike(tagged, COLLECTION2) and bands[0].dtype == "uint16":
+        return None  # the product's own numbers, which are checked as such
+    return known[0][1] if known else None
+
+
+def _alike(one: tuple[float, float], two: tuple[float, float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9) for a, b in zip(one, two, strict=True))
 
 
 def _shown(scales: Sequence[tuple[float, float]]) -> str:
@@ -152,7 +206,9 @@ def _with_stated_time(known: AcquisitionTime, options: SceneOptions, path: Path)
     """What is known of the time, and what the user adds. Raises ConfigError where the two contradict each other."""
     for name, of_files, of_user in (("--date", known.day, options.day), ("--time", known.clock, options.clock)):
         if None not in (of_files, of_user) and of_files != of_user:
-            raise ConfigError(f"{name} {of_user}: {path} says {of_files}; leave {name} out, or correct what is wrong")
+            raise ConfigError(
+                f"{name} {of_user}: {shown(path)} says {of_files}; leave {name} out, or correct what is wrong"
+            )
     return AcquisitionTime(known.day or options.day, known.clock or options.clock)
 
 
@@ -167,24 +223,29 @@ def settings_fingerprint(scene: Scene, identity: dict[str, Any]) -> str:
     """Hex SHA-256 of settings and of the name, size and time of change of every file of the scene."""
     files = {}
     for band in (*scene.bands, *((scene.qa,) if scene.qa else ())):
-        about = band.path.stat()
-        files[band.path.name] = [about.st_size, about.st_mtime_ns]
-    order = [(band.path.name, band.band) for band in scene.bands]
+        files[plain_name(band.path)] = state_of(band.path)
+    order = [(plain_name(band.path), band.band) for band in scene.bands]
     values = {"format": FINGERPRINT_FORMAT, "files": files, "order": order, "scale": scene.scale, **identity}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _is_simulated(folder: Path) -> bool:
-    readme = folder / "README.md"
-    return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SIMULATED_MARK)
+def _is_simulated(files: SceneFiles) -> bool:
+    """Whether a file beside the first band says so."""
+    first = files.bands[0].path
+    if address_of(first):
+        return False
+    readme = sibling(first, "README.md")
+    return is_file(readme) and read_bytes(readme).decode("utf-8", errors="replace").startswith(SIMULATED_MARK)
 
 
 def _check_mtl(product: str | None, values: dict[str, str], mtl: Path | None, path: Path) -> str | None:
     """The product id, which the MTL may add but not contradict."""
-    where = mtl or path
-    stated, mine = product_id_of(values.get("LANDSAT_PRODUCT_ID", ""), where), product_id_of(product or "", path)
+    where = shown(mtl or path)
+    stated, mine = product_id_of(values.get("LANDSAT_PRODUCT_ID", ""), where), product_id_of(product or "", where)
     if stated is not None and mine is not None and not mine.same_acquisition(stated):
-        raise DataError(f"{mtl}: belongs to {stated.text}, the files of {path} to {product}; put the right MTL there")
+        raise DataError(
+            f"{where}: belongs to {stated.text}, the files of {shown(path)} to {product}; put the right MTL there"
+        )
     if stated is not None:
         check_product_id(stated.text, where)
     if why := refusal_of_said(values.get("SPACECRAFT_ID", "")):
@@ -216,7 +277,9 @@ def _notes(scene: Scene, options: SceneOptions) -> list[str]:
         notes.append("no QA_PIXEL: cloud and shadow are not masked (--qa FILE names one); fill is")
     if scene.scale is not None and options.scale is None:
         factor, offset = scene.scale
-        notes.append(f"the files' tags say reflectance = value * {factor:g} + {offset:g}: taken so")
+        tagged = any(band.scaling != (1.0, 0.0) for band in scene.bands)
+        source = "the files' tags say" if tagged else "by its form and the range of its numbers,"
+        notes.append(f"{source} reflectance = value * {factor:g} + {offset:g}: taken so")
     if scene.bands[0].count > 1:
         notes += naming_notes(scene.bands)
     return notes

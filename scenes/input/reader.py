@@ -10,26 +10,25 @@ from rasterio.windows import Window
 
 from scenes.input.grids import RasterFile
 from scenes.input.product import Scene
-from transformation.landsat_numbers import COLLECTION2, Scale, hidden_values, landsat_numbers
+from scenes.input.virtual_files import GDAL_NETWORK, shown
+from transformation.landsat_numbers import COLLECTION2, LARGEST, Scale, hidden_values, landsat_numbers
 from utils.errors import DataError
-
-FILL, DILATED_CLOUD, CIRRUS, CLOUD, CLOUD_SHADOW = range(5)
-"""Bits of QA_PIXEL (USGS Science Product Guide, table "QA_PIXEL"); those above (snow, clear, water, confidences) hide
-nothing."""
-HIDING_BITS = sum(1 << bit for bit in (FILL, DILATED_CLOUD, CIRRUS, CLOUD, CLOUD_SHADOW))
+from utils.sensors import OLI, Sensor
 
 CACHE_BYTES = 192 << 20
 """GDAL keeps so many decoded tiles: rows of windows cut the same tiles several times."""
 
 
-def hidden_pixels(qa: np.ndarray) -> np.ndarray:
-    """Where fill, dilated cloud, cirrus, cloud or cloud shadow hide the ground: whole numbers of any shape to bool.
+def hidden_pixels(qa: np.ndarray, sensor: Sensor = OLI) -> np.ndarray:
+    """Where fill, cloud or cloud shadow hide the ground: numbers of a sensor's quality band, of any shape, to bool.
 
-    In a stack of floats QA_PIXEL is one of floats; where it has no number, there is fill.
+    In a stack of floats that band is one of floats; no number there is fill.
     """
+    bits = sum(1 << bit for bit in sensor.hiding_bits)
     if qa.dtype.kind == "f":
-        qa = np.where(np.isfinite(qa), qa, 1 << FILL).astype(np.int64)
-    return (qa & HIDING_BITS) != 0
+        known = np.isfinite(qa) & (qa >= 0) & (qa <= LARGEST)
+        return ~known | ((np.where(known, qa, 0).astype(np.uint16) & bits) != 0)
+    return (qa & bits) != 0
 
 
 class SceneReader:
@@ -49,7 +48,7 @@ class SceneReader:
         self._stack = ExitStack()
 
     def __enter__(self) -> "SceneReader":
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **GDAL_NETWORK))
         self._files = {}
         for file in (*self.scene.bands, self.scene.qa):
             if file is not None and file.path not in self._files:
@@ -94,7 +93,7 @@ class SceneReader:
             values, scale, nodata=[band.nodata for band in bands], masks=np.stack(masks) if masks else None
         )
         if self.scene.qa is not None:
-            hidden |= hidden_pixels(self._band(self.scene.qa, window, self.scene.qa.band))
+            hidden |= hidden_pixels(self._band(self.scene.qa, window, self.scene.qa.band), self.scene.sensor)
         return hidden
 
     def _read_inside(self, window: Window) -> np.ndarray:
@@ -118,10 +117,10 @@ class SceneReader:
         try:
             return self._files[file.path].read_masks(file.band, window=window) == 0
         except (RasterioError, OSError) as error:
-            raise DataError(f"{file.path}: cannot be read (damaged or truncated); fetch it again") from error
+            raise DataError(f"{shown(file.path)}: cannot be read (damaged or truncated); fetch it again") from error
 
     def _band(self, file: RasterFile, window: Window, bands: int | list[int]) -> np.ndarray:
         try:
             return self._files[file.path].read(bands, window=window)
         except (RasterioError, OSError) as error:
-            raise DataError(f"{file.path}: cannot be read (damaged or truncated); fetch it again") from error
+            raise DataError(f"{shown(file.path)}: cannot be read (damaged or truncated); fetch it again") from error

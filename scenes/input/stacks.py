@@ -1,9 +1,12 @@
 """The bands of a stacked GeoTIFF: what it calls them, what the user asks for, and whether both agree."""
 
 import re
+from typing import NamedTuple
 
-from scenes.input.grids import RasterFile, open_raster
+from scenes.input.earth_engine import exported_bands
+from scenes.input.grids import RasterFile, open_bands, open_raster
 from scenes.input.metadata import LEVEL2_FIX
+from scenes.input.virtual_files import shown
 from utils.errors import ConfigError, DataError
 from utils.sensors import (
     OLI,
@@ -25,7 +28,18 @@ _HLS_NAME = re.compile(r"B0\d", re.IGNORECASE)
 """As HLS and Sentinel-2 write bands, and USGS does not."""
 
 
-def stack_bands(stack: RasterFile, chosen: tuple[int, ...] | None) -> tuple[tuple[RasterFile, ...], RasterFile | None]:
+class StackBands(NamedTuple):
+    """What a stack has of a scene."""
+
+    bands: tuple[RasterFile, ...]
+    """SR_B1..SR_B7."""
+    qa: RasterFile | None
+    """The band that is called QA_PIXEL."""
+    exported: bool
+    """Whether it is an export of Earth Engine, whose type does not say how its numbers are scaled."""
+
+
+def stack_bands(stack: RasterFile, chosen: tuple[int, ...] | None) -> StackBands:
     """SR_B1..SR_B7 of a stack, and its QA_PIXEL where a band of it is called so.
 
     Raises:
@@ -34,18 +48,21 @@ def stack_bands(stack: RasterFile, chosen: tuple[int, ...] | None) -> tuple[tupl
     """
     for name, text in stack.tags:
         if _SENSOR_TAGS.fullmatch(name) and (why := refusal_of_said(text)):
-            raise DataError(f"{stack.path}: its tag {name} says {text}: {why}; {LEVEL2_FIX}")
+            raise DataError(f"{shown(stack.path)}: its tag {name} says {text}: {why}; {LEVEL2_FIX}")
     names = [name or "" for name in stack.descriptions]
     quality = [number for number, name in enumerate(names, 1) if plain_name(name).upper() == QA_PIXEL]
-    if chosen is None:
+    exported = exported_bands(names, quality, stack.dtype) if chosen is None else None
+    if exported:
+        chosen = exported
+    elif chosen is None:
         rest = [name for number, name in enumerate(names, 1) if number not in quality]
         _require_names(stack, names, rest)
         chosen = tuple(number for number in range(1, stack.count + 1) if number not in quality)
     else:
         _require_choice(stack, chosen)
         _require_agreement(stack, names, chosen)
-    bands = tuple(open_raster(stack.path, number) for number in chosen)
-    return bands, open_raster(stack.path, quality[0]) if quality else None
+    bands = open_bands(stack.path, chosen)
+    return StackBands(bands, open_raster(stack.path, quality[0]) if quality else None, exported is not None)
 
 
 def _require_choice(stack: RasterFile, chosen: tuple[int, ...]) -> None:
@@ -61,8 +78,8 @@ def _require_agreement(stack: RasterFile, names: list[str], chosen: tuple[int, .
         name = names[number - 1]
         if misnamed(names, band, name):
             raise DataError(
-                f"{stack.path}: --bands takes band {number} for {band} ({OLI.common[OLI.bands.index(band)]}), the file "
-                f"calls it {name}; {_order_fix(names)}"
+                f"{shown(stack.path)}: --bands takes band {number} for {band} ({OLI.common[OLI.bands.index(band)]}), the "
+                f"file calls it {name}; {_order_fix(names)}"
             )
 
 
@@ -76,20 +93,22 @@ def _require_names(stack: RasterFile, names: list[str], rest: list[str]) -> None
     """
     if other_than_landsat(names):
         raise DataError(
-            f"{stack.path}: its bands are Sentinel-2's ({', '.join(names)}), not Landsat's; {_order_fix(names)}"
+            f"{shown(stack.path)}: its bands are Sentinel-2's ({', '.join(names)}), not Landsat's; {_order_fix(names)}"
         )
     other = sensor_with_bands([name for name in names if name])
     if other is not None:
-        raise DataError(f"{stack.path}: {refusal(other)}; {LEVEL2_FIX}")
+        raise DataError(f"{shown(stack.path)}: {refusal(other)}; {LEVEL2_FIX}")
     if len(rest) != len(OLI.bands):
         raise DataError(
-            f"{stack.path}: has {len(rest)} bands, expected {len(OLI.bands)}: SR_B1..SR_B7 of Landsat 8 or 9; "
+            f"{shown(stack.path)}: has {len(rest)} bands, expected {len(OLI.bands)}: SR_B1..SR_B7 of Landsat 8 or 9; "
             f"{_order_fix(names)}"
         )
     found = [OLI.band(name) for name in rest]
     if any(found) and found != list(OLI.bands):
         listed = ", ".join(name or "unnamed" for name in rest)
-        raise DataError(f"{stack.path}: its bands are {listed}, expected SR_B1..SR_B7 in order; {_order_fix(names)}")
+        raise DataError(
+            f"{shown(stack.path)}: its bands are {listed}, expected SR_B1..SR_B7 in order; {_order_fix(names)}"
+        )
 
 
 def _order_fix(names: list[str]) -> str:

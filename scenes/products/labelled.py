@@ -31,6 +31,8 @@ class Truth(NamedTuple):
     path: Path
     classes: tuple[str, ...] | None
     """Names by index, from its tag `classes` (JSON); None where it has none."""
+    least: float = LEAST_LABELLED
+    """Share of a cell that must have a class."""
 
 
 class CellClass(NamedTuple):
@@ -65,7 +67,7 @@ def cell_classes(truth: Truth, frame: Frame) -> Iterator[CellClass]:
             indices = indices[indices != UNKNOWN] if (indices != UNKNOWN).any() else np.array([0], np.uint8)
             shares = np.stack([(blocks == index).mean(axis=1) for index in indices])
             best = shares.argmax(axis=0)
-            yield CellClass(indices[best].astype(np.int64), shares.max(axis=0), shares.sum(axis=0) >= LEAST_LABELLED)
+            yield CellClass(indices[best].astype(np.int64), shares.max(axis=0), shares.sum(axis=0) >= truth.least)
 
 
 def _blocks(file: rasterio.DatasetReader, frame: Frame, row: int) -> np.ndarray:

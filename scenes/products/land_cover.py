@@ -1,9 +1,11 @@
-"""A linear probe on an embedding map: class probabilities, the likeliest class, its colours and legend."""
+"""A linear probe on an embedding map: class probabilities, the likeliest class, its names, colours and picture."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import NamedTuple
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import rasterio
@@ -15,15 +17,20 @@ from classification_models.linear_head import fitted
 from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
 from models.pooling import MAP_POOLINGS, vector_width
+from scenes.input.product import Scene
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
-from utils.analysis_utils import short_name
+from scenes.products.pictures import GREY, LARGEST_SIDE, paired_panels, show_cells
+from utils.analysis_utils import save_figure, short_name
 from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
+from utils.files import write_text
 
 NO_CLASS = 255
-LARGEST_SIDE = 1000
-"""Pixels of the map in the picture."""
+LEGEND_WIDTH = 3.6
+"""Inches for the names of classes beside the map."""
+LEGEND_LETTERS = 42
+"""In a line of them."""
 PROBABILITY_STEPS = 250
 """A probability is stored as a whole number of 1 / 250."""
 
@@ -130,8 +137,23 @@ def class_colours(classes: tuple[str, ...]) -> dict[int, tuple[int, int, int, in
     return colours
 
 
+def make_land_cover(
+    scene: Scene, path: Path, embeddings: EmbeddingMap, probe: Probe, scratch: Path
+) -> tuple[dict[str, float], list[Path]]:
+    """Write the map at `path`, and beside it probabilities, names, colours and pictures.
+
+    Returns:
+        Share of the visible cells by class name, and the files.
+    """
+    shares = write_land_cover(path.parent, embeddings, probe, scratch)
+    picture = save_figure(plot_land_cover(scene, path, probe.classes, shares), path.with_suffix(".png"))
+    legend = save_figure(plot_legend(probe.classes), path.with_name("land_cover_legend.png"))
+    names = write_class_names(path, probe.classes)
+    return shares, [path, path.with_name("probabilities.tif"), *names, picture, legend]
+
+
 def write_land_cover(folder: Path, embeddings: EmbeddingMap, probe: Probe, scratch: Path) -> dict[str, float]:
-    """Write `probabilities.tif`, `land_cover.tif` and `land_cover_legend.png`.
+    """Write `probabilities.tif` and `land_cover.tif`.
 
     The class of a cell is the one of largest probability, also of a probe with several labels a patch.
 
@@ -171,23 +193,64 @@ def write_land_cover(folder: Path, embeddings: EmbeddingMap, probe: Probe, scrat
     return {name: float(count / total) for name, count in zip(probe.classes, counts, strict=True)}
 
 
-def plot_land_cover(land_cover: Path, classes: tuple[str, ...], shares: dict[str, float]) -> Figure:
-    """The map, thinned out where it is large, beside its colours with names and the share of each class."""
+def plot_land_cover(scene: Scene, land_cover: Path, classes: tuple[str, ...], shares: dict[str, float]) -> Figure:
+    """The map beside the scene in true colour, with the colours, names and shares of the classes that it shows."""
     colours = {index: np.array(colour) / 255 for index, colour in class_colours(classes).items()}
+    figure, (_, right) = paired_panels(scene, beside=LEGEND_WIDTH)
     with rasterio.open(land_cover) as file:
-        step = max(1.0, max(file.shape) / LARGEST_SIDE)
-        named = file.read(1, out_shape=tuple(max(1, round(side / step)) for side in file.shape))
-    image = np.ones((*named.shape, 4))
+        step = -(-max(file.shape) // LARGEST_SIDE)
+        named, transform = file.read(1)[::step, ::step], file.transform
+    image = np.full((*named.shape, 4), (GREY, GREY, GREY, 1.0))
     for index, colour in colours.items():
         image[named == index] = colour
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    axes, beside = figure.subplots(1, 2, width_ratios=[1, 1])
-    axes.imshow(image, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    beside.axis("off")
-    handles = [
-        Patch(color=tuple(colours[index]), label=f"{short_name(name, 60)} ({shares[name]:.1%})")
-        for index, name in enumerate(classes)
-    ]
-    beside.legend(handles=handles, loc="center left", frameon=False, fontsize=9)
+    show_cells(right, image, transform, scene.grid, step)
+    right.set_title("land cover as mapped by the probe", fontsize=10)
+    shown = sorted((k for k, name in enumerate(classes) if shares[name] > 0), key=lambda k: -shares[classes[k]])
+    right.legend(
+        handles=_handles(classes, shown, colours, shares),
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize=9,
+    )
     return figure
+
+
+def plot_legend(classes: tuple[str, ...]) -> Figure:
+    """The colours of all classes that the probe knows, also of those that the map does not show."""
+    colours = {index: np.array(colour) / 255 for index, colour in class_colours(classes).items()}
+    figure = Figure(figsize=(7, 0.4 + 0.26 * len(classes)), layout="constrained")
+    handles = _handles(classes, range(len(classes)), colours)
+    figure.legend(handles=handles, loc="center left", frameon=False, fontsize=9)
+    return figure
+
+
+def _handles(
+    classes: tuple[str, ...],
+    shown: Iterable[int],
+    colours: dict[int, np.ndarray],
+    shares: dict[str, float] | None = None,
+) -> list[Patch]:
+    def label(name: str) -> str:
+        share = "" if shares is None else " (" + (f"{shares[name]:.1%}" if shares[name] >= 0.001 else "< 0.1%") + ")"
+        return "\n".join(wrap(short_name(name, 90) + share, LEGEND_LETTERS))
+
+    return [Patch(facecolor=tuple(colours[k]), edgecolor="0.3", linewidth=0.5, label=label(classes[k])) for k in shown]
+
+
+def write_class_names(land_cover: Path, classes: tuple[str, ...]) -> list[Path]:
+    """Beside a map: GDAL's category names (`.aux.xml`) and a style with names and colours for QGIS (`.qml`)."""
+    names = "".join(f"<Category>{escape(name)}</Category>" for name in classes)
+    band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
+    entries = "".join(
+        f'<paletteEntry value={quoteattr(str(k))} label={quoteattr(classes[k])} alpha="255" '
+        f'color="#{red:02x}{green:02x}{blue:02x}"/>'
+        for k, (red, green, blue, _) in class_colours(classes).items()
+    )
+    renderer = '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1">'
+    style = f"<qgis><pipe>{renderer}<colorPalette>{entries}</colorPalette></rasterrenderer></pipe></qgis>"
+    return [
+        write_text(land_cover.with_name(f"{land_cover.name}.aux.xml"), f"<PAMDataset>{band}</PAMDataset>\n"),
+        write_text(land_cover.with_suffix(".qml"), f"<!DOCTYPE qgis>\n{style}\n"),
+    ]

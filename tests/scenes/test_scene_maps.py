@@ -9,7 +9,19 @@ import rasterio
 import torch
 from metadata_pairs import pairs
 from rasterio.warp import transform
-from scene_files import CLEAR, CLOUD, UTM_33N, embed, read, some_numbers, tiny_checkpoint, write_band, write_product
+from scene_files import (
+    CLEAR,
+    CLOUD,
+    UTM_33N,
+    WIDTH,
+    embed,
+    read,
+    some_numbers,
+    tiny_checkpoint,
+    write_band,
+    write_probe,
+    write_product,
+)
 
 import scenes.products.parquet
 from classification_models.logistic_regression import LogisticRegressionModel
@@ -21,10 +33,7 @@ from train_logistic_regression import main as train_main
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, DataError
-from utils.files import sha256
 from utils.randomness import generator
-
-WIDTH = 24
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +55,6 @@ def truth(tmp_path_factory) -> Path:
     path = write_band(tmp_path_factory.mktemp("truth") / "truth.tif", classes)
     with rasterio.open(path, "r+") as file:
         file.update_tags(classes=json.dumps(["low", "middle", "high"]))
-    return path
-
-
-def write_probe(path: Path, checkpoint: Path | None = None, width: int = WIDTH, classes: int = 3, **train) -> Path:
-    """A probe with some coefficients and, with a checkpoint, the record beside it."""
-    random = np.random.default_rng(0)
-    x, y = random.normal(size=(60, width)), np.arange(60) % classes
-    LogisticRegressionModel(scale=True).fit(x, y).save(path)
-    if checkpoint is not None:
-        origin = {"pool": "mean", "checkpoint": {"sha256": sha256(checkpoint)}, "dataset": "bigearthnet_ls", **train}
-        record = {"classes": ["low", "middle", "high"], "embeddings": {"train": origin}}
-        path.with_suffix(".json").write_text(json.dumps(record))
     return path
 
 

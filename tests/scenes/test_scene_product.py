@@ -205,8 +205,9 @@ def test_a_stated_scale_gives_the_same_numbers(tmp_path) -> None:
 
 def test_other_paths(tmp_path) -> None:
     refused(tmp_path / "nothing", "no such file or folder")
-    (tmp_path / "a.tar").write_bytes(b"")
-    refused(tmp_path / "a.tar", "unpack it")
+    for name in ("a.tar", "a.zip", "a.tar.gz"):
+        (tmp_path / name).write_bytes(b"")
+        refused(tmp_path / name, "unpack it")
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     refused(tmp_path / "a.tif", "cannot be read")
     folder = write_product(tmp_path / "a", some_numbers(SIDE))

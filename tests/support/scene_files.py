@@ -7,14 +7,18 @@ import numpy as np
 import rasterio
 from tiny import TINY_MODEL, UTM_33N
 
+from classification_models.logistic_regression import LogisticRegressionModel
 from embed_scene import main
 from models import build_model
 from models.checkpoint import write_checkpoint
+from utils.files import sha256
 
 PRODUCT = "LC08_L2SP_193024_20180704_20200831_02_T1"
 ORIGIN = (16694 * 30.0 - 15, 183342 * 30.0 + 15)
 """Upper left corner: pixel centres on multiples of 30 m, and in the middle of a window of the global grid."""
 GROUND = np.array([8300, 8600, 9600, 9300, 15500, 12600, 10600], np.int64)[:, None, None]
+WIDTH = TINY_MODEL["embed_dim"]
+"""Numbers of a tiny model's cell."""
 CLEAR, CLOUD, SHADOW, FILL = 21824, 22280, 23888, 1
 
 
@@ -78,3 +82,15 @@ def read(path: Path) -> np.ndarray:
     """(bands, h, w)"""
     with rasterio.open(path) as file:
         return file.read()
+
+
+def write_probe(path: Path, checkpoint: Path | None = None, width: int = WIDTH, classes: int = 3, **train) -> Path:
+    """A probe with some coefficients and, with a checkpoint, the record beside it."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(60, width)), np.arange(60) % classes
+    LogisticRegressionModel(scale=True).fit(x, y).save(path)
+    if checkpoint is not None:
+        origin = {"pool": "mean", "checkpoint": {"sha256": sha256(checkpoint)}, "dataset": "bigearthnet_ls", **train}
+        record = {"classes": ["low", "middle", "high"], "embeddings": {"train": origin}}
+        path.with_suffix(".json").write_text(json.dumps(record))
+    return path

@@ -1,4 +1,4 @@
-"""The table of sensors: names of bands in every spelling, and why six-band and HLS data are refused."""
+"""The table of sensors: names of bands in every spelling, and why six-band data are refused."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_a_folder_of_six_bands_without_a_product_id(tmp_path) -> None:
         find_scene(tmp_path)
 
 
-def test_hls_is_refused_with_the_reason(tmp_path) -> None:
+def test_hls_in_other_numbers_is_refused_with_the_reason(tmp_path) -> None:
     for band in HLS_L30.bands:
         write_band(tmp_path / f"HLS.L30.T17SLU.2020209T155956.v2.0.{band}.tif", some_numbers((60, 60))[:1])
     with pytest.raises(DataError, match=r"scaled otherwise .*0\.0001.*-9999"):

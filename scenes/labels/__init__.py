@@ -1,0 +1,1 @@
+"""A user's own labels: from files to a class for every cell, a probe fitted on them, and its score."""

@@ -1,0 +1,94 @@
+"""The files of a run: made aside, and put in place together, so that a folder never mixes two runs.
+
+While a run works, what an earlier one left stays as it is. When all is made, a note of what belongs together is
+written, and the files take their places; a run that dies in between is completed from the note by the next one.
+`scene.json` goes first and comes last: where it is, all that it names is there and of one run.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import UserError, describe_os_error
+from utils.files import make_folder, sync, write_json
+
+SCRATCH = ".unfinished"
+"""Folder inside --out for rows and files that are not finished; gone when all is done."""
+RECORD = "scene.json"
+KNOWN = (
+    "embeddings.tif", "quick_look.png", "labelled_cells.npz", "labelled_cells.json", "labels_probe.npz",
+    "labels_probe.json", "land_cover.tif", "land_cover.tif.aux.xml", "land_cover.qml", "land_cover.png",
+    "land_cover_legend.png", "probabilities.tif", "similarity.tif", "reconstruction.tif", "cells.parquet", RECORD,
+)  # fmt: skip
+"""All that a run can write: those of an earlier run that this one does not make again go."""
+_NOTE = "complete.json"
+
+
+class OutputSet:
+    """The outputs of a run in a folder.
+
+    Args:
+        folder: `--out`.
+        inputs: files that are read; they stay whatever their names.
+    """
+
+    def __init__(self, folder: Path, inputs: Iterable[Path] = ()) -> None:
+        self.folder, self.scratch = folder, folder / SCRATCH
+        self.staged = self.scratch / "files"
+        self._inputs = {path.resolve() for path in inputs}
+        self._kept: set[str] = set()
+        if (self.scratch / _NOTE).is_file():
+            self._take_places()
+
+    def new(self, name: str) -> Path:
+        """Where to write a file."""
+        return make_folder(self.staged) / name
+
+    def existing(self, name: str) -> list[Path]:
+        """Places where an earlier run may have left a file, the unfinished run's first."""
+        return [self.staged / name, self.folder / name]
+
+    def keep(self, path: Path) -> Path:
+        """Let a file of an earlier run be one of this run's."""
+        if path.parent == self.folder:
+            self._kept.add(path.name)
+        return path
+
+    def discard(self) -> None:
+        """Leave nothing of a run that came to nothing; what an earlier one left stays."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def publish(self, record: dict[str, object]) -> list[str]:
+        """Put everything in place, `scene.json` with it.
+
+        Returns:
+            Names of files of an earlier run that are gone.
+
+        Raises:
+            UserError: when a file cannot be moved; the next run completes what is left to do.
+        """
+        write_json(self.new(RECORD), record)
+        write_json(self.scratch / _NOTE, {"kept": sorted(self._kept)})
+        return self._take_places()
+
+    def _take_places(self) -> list[str]:
+        try:
+            note = json.loads((self.scratch / _NOTE).read_text(encoding="utf-8"))
+            staged = {path.name for path in self.staged.iterdir()} if self.staged.is_dir() else set()
+            if RECORD in staged:
+                (self.folder / RECORD).unlink(missing_ok=True)
+            gone = []
+            for name in set(KNOWN) - staged - set(note["kept"]) - {RECORD}:
+                path = self.folder / name
+                if path.is_file() and path.resolve() not in self._inputs and RECORD in staged:
+                    path.unlink()
+                    gone.append(name)
+            for name in sorted(staged, key=lambda name: name == RECORD):
+                (self.staged / name).replace(self.folder / name)
+            sync(self.folder)
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        except (OSError, ValueError, KeyError) as error:
+            reason = describe_os_error(error, self.folder) if isinstance(error, OSError) else f"{self.folder}: {error}"
+            raise UserError(f"cannot put the results in place: {reason}") from error
+        return sorted(gone)
