@@ -78,8 +78,8 @@ def _require_agreement(stack: RasterFile, names: list[str], chosen: tuple[int, .
         name = names[number - 1]
         if misnamed(names, band, name):
             raise DataError(
-                f"{shown(stack.path)}: --bands takes band {number} for {band} ({OLI.common[OLI.bands.index(band)]}), the "
-                f"file calls it {name}; {_order_fix(names)}"
+                f"{shown(stack.path)}: --bands takes band {number} for {band} "
+                f"({OLI.common[OLI.bands.index(band)]}), the file calls it {name}; {_order_fix(names)}"
             )
 
 
