@@ -14,13 +14,12 @@ import math
 import re
 import sys
 from datetime import date, time
-from pathlib import Path
 
 from models.pooling import MAP_POOLINGS
 from scenes.input.product import SceneOptions, find_scene
 from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun, SceneSettings
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import run_script
 
@@ -88,19 +87,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """
     parser = ArgumentParser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
     add = parser.add_argument
-    add("--scene", required=True, type=Path, metavar="PATH", help="folder of a product, or a 7-band GeoTIFF")
-    add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
-    add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add("--scene", required=True, type=user_path, metavar="PATH", help="folder of a product, or a 7-band GeoTIFF")
+    add("--checkpoint", required=True, type=user_path, metavar="FILE", help="weights, ours or published")
+    add("--out", required=True, type=user_path, metavar="DIR", help="folder for the results")
     add("--stride", type=int, default=40, metavar="PIXELS", help="4, 8, 20 or 40 (default) pixels between windows")
     add("--cell", type=int, metavar="PIXELS", help="side of an output cell (default: 40 for stride 40, else 4)")
     add("--pool", choices=MAP_POOLINGS, help="what a cell holds (default: the probe's, else patch_mean)")
     add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
     add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
     add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")
-    add("--probe", type=Path, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
+    add("--probe", type=user_path, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
     add(
         "--truth",
-        type=Path,
+        type=user_path,
         metavar="TIF",
         help="class indices on the scene's grid: scores the map, and gives labelled cells",
     )
@@ -114,7 +113,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
     add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
-    add("--qa", type=Path, metavar="TIF", help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)")
+    add(
+        "--qa",
+        type=user_path,
+        metavar="TIF",
+        help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)",
+    )
     add("--bands", type=_numbers, metavar="N,…", help="which bands of a stack are SR_B1..SR_B7, counted from 1")
     add("--scale", type=_pair, metavar="A,B", help="reflectance = value * A + B, where it is not Collection 2's")
     add("--date", type=_day, metavar="YYYY-MM-DD", help="day of acquisition (UTC), where the product does not say it")

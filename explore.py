@@ -8,12 +8,11 @@ The page is one file without any request to elsewhere: patches on a plane by pri
 
 import argparse
 import sys
-from pathlib import Path
 
 from explorer.page import write_page
 from explorer.pictures import make_pictures
 from explorer.points import FEWEST, Points, read_points
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, user_path
 from utils.errors import run_script
 from utils.files import check_writable
 from utils.reporting import reporter
@@ -29,8 +28,15 @@ TSNE_SECONDS = 0.01
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description="One interactive page of a dataset's embeddings.")
     add = parser.add_argument
-    add("--embeddings", type=Path, nargs="+", required=True, metavar="NPZ", help="one file or several, of one dataset")
-    add("--out", type=Path, required=True, metavar="HTML", help="the page")
+    add(
+        "--embeddings",
+        type=user_path,
+        nargs="+",
+        required=True,
+        metavar="NPZ",
+        help="one file or several, of one dataset",
+    )
+    add("--out", type=user_path, required=True, metavar="HTML", help="the page")
     add("--dataset_path", metavar="DIR", help="the dataset's folder or pack, for pictures and places")
     add("--projection", choices=("pca", "tsne"), default="pca",
         help="principal components (default), or t-SNE beside them (minutes)")  # fmt: skip

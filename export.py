@@ -9,13 +9,12 @@ spot, and a `README.md` that says what is on record about the weights. Nothing i
 
 import argparse
 import sys
-from pathlib import Path
 
 from models.api import DEFAULT_STATISTICS
 from models.pooling import DEFAULT_POOL, POOLINGS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import run_script
 
@@ -35,15 +34,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = ArgumentParser(description="Export a checkpoint: weights without pickle, programs, model card.")
     add = parser.add_argument
-    add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
-    add("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    add("--checkpoint", required=True, type=user_path, metavar="FILE", help="weights, ours or published")
+    add("--out", required=True, type=user_path, metavar="DIR", help="folder to make")
     add("--pool", choices=list(POOLINGS), default=DEFAULT_POOL, help="what the programs return (default: %(default)s)")
     add("--statistics", choices=DATASETS, default=DEFAULT_STATISTICS, help="whose mean and spread the programs "
         "normalise with (default: %(default)s)")  # fmt: skip
     add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "
         "none: weights only")  # fmt: skip
-    add("--scores", type=Path, nargs="+", default=[], metavar="JSON", help="scores of these weights for the card, from "
-        "eval_mae.py and train_logistic_regression.py")  # fmt: skip
+    add("--scores", type=user_path, nargs="+", default=[], metavar="JSON", help="scores of these weights for the card, "
+        "from eval_mae.py and train_logistic_regression.py")  # fmt: skip
     add("--license", metavar="NAME", help="for the card; left out, it says that none is recorded")
     arguments = parser.parse_args(argv)
     values = {**vars(arguments), "scores": tuple(arguments.scores)}

@@ -19,7 +19,7 @@ from configs.schema import (
     model_problems,
 )
 from models.pooling import POOLINGS
-from utils.config import Problem, Section, load_config
+from utils.config import PathText, Problem, Section, load_config
 from utils.data_config import DATASETS
 
 LabelShare = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -94,7 +94,7 @@ class ReproductionConfig(Section):
     """A whole configuration file."""
 
     title: Text = "Reproduction"
-    out_dir: Text = "outputs/reproduction"
+    out_dir: PathText = "outputs/reproduction"
     published_behaviour: bool | None = None
     seed: Count = 0
     pretraining_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
@@ -103,7 +103,7 @@ class ReproductionConfig(Section):
     data: SourceSection = SourceSection()
     eurosat: SourceSection | None = None
     other: SourceSection | None = None
-    checkpoints: dict[RunName, Text] = {}
+    checkpoints: dict[RunName, PathText] = {}
     embed: EmbeddingSection = EmbeddingSection()
     protocols: Annotated[list[Text], Field(min_length=1)] = ["knn5", "landsat_bench_probe", "strong_probe"]
     bootstrap: BootstrapSection = BootstrapSection()

@@ -9,7 +9,7 @@ from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
 from models.config import ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import DEFAULT_POOL, POOLINGS
-from utils.config import Problem, Section, load_config, one_of
+from utils.config import PathText, Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.metadata import FIELDS
 from utils.sensors import OLI
@@ -24,7 +24,7 @@ MetaField = Annotated[str, one_of(FIELDS)]
 
 
 def _on_or_off(value: object) -> object:
-    """YAML reads a bare `on` or `off` as a boolean."""
+    """true and false, as other readers of YAML take a bare on or off."""
     return ("on" if value else "off") if isinstance(value, bool) else value
 
 
@@ -53,7 +53,7 @@ class ModelSection(Section):
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
-    checkpoint_path: Text | None = None
+    checkpoint_path: PathText | None = None
     device: Text = "auto"
 
     def numbers(self) -> dict[str, object]:
@@ -73,9 +73,9 @@ class ModelSection(Section):
 class TrainingSection(Section):
     """Pretraining. Defaults are the paper's recipe."""
 
-    dataset_path: Text | None = None
-    dataset_csv: Text | None = None
-    val_csv: Text | None = None
+    dataset_path: PathText | None = None
+    dataset_csv: PathText | None = None
+    val_csv: PathText | None = None
     epochs: Positive = 500
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
@@ -86,7 +86,7 @@ class TrainingSection(Section):
     balance_weight: Weight = 0.5
     reconstruction: Literal["sum", "mean"] = "sum"
     metadata_dropout: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    weight_path: Text = "weights/moe_mae_bigearthnet_ls"
+    weight_path: PathText = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
     save_every_n_epochs: Positive = 1
     save_every_n_steps: Positive | None = None
@@ -99,9 +99,9 @@ class DataSection(Section):
     """Which patches, and how they become the model's input."""
 
     dataset: Annotated[str, one_of((*DATASETS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
-    dataset_path: Text | None = None
-    dataset_csv: Text | None = None
-    splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Text] | None = None
+    dataset_path: PathText | None = None
+    dataset_csv: PathText | None = None
+    splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], PathText] | None = None
     num_workers: Count = 0
     batch_size: Positive = 128
     resident: bool | Literal["auto"] = "auto"
@@ -119,7 +119,7 @@ class EvalSection(Section):
 
     save_reconstructions_masked: bool | Count = True
     save_reconstructions_full: bool | Count = True
-    reconstructions_dir: Text = "outputs/reconstructions"
+    reconstructions_dir: PathText = "outputs/reconstructions"
     seed: Count = 0
 
 
@@ -127,7 +127,7 @@ class EmbedSection(Section):
     """Embedding files."""
 
     pool: Pool = DEFAULT_POOL
-    out_dir: Text = "outputs/embeddings"
+    out_dir: PathText = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False
     compile: Switch = "auto"

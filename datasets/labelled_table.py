@@ -1,7 +1,7 @@
 """Which images a folder of one's own holds, what they show, and which of them a split is made of."""
 
-import csv
 import hashlib
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.patches import find_split
+from datasets.table_columns import ENDINGS, find_image, read_labelled, read_lines, require_once
 from utils.data_utils import list_some
 from utils.errors import DataError
 
-ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-"""Of image files, in any case."""
+OTHER_IMAGES = (".jp2", ".bmp", ".gif", ".webp", ".npy", ".nc", ".img", ".vrt")
+"""Endings of images that are not read."""
 
-SEVERAL = ";"
-"""Between the labels of an image in a table."""
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing", "dev")
 
-HEADERS = ("file", "filename", "image", "path")
-"""First cells that make a table's first line a header, in any case."""
+logger = logging.getLogger(__name__)
+_SAID: set[str] = set()
 
 _RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*%\s*")
 
@@ -38,6 +38,8 @@ class LabelledTable(NamedTuple):
     classes: tuple[str, ...]
     multilabel: bool
     """Whether an image may have several labels, or none."""
+    splits: tuple[str | None, ...] | None = None
+    """The split that a column of the table names for every image."""
 
     def label_array(self, rows: Sequence[int]) -> np.ndarray:
         """Labels of some images, int64: (n, L) multi-hot, or (n,) class indices."""
@@ -53,13 +55,15 @@ def read_table(path: str | Path) -> LabelledTable:
     """The images of a folder with a folder per class, or of a CSV with a file and its labels in every line.
 
     Args:
-        path: the folder; its sub-folders are the classes. Or the CSV: paths are relative to its own folder, several
-            labels stand in one cell, joined by `;`, and the first line may be a header (`file,label`).
+        path: the folder; its sub-folders are the classes, with all images below them. Or the CSV: paths are relative
+            to its own folder or absolute; its header names the columns (`file,label,split`, see
+            `datasets/table_columns.py`), without one they are file and label. Several labels stand in one cell (`;`,
+            `|`, commas in quotes, a list), or each class has a column of 0 and 1. What is left out is said.
 
     Raises:
         DataError: naming what is missing or malformed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         return _of_folders(path)
     if path.is_file():
@@ -68,43 +72,57 @@ def read_table(path: str | Path) -> LabelledTable:
 
 
 def _of_folders(root: Path) -> LabelledTable:
-    found = {
-        folder.name: sorted(path.name for path in folder.iterdir() if _is_image(path))
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
+    found = {folder.name: _images_below(folder) for folder in folders}
     classes = tuple(name for name, files in found.items() if files)
     if not classes:
         raise DataError(
             f"{root}: holds no folder with images ({', '.join(ENDINGS)}); expected {root}/<class>/<image>, "
             "or give a CSV of file,label as dataset_path"
         )
+    if all(name.lower() in SPLIT_FOLDERS for name in classes):
+        raise DataError(
+            f"{root}: its folders are splits ({', '.join(classes)}), not classes; give one of them, or a CSV of "
+            "file,label,split as dataset_path"
+        )
+    _say_left_out(
+        root, len([path for path in root.iterdir() if _is_image(path)]), "images that are in no class's folder"
+    )
+    strange = [path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in OTHER_IMAGES]
+    _say_left_out(root, len(strange), f"files that are none of {', '.join(ENDINGS)}")
     files = [f"{name}/{file}" for name in classes for file in found[name]]
     labels = [(index,) for index, name in enumerate(classes) for _ in found[name]]
     return LabelledTable(root, files, labels, classes, multilabel=False)
 
 
+def _images_below(folder: Path) -> list[str]:
+    """Paths of a class's images below its folder, in its sub-folders too, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_image(path))
+
+
+def _say_left_out(path: Path, count: int, what: str) -> None:
+    """One line for what is not taken, however often it is read."""
+    text = f"note: {path}: {count} {what} left out"
+    if count and text not in _SAID:
+        _SAID.add(text)
+        logger.warning(text)
+
+
 def _of_csv(path: Path) -> LabelledTable:
-    rows = _read_rows(path)
-    if short := [number for number, row in rows if len(row) < 2]:
-        raise DataError(f"{path}: line {short[0]} has no label; expected file,label in every line")
-    names = [_inside(row[0], path) for _, row in rows]
-    if twice := _repeated(names):
-        raise DataError(f"{path}: lists images twice: {list_some(twice)}; leave out the repetitions")
-    texts = [tuple(filter(None, (label.strip() for label in row[1].split(SEVERAL)))) for _, row in rows]
-    multilabel = any(len(labels) != 1 for labels in texts)
-    if multilabel and not any(SEVERAL in row[1] for _, row in rows):
-        number = next(number for (number, _), labels in zip(rows, texts, strict=True) if not labels)
-        raise DataError(f"{path}: line {number} has no label; expected file,label in every line")
-    classes = tuple(sorted({label for labels in texts for label in labels}))
+    rows, multilabel, left_out = read_labelled(path)
+    _say_left_out(path, left_out, "lines without a file name")
+    names = [find_image(row.file, path, path.parent) for row in rows]
+    require_once(names, path)
+    classes = tuple(sorted({label for row in rows for label in row.labels}))
     index = {name: number for number, name in enumerate(classes)}
     if missing := [name for name in names if not (path.parent / name).is_file()]:
         raise DataError(
             f"{path}: {len(missing)} of {len(names)} files are not there: {list_some(missing)}; "
             f"paths are relative to {path.parent}"
         )
-    labels = [tuple(index[label] for label in labels) for labels in texts]
-    return LabelledTable(path.parent, names, labels, classes, multilabel)
+    labels = [tuple(index[label] for label in row.labels) for row in rows]
+    splits = tuple(row.split for row in rows) if any(row.split for row in rows) else None
+    return LabelledTable(path.parent, names, labels, classes, multilabel, splits)
 
 
 def split_rows(table: LabelledTable, split: str | Path, seed: int) -> list[int]:
@@ -113,8 +131,9 @@ def split_rows(table: LabelledTable, split: str | Path, seed: int) -> list[int]:
     Args:
         table: all images.
         split: a file with an image in the first cell of every line (a relative path may be inside the table's
-            folder), or a range such as `0-60%`: of every class so much of its images, in an order that the seed and
-            their names decide, so that ranges which do not overlap share no image.
+            folder); a name in the table's column of splits; or a range such as `0-60%`: of every class so much of its
+            images, in an order that the seed and their names decide, so that ranges which do not overlap share no
+            image.
         seed: of that order.
 
     Raises:
@@ -122,7 +141,10 @@ def split_rows(table: LabelledTable, split: str | Path, seed: int) -> list[int]:
     """
     found = _RANGE.fullmatch(str(split))
     if found is None:
-        return _rows_of_file(table, find_split(split, table.root))
+        path = find_split(Path(split).expanduser(), table.root)
+        if table.splits is not None and not path.is_file():
+            return _rows_of_split(table, str(split))
+        return _rows_of_file(table, path)
     first, last = (float(number) / 100 for number in found.groups())
     if not 0 <= first < last <= 1:
         raise DataError(f"split {split!r}: a range goes from a smaller to a larger share, within 0-100%")
@@ -132,16 +154,28 @@ def split_rows(table: LabelledTable, split: str | Path, seed: int) -> list[int]:
     return rows
 
 
+def _rows_of_split(table: LabelledTable, split: str) -> list[int]:
+    rows = [row for row, name in enumerate(table.splits or ()) if (name or "").lower() == split.lower()]
+    if not rows:
+        present = ", ".join(sorted({name for name in table.splits or () if name}))
+        raise DataError(f"split {split!r}: neither a file nor one of the table's splits ({present})")
+    return rows
+
+
 def _rows_of_file(table: LabelledTable, path: Path) -> list[int]:
     if not path.is_file():
         raise DataError(f"{path}: no such split file; give one, or a share of the images such as 0-60%")
     known = {name: row for row, name in enumerate(table.files)}
     by_end = defaultdict(list)
     for name, row in known.items():
-        by_end[name.rpartition("/")[2]].append(row)
+        end = name.rpartition("/")[2]
+        for short in {end, end.rpartition(".")[0]}:
+            by_end[short].append(row)
     rows, strange = [], []
-    for _, cells in _read_rows(path):
-        name = _inside(cells[0], path)
+    columns, lines, left_out = read_lines(path)
+    _say_left_out(path, left_out, "lines without a file name")
+    for _, cells in lines:
+        name = find_image(cells[columns.file], path, table.root)
         matches = [known[name]] if name in known else by_end.get(name, [])
         if len(matches) == 1:
             rows.append(matches[0])
@@ -152,8 +186,7 @@ def _rows_of_file(table: LabelledTable, path: Path) -> list[int]:
             f"{path}: {len(strange)} lines name no image of {table.root}, or more than one: {list_some(strange)}; "
             "give paths as they are below it"
         )
-    if twice := _repeated([table.files[row] for row in rows]):
-        raise DataError(f"{path}: lists images twice: {list_some(twice)}; leave out the repetitions")
+    require_once([table.files[row] for row in rows], path)
     return rows
 
 
@@ -169,33 +202,5 @@ def _positions(table: LabelledTable, seed: int) -> np.ndarray:
     return place
 
 
-def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line numbers and cells of a CSV, without empty lines and a header."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), start=1)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV ({getattr(error, 'strerror', None) or error})") from error
-    rows = [(number, row) for number, row in rows if row and row[0]]
-    if rows and rows[0][1][0].lower() in HEADERS:
-        rows = rows[1:]
-    if not rows:
-        raise DataError(f"{path}: lists no images; give one a line")
-    return rows
-
-
-def _inside(name: str, path: Path) -> str:
-    """A path below the images' folder as it is written in an id."""
-    name = name.replace("\\", "/").removeprefix("./")
-    if name.startswith("/") or ".." in name.split("/"):
-        raise DataError(f"{path}: {name} leads out of the folder; give paths below it")
-    return name
-
-
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    seen: set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]

@@ -35,6 +35,7 @@ from datasets.pack.format import (
 from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
 from datasets.patches import MEMORY_LIMIT, Labels, PatchDataset, RawBatch, find_split
+from utils.arguments import user_path
 from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, Crop
 from utils.data_utils import list_some
 from utils.errors import ConfigError, DataError, run_script
@@ -213,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_path", metavar="DIR", help="where the dataset was unpacked")
     parser.add_argument("--dataset_csv", nargs="+", metavar="FILE",
                         help="split files; what any of them lists is packed once")  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the pack's folder")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="the pack's folder")
     parser.add_argument("--crop", choices=("center", "resize"), help="as data.crop (default: the dataset's own)")
     parser.add_argument("--image_size", type=int, default=IMAGE_SIZE, metavar="S",
                         help=f"side in pixels, as model.img_size (default {IMAGE_SIZE})")  # fmt: skip
@@ -222,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable files out and list them")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, metavar="N",
                         help="reader processes (default: all cores; 0 reads in this one)")  # fmt: skip
-    parser.add_argument("--check", type=Path, metavar="DIR",
+    parser.add_argument("--check", type=user_path, metavar="DIR",
                         help="verify a pack's checksums; with --dataset_path, the source's files too")  # fmt: skip
     return parser
 

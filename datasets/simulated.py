@@ -38,7 +38,6 @@ patches too (`eval_mae.py`; squared error summed over the 112 values of a 4 x 4 
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
 
@@ -48,6 +47,7 @@ from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bi
 from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
 from datasets.simulator.scene import SimulatedScene
 from datasets.simulator.scene_writer import write_scene
+from utils.arguments import user_path
 from utils.data_config import DATASETS
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Write simulated Landsat patches in the published layout of BigEarthNet-L or EuroSAT-L.",
     )
     parser.add_argument("--kind", choices=KINDS, help="the layout to write")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write; replaced if it is a simulated one")
+    parser.add_argument(
+        "--out", type=user_path, metavar="DIR", help="folder to write; replaced if it is a simulated one"
+    )
     parser.add_argument("--patches", type=int, metavar="N", help="how many patches")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="height and width of a scene (a real one: 7700)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same patches (default 0)")
@@ -97,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="where to generate: cpu (default), cuda, cuda:1, …")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--baselines", action="store_true", help="print the table of baselines and write nothing")
-    other.add_argument("--calibrate", type=Path, metavar="DIR",
+    other.add_argument("--calibrate", type=user_path, metavar="DIR",
                        help="recompute simulator/spectra.json from the real patches in DIR")  # fmt: skip
     return parser
 

@@ -15,6 +15,7 @@ from models.masking import Masking, keep_all, patchify, seeded_masking
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
+from utils.errors import DataError
 from utils.processes import ALONE, Processes
 from utils.sensors import OLI, Sensor
 
@@ -89,6 +90,9 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         `masked_loss, visible_loss, balance_loss, total_loss` (squared error summed over a patch's values, z-scores);
         `full_loss` (mean squared error at mask ratio 0); `psnr` per band on masked pixels, dB, reflectance clipped to
         0-1, peak 1; `baselines` with masked loss and PSNR of each; `patches` and `skipped_fill`.
+
+    Raises:
+        DataError: when no patch has a valid pixel.
     """
     losses = _LossMeans(model.config.published_behaviour)
     full, patches = Mean(), 0
@@ -111,6 +115,11 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         everything = keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
         whole = masked_pass(model, batch.images, batch.meta, everything, batch.valid)
         add_errors(full, whole.errors, torch.ones_like(masking.mask))
+    if not patches:
+        raise DataError(
+            f"{loader.dataset.root}: none of the {len(loader.dataset):,} patches has a valid pixel (all fill): "
+            "there is nothing to evaluate; check dataset_path and dataset_csv"
+        )
     found = losses.values(weights)
     return {
         "masked_loss": found["val_m_loss"],

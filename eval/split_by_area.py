@@ -17,6 +17,7 @@ from datasets.pack.format import is_pack, open_header
 from datasets.packed import PackedDataset
 from datasets.patches import PatchDataset
 from eval.statistics.spatial_blocks import CELL, split_by_area, touching
+from utils.arguments import user_path
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable, write_text
@@ -58,9 +59,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m eval.split_by_area", description="Split files that keep neighbouring patches on one side."
     )
     add = parser.add_argument
-    add("--dataset_path", required=True, type=Path, metavar="DIR", help="BigEarthNet-Landsat's folder, or a pack of it")
+    add(
+        "--dataset_path",
+        required=True,
+        type=user_path,
+        metavar="DIR",
+        help="BigEarthNet-Landsat's folder, or a pack of it",
+    )
     add("--dataset_csv", required=True, nargs="+", metavar="CSV", help="split files: the patches to be split anew")
-    add("--out", type=Path, metavar="DIR", help="where the new files go (default: beside the given ones, DIR)")
+    add("--out", type=user_path, metavar="DIR", help="where the new files go (default: beside the given ones, DIR)")
     add("--shares", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"),
         help="sizes (default: those of the three files given)")  # fmt: skip
     add("--cell", type=int, default=CELL, help="side of a square in patches of 1.2 km (default: %(default)s)")

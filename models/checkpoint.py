@@ -24,6 +24,7 @@ from torch import Tensor
 from models.config import SIZES, ModelConfig, from_record, to_record
 from models.masking import MASKING_KEYS, MaskingConfig
 from models.moe_mae import MOEMAE, count_parameters
+from models.wrappings import other_kind, unwrapped
 from utils.errors import CheckpointError, run_script
 from utils.files import atomic_path, sha256
 from utils.metadata import PUBLISHED_FIELDS
@@ -138,11 +139,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: one line with the path, when the file is missing, truncated, holds pickled objects, or its
             weights are not those of a model this project can build.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     content = _load(path)
-    state = content.pop("model_state", None)
-    if state is None and "encoder.pos_embed" in content:  # a bare state dict
-        state, content = content, {}
+    state, wrapped = unwrapped(content)
+    if wrapped:
+        reporter.info(f"{path}: weights wrapped as {', '.join(wrapped)}; taken out of it")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no model_state; it is not a checkpoint of this model")
     if strange := [name for name, value in state.items() if not value.is_floating_point()]:
@@ -201,6 +202,8 @@ def write_checkpoint(
 def _load(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; check the path")
+    if what := other_kind(path):
+        raise CheckpointError(f"{path}: is {what}; give a checkpoint (.pth) of this model")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -21,6 +21,7 @@ from models.moe_mae import MOEMAE
 from models.weights_folder import read_about
 from release.check import check_patches
 from release.formats import FORMATS, Run
+from utils.arguments import user_path
 from utils.errors import CheckpointError, ConfigError, run_script
 from utils.metadata import unknown_columns, with_fields
 from utils.reporting import reporter
@@ -80,7 +81,7 @@ def _in_turns(ways: dict[str, Run], inputs: tuple[np.ndarray, np.ndarray], turns
 def main(argv: list[str] | None = None) -> int:
     """Measure and print one table; returns the exit code."""
     parser = argparse.ArgumentParser(description="Time the model and its exported programs side by side.")
-    parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="written by export.py")
+    parser.add_argument("--folder", required=True, type=user_path, metavar="DIR", help="written by export.py")
     parser.add_argument("--turns", type=int, default=TURNS, help="calls of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each (default: %(default)s)")
     arguments = parser.parse_args(argv)

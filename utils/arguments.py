@@ -1,6 +1,7 @@
 """The command line of scripts: what argparse refuses becomes a user-fixable error like any other."""
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from utils.errors import ConfigError
@@ -16,3 +17,8 @@ class ArgumentParser(argparse.ArgumentParser):
             ConfigError: always.
         """
         raise ConfigError(f"{message}; see --help")
+
+
+def user_path(text: str) -> Path:
+    """A path from the command line; `~` is the home folder, also where a shell leaves it (`--out=~/maps`)."""
+    return Path(text).expanduser()

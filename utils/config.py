@@ -5,16 +5,17 @@ Generic: the keys themselves are declared as pydantic models in `configs/schema.
 
 import argparse
 import difflib
-import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from utils.errors import ConfigError
+from utils.yaml_values import TRUTH_WORDS, load_value, load_yaml
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
@@ -26,6 +27,29 @@ class Section(BaseModel):
     """A mapping in a config file: no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, values: Any) -> Any:
+        """yes, no, on and off are truth values where a key takes those, and text everywhere else."""
+        if not isinstance(values, dict):
+            return values
+        return {key: _truth(cls.model_fields.get(key), value) for key, value in values.items()}
+
+
+def _truth(field: FieldInfo | None, value: Any) -> Any:
+    annotation = None if field is None else field.annotation
+    takes_it = annotation is bool or bool in get_args(annotation)
+    return TRUTH_WORDS.get(value.lower(), value) if takes_it and isinstance(value, str) else value
+
+
+def _home(text: str) -> str:
+    """`~` is the home folder, as in a shell."""
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_home)]
+"""A path."""
 
 
 def one_of(names: Collection[str]) -> AfterValidator:
@@ -41,31 +65,6 @@ def one_of(names: Collection[str]) -> AfterValidator:
         raise PydanticCustomError("choice", "{choices}{nearest}", {"choices": choices, "nearest": nearest})
 
     return AfterValidator(check)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e-4 as a number and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                problem = f"key {key_node.value!r} is read as {key!r}; put it in quotes if it is meant as text"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
-    list("-+.0123456789"),
-)
 
 
 def required(value: T | None, key: str) -> T:
@@ -85,7 +84,7 @@ def config_parser(description: str, reads: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY.SUB=VALUE",
-        help="replace one value of the configuration; the value is YAML; may be repeated",
+        help="replace one value of the configuration; the value counts as written; may be repeated",
     )
     return parser
 
@@ -101,7 +100,7 @@ def load_config(
     Args:
         schema: the declared keys.
         path: a YAML file.
-        overrides: `key.sub=value` texts, applied in order; values are YAML.
+        overrides: `key.sub=value` texts, applied in order; see `load_value`.
         check: yields problems between several values; it is given the config, and the paths of the keys that are
             already known to be wrong and stand at their defaults.
 
@@ -123,6 +122,7 @@ def load_config(
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    path = path.expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -130,7 +130,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not a text file in UTF-8") from error
     try:
-        values = yaml.load(text, _Loader)
+        values = load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -146,7 +146,7 @@ def _apply_override(values: dict[str, Any], override: str) -> list[Problem]:
     if not equals or not key:
         return [("--set", f"{override!r} is not of the form key.sub=value")]
     try:
-        value = yaml.load(text, _Loader)
+        value = load_value(text)
     except yaml.YAMLError:
         return [(f"--set {key}", f"{text!r} is not a YAML value")]
     *parents, last = key.split(".")

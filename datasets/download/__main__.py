@@ -20,7 +20,7 @@ from datasets.download.archive import DamagedArchive, unpack
 from datasets.download.check import READ_WHOLE, RECORD, REPORT, Checked, check_dataset, summary
 from datasets.download.hub import AGAIN, RemoteFile, fetch, has_checksum, locate, part_of
 from datasets.download.source import PUBLISHED, Published
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, user_path
 from utils.data_utils import list_some
 from utils.errors import DataError, UserError, run_script
 from utils.files import check_writable, sync, write_json, write_text
@@ -63,11 +63,11 @@ def _parse(arguments: list[str] | None, published: dict[str, Published]) -> argp
     )
     add = parser.add_argument
     add("dataset", choices=sorted(published), help="which dataset")
-    add("--out", type=Path, required=True, metavar="DIR", help="where it is, or is to be")
+    add("--out", type=user_path, required=True, metavar="DIR", help="where it is, or is to be")
     add("--check", action="store_true", help="only check what is there; needs no network")
     add("--sample", type=_sample, default=READ_WHOLE, metavar="N",
         help=f"patches to read whole, evenly spread over the splits, or `all` (default {READ_WHOLE})")  # fmt: skip
-    add("--report", type=Path, metavar="FILE", help=f"where every finding is listed (default: DIR/{REPORT})")
+    add("--report", type=user_path, metavar="FILE", help=f"where every finding is listed (default: DIR/{REPORT})")
     add("--keep-archive", action="store_true", help="leave the archive in DIR once it is unpacked")
     add("--endpoint", metavar="URL", help="another server than the hub (default: HF_ENDPOINT)")
     add("--revision", default="main", metavar="NAME", help="branch, tag or commit of the repository (default: main)")

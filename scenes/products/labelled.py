@@ -9,7 +9,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from scenes.input.grids import SceneGrid, open_raster
+from scenes.input.grids import SceneGrid, difference, open_raster
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.windows import Frame
 from utils.errors import DataError
@@ -46,7 +46,7 @@ class CellClass(NamedTuple):
 def open_truth(path: Path, grid: SceneGrid) -> Truth:
     """Check a truth raster. Raises DataError for another grid than the scene's, or other values than uint8."""
     truth = open_raster(path)
-    if (truth.height, truth.width, truth.transform, truth.crs) != (grid.height, grid.width, grid.transform, grid.crs):
+    if difference(grid, truth._replace(crs=truth.crs if grid.crs else None)):
         raise DataError(f"{path}: its grid is not the scene's; warp it to the band files' grid with gdalwarp -r near")
     if truth.dtype != "uint8":
         raise DataError(f"{path}: holds {truth.dtype} values; give class indices as uint8, {UNKNOWN} where unknown")
@@ -71,14 +71,15 @@ def cell_classes(truth: Truth, frame: Frame) -> Iterator[CellClass]:
 
 
 def _blocks(file: rasterio.DatasetReader, frame: Frame, row: int) -> np.ndarray:
-    """(columns, pixels of a cell) of a row of cells, UNKNOWN outside the scene."""
+    """(columns, pixels of a cell) of a row of cells, UNKNOWN outside the scene and where the file declares nodata."""
     cell, columns = frame.cell, frame.output_shape[1]
     top = (frame.output_rows.start + row) * cell - frame.above
     left = frame.output_columns.start * cell - frame.left
     padded = np.full((cell, columns * cell), UNKNOWN, np.uint8)
     rows = slice(max(0, top), min(file.height, top + cell))
     stop = min(file.width, left + columns * cell)
-    inside = file.read(1, window=Window.from_slices(rows, slice(max(0, left), stop)))
+    window = Window.from_slices(rows, slice(max(0, left), stop))
+    inside = np.where(file.read_masks(1, window=window) == 0, UNKNOWN, file.read(1, window=window))
     padded[rows.start - top : rows.stop - top, max(0, -left) : stop - left] = inside
     return padded.reshape(cell, columns, cell).swapaxes(0, 1).reshape(columns, -1)
 
