@@ -109,11 +109,18 @@ def landsat_bench_probe(
 
 
 def strong_probe(
-    train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0
+    train: Vectors,
+    val: Vectors | None,
+    test: Vectors,
+    names: Sequence[str],
+    /,
+    *,
+    seed: int = 0,
+    grid: Sequence[float] = C_GRID,
 ) -> Scores:
     """A probe as good as a linear one gets: standardised, converged, C chosen on the validation split.
 
-    C has the best micro mAP (accuracy for classes) among `C_GRID`. Without a validation split it is chosen by
+    C has the best micro mAP (accuracy for classes) of a grid. Without a validation split it is chosen by
     cross-validation within the training split, neighbouring patches on one side; with too few patches for that it
     is 1. The probe scored is fitted on the training split alone.
 
@@ -121,8 +128,9 @@ def strong_probe(
         train, val, test: the splits; `val` may be None.
         names: of the classes.
         seed: of the folds.
+        grid: values of C, the first of equally good ones is taken.
     """
-    choice = _choose_on(val, train, names) if val is not None else _choose_within(train, names, seed)
+    choice = _choose_on(val, train, names, grid) if val is not None else _choose_within(train, names, seed, grid)
     task = _standardised(train, test)
     probe = _probe(train, C=choice["C"], scale=task.scale).fit(task.fitted_on, train.y)
     return _scored(
@@ -171,44 +179,44 @@ def score_probabilities(
     return score(labels, decisions, probabilities, names, train_labels)
 
 
-def _choose_on(val: Vectors, train: Vectors, names: Sequence[str]) -> dict[str, Any]:
+def _choose_on(val: Vectors, train: Vectors, names: Sequence[str], grid: Sequence[float]) -> dict[str, Any]:
     """C by its score on a validation split."""
     found = []
     task = _standardised(train, val)
-    for C in C_GRID:
+    for C in grid:
         probe = _probe(train, C=C, scale=task.scale).fit(task.fitted_on, train.y)
         found.append(_headline(_probabilities(probe, task.evaluated_on, len(names)), val.y, train.y, names))
-    return _best(found, f"{len(val.ids)} validation patches")
+    return _best(found, grid, f"{len(val.ids)} validation patches")
 
 
-def _choose_within(train: Vectors, names: Sequence[str], seed: int) -> dict[str, Any]:
+def _choose_within(train: Vectors, names: Sequence[str], seed: int, grid: Sequence[float]) -> dict[str, Any]:
     """C by cross-validation within the training split; the held-out predictions of all folds are scored together."""
     fixed = {"C": 1.0, "chosen_on": "nothing: too few training patches", "grid": None, "grid_scores": None}
     if len(np.unique(neighbour_blocks(train.ids))) < 2 * FOLDS:
         return fixed
     fold_of = area_folds(train.ids, FOLDS, seed)
-    held_out = np.zeros((len(C_GRID), len(train.ids), len(names)))
+    held_out = np.zeros((len(grid), len(train.ids), len(names)))
     for fold in range(FOLDS):
         inside, outside = train.rows(fold_of != fold), fold_of == fold
         task = _standardised(inside, train.rows(outside))
-        for row, C in enumerate(C_GRID):
+        for row, C in enumerate(grid):
             try:
                 probe = _probe(inside, C=C, scale=task.scale).fit(task.fitted_on, inside.y)
             except DataError:  # a fold without a single positive, or of one class
                 return fixed
             held_out[row, outside] = _probabilities(probe, task.evaluated_on, len(names))
     found = [_headline(probabilities, train.y, train.y, names) for probabilities in held_out]
-    return _best(found, f"{FOLDS} folds of the training split, areas kept whole")
+    return _best(found, grid, f"{FOLDS} folds of the training split, areas kept whole")
 
 
-def _best(found: list[float], where: str) -> dict[str, Any]:
+def _best(found: list[float], grid: Sequence[float], where: str) -> dict[str, Any]:
     best = int(np.argmax(found))
     return {
-        "C": C_GRID[best],
+        "C": grid[best],
         "chosen_on": where,
-        "grid": list(C_GRID),
+        "grid": list(grid),
         "grid_scores": found,
-        "at_edge_of_grid": best in (0, len(C_GRID) - 1),
+        "at_edge_of_grid": best in (0, len(grid) - 1),
     }
 
 

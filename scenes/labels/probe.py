@@ -19,6 +19,8 @@ BLOCK_SIDES = (10, 5, 2, 1)
 LEAST_BLOCKS = 3 * FOLDS
 MOST_CELLS = 6000
 """Of more labelled cells every n-th is taken: neighbours are alike, and a linear probe gains little from more."""
+GRID = (0.01, 0.3, 10.0)
+"""Values of C; between them, scores hardly change."""
 SEED = 0
 TITLES = {"embedding": "embeddings", "statistics": "statistics of the cell", "pixels": "single pixels"}
 
@@ -130,7 +132,7 @@ def _held_out(cells: LabelledCells, blocks: Blocks, x: np.ndarray) -> Held:
     out, chosen = np.zeros((len(x), len(cells.names))), []
     for fold in range(FOLDS):
         test, val = blocks.fold_of == fold, blocks.fold_of == (fold + 1) % FOLDS
-        found = strong_probe(vectors.rows(~test & ~val), vectors.rows(val), vectors.rows(test), cells.names)
+        found = strong_probe(vectors.rows(~test & ~val), vectors.rows(val), vectors.rows(test), cells.names, grid=GRID)
         out[test] = found.scores
         chosen.append(float(found.details["C"]))
     return Held(out, chosen)
@@ -147,7 +149,7 @@ def _held_out_pixels(cells: LabelledCells, blocks: Blocks) -> Held:
         train = some[~(test | val)[some]]
         parts = [train, some[val[some]], np.flatnonzero(test)]
         vectors = [Vectors(of.pixels[part], labels[part], [""] * len(part)) for part in parts]
-        found: Scores = strong_probe(vectors[0], vectors[1], vectors[2], cells.names)
+        found: Scores = strong_probe(*vectors, cells.names, grid=GRID)
         np.add.at(out, of.cell_of[parts[2]], found.scores)
         chosen.append(float(found.details["C"]))
     return Held(out / np.maximum(out.sum(axis=1, keepdims=True), 1e-12), chosen)

@@ -219,26 +219,21 @@ def test_labels_that_cannot_be_used(tmp_path) -> None:
         open_labels(csv(f"lon,lat,class\n{inside},x\n"), None, GRID._replace(crs=None))
 
 
-def some_cells(informative: bool) -> LabelledCells:
-    """400 cells in 25 squares of 1.2 km; embeddings that show the class, or only the square."""
+def test_the_score_is_of_ground_that_the_probe_has_not_seen() -> None:
+    """Embeddings that tell squares apart, but not classes, fit every cell and predict none; the baselines do."""
     random = np.random.default_rng(0)
-    square = np.repeat(np.arange(25), 16)
+    square = np.repeat(np.arange(25), 12)
     y = random.permutation(np.arange(25) % 3)[square]  # one class a square
     centres = np.stack([50 + (square // 5) * 0.0108, 13 + (square % 5) * 0.0168], 1)
-    shown = y if informative else square
-    x = np.eye(25)[shown] + random.normal(0, 0.05, (400, 25))
-    pixels = CellPixels(x[:, :4], np.repeat(x[:, :7], 2, 0).astype(np.float32), np.repeat(np.arange(400), 2))
-    ids = [f"scene_{index}_0" for index in range(400)]
-    return LabelledCells(x, y, ids, centres, pixels, NAMES)
-
-
-def test_the_score_is_of_ground_that_the_probe_has_not_seen() -> None:
-    """What tells squares apart, but not classes, fits every cell and predicts none."""
-    shown, place = score_cells(some_cells(True)), score_cells(some_cells(False))
-    assert shown["scores"]["embedding"]["accuracy"]["value"] > 0.99
-    found = place["scores"]["embedding"]["accuracy"]
+    place, shown = (np.eye(25)[of] + random.normal(0, 0.05, (len(y), 25)) for of in (square, y))
+    pixels = CellPixels(shown[:, :4], np.repeat(shown[:, :7], 2, 0).astype(np.float32), np.repeat(np.arange(len(y)), 2))
+    ids = [f"scene_{index}_0" for index in range(len(y))]
+    cells = LabelledCells(place, y, ids, centres, pixels, NAMES)
+    scored = score_cells(cells)
+    found = scored["scores"]["embedding"]["accuracy"]
     assert found["value"] < 0.6 and found["low"] < found["value"] < found["high"] and found["high"] - found["low"] > 0.1
-    cells = some_cells(False)
-    assert (fit_cells(cells, place).predict(cells.x) == cells.y).mean() > 0.99, "as a score without squares would say"
-    few = cells._replace(places=np.broadcast_to(cells.places[:1], cells.places.shape))
+    assert all(scored["scores"][name]["accuracy"]["value"] > 0.99 for name in ("statistics", "pixels"))
+    assert scored["embedding_minus"]["pixels"]["accuracy"]["high"] < 0
+    assert (fit_cells(cells, scored).predict(cells.x) == y).mean() > 0.99, "as a score without squares would say"
+    few = cells._replace(places=np.broadcast_to(centres[:1], centres.shape))
     assert "too few for 5 folds" in score_cells(few)["not_scored"]
