@@ -17,6 +17,7 @@ from datetime import date, time
 
 from models.pooling import MAP_POOLINGS
 from scenes.input.product import SceneOptions, find_scene
+from scenes.input.virtual_files import path_of
 from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun, SceneSettings
 from utils.arguments import ArgumentParser, user_path
@@ -87,7 +88,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """
     parser = ArgumentParser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
     add = parser.add_argument
-    add("--scene", required=True, type=user_path, metavar="PATH", help="folder of a product, or a 7-band GeoTIFF")
+    add(
+        "--scene",
+        required=True,
+        type=path_of,
+        metavar="PATH",
+        help="a product's folder, .tar or .zip, a STAC item, a 7-band GeoTIFF; GeoTIFF and item also as https://…",
+    )
     add("--checkpoint", required=True, type=user_path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=user_path, metavar="DIR", help="folder for the results")
     add("--stride", type=int, default=40, metavar="PIXELS", help="4, 8, 20 or 40 (default) pixels between windows")
@@ -105,7 +112,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--labels",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="your own: polygons, points (.csv) or a raster of classes; fits a probe on them, scores it and maps",
     )
@@ -115,7 +122,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
     add(
         "--qa",
-        type=user_path,
+        type=path_of,
         metavar="TIF",
         help="QA_PIXEL of a stacked GeoTIFF (default: <name>_QA_PIXEL.tif beside it)",
     )

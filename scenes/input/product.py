@@ -214,9 +214,10 @@ def _with_stated_time(known: AcquisitionTime, options: SceneOptions, path: Path)
 
 def _check_companion(product: str | None, companion: Path) -> None:
     """Refuse a file whose name says that it belongs to another product."""
-    mine, theirs = product_id_of(product or "", companion), product_id_of(companion.name, companion)
+    where = shown(companion)
+    mine, theirs = product_id_of(product or "", where), product_id_of(plain_name(companion), where)
     if mine is not None and theirs is not None and not mine.same_acquisition(theirs):
-        raise DataError(f"{companion}: belongs to another scene than {product}; give the one of this product")
+        raise DataError(f"{where}: belongs to another scene than {product}; give the one of this product")
 
 
 def settings_fingerprint(scene: Scene, identity: dict[str, Any]) -> str:
