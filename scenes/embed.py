@@ -18,6 +18,7 @@ from models.config import ModelConfig
 from models.inference.embedder import Embedder
 from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
 from scenes.input.reader import SceneReader
+from scenes.input.virtual_files import shown
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
@@ -142,6 +143,7 @@ class SceneEmbedder:
         self.reader, self.frame, self.embedder, self.normalize = reader, frame, embedder, normalize
         self.metadata, self.pool, self.batch_size, self.min_clear = metadata, pool, batch_size, min_clear
         self.device = next(embedder.model.parameters()).device
+        self.where = shown(reader.scene.path)
         self.windows = 0
         """Windows computed so far."""
 
@@ -183,7 +185,7 @@ class SceneEmbedder:
             meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
             fields = token_fields(self.embedder(images, meta), self.pool, side, config.num_prefix).cpu().numpy()
             if not np.isfinite(fields).all():
-                raise DataError(f"{self.reader.scene.path}: the model gives NaN or infinity here; check the checkpoint")
+                raise DataError(f"{self.where}: the model gives NaN or infinity here; check the checkpoint")
             self.windows += len(fields)
             for top, left, clear, field in zip(
                 stripe.tops[part], stripe.lefts[part], stripe.clear[part], fields, strict=True
@@ -224,5 +226,5 @@ class SceneEmbedder:
         with np.errstate(over="ignore"):
             half = cells.astype(np.float16)
         if np.isinf(half).any() or not np.array_equal(np.isnan(half), np.isnan(cells)):
-            raise DataError(f"{self.reader.scene.path}: embeddings too large for half precision; check the checkpoint")
+            raise DataError(f"{self.where}: embeddings too large for half precision; check the checkpoint")
         return half

@@ -56,7 +56,7 @@ def check_numbers(reader: SceneReader) -> list[str]:
     doubt = _light_at_the_sensor(reflectance)
     if doubt and scene.scale is None:
         raise DataError(f"{shown(scene.path)}: {doubt}; give the Level-2 product; {SCALE_FIX}")
-    return [f"{doubt}; --scale says that it is surface reflectance"] if doubt else []
+    return [f"{doubt}; what is said of its scale makes it surface reflectance"] if doubt else []
 
 
 def _check_stored(scene: Scene, kinds: list[str], values: np.ndarray) -> None:

@@ -107,8 +107,8 @@ def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
     files = _files_of(path, options)
     first = files.bands[0]
     qa = open_raster(options.qa) if options.qa else files.qa
-    if qa is not None:
-        _check_quality(qa, first, files.sensor)
+    if qa is not None and (options.qa or qa.path != first.path):  # a band of the stack has the type of all
+        _check_quality(qa, files.sensor)
     grid = scene_grid(first)
     for other in (*files.bands[1:], *((qa,) if qa else ())):
         check_same_grid(first, other)
@@ -160,10 +160,10 @@ def _files_of(path: Path, options: SceneOptions) -> SceneFiles:
     raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {fix}")
 
 
-def _check_quality(qa: RasterFile, first: RasterFile, sensor: Sensor) -> None:
-    """Refuse a quality band of another type than the product's; one of the bands' own file has the type of all."""
+def _check_quality(qa: RasterFile, sensor: Sensor) -> None:
+    """Refuse a quality band of another type than the product's."""
     name, dtype = ("Fmask", "uint8") if sensor is HLS_L30 else ("QA_PIXEL", "uint16")
-    if qa.path != first.path and (qa.dtype, qa.count) != (dtype, 1):
+    if (qa.dtype, qa.count) != (dtype, 1):
         raise DataError(
             f"{shown(qa.path)}: holds {qa.count} x {qa.dtype}, {name} is one band of {dtype}; give the product's own "
             "file"
