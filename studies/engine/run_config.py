@@ -15,8 +15,11 @@ from utils.errors import ConfigError
 # Where things are, and how often they are saved: no inputs of a run.
 _PLACES = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
            "save_every_n_steps")  # fmt: skip
-_YOUNGER = ("meta_fields", "mask_strategy")
-"""Keys of `model` that came after stages had been made: they count only where they say something."""
+_YOUNGER = {
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None},
+    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": []},
+}
+"""Keys and defaults that came after stages had been made: they count only where they say something."""
 
 _PLACES_OF_DATA = {"dataset_path", "num_workers", "batch_size", "resident", "missing_labels"}
 
@@ -73,9 +76,10 @@ def recipe_of(config: Config) -> dict[str, Any]:
     """What decides a run's outcome besides the patches: an input of its stage."""
     values = config.model_dump(mode="json", include={"published_behaviour", "model", "training", "data"})
     del values["model"]["checkpoint_path"]
-    for key in _YOUNGER:
-        if values["model"][key] is None:
-            del values["model"][key]
+    for section, defaults in _YOUNGER.items():
+        for key, default in defaults.items():
+            if values[section][key] == default:
+                del values[section][key]
     for key in _PLACES:
         del values["training"][key]
     for key in _PLACES_OF_DATA:
