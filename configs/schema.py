@@ -1,7 +1,7 @@
 """Every key of a configuration file, with its type, range and default. One schema serves all scripts."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -150,6 +150,19 @@ class Config(Section):
     data: DataSection = DataSection()
     eval: EvalSection = EvalSection()
     embed: EmbedSection = EmbedSection()
+
+
+YOUNGER: dict[str, dict[str, object]] = {
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None},
+    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": []},
+}
+"""Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
+
+
+def without_silent(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a section but for younger keys that say nothing."""
+    silent = YOUNGER.get(section, {})
+    return {key: value for key, value in values.items() if key not in silent or value != silent[key]}
 
 
 def read_config(path: str, overrides: list[str], required: tuple[str, ...], fresh_model: bool = False) -> Config:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from configs.build import load_configured_model, loss_weights, resolved_config
-from configs.schema import Config
+from configs.schema import YOUNGER, Config, without_silent
 from datasets.loader import shuffled
 from datasets.patches import PatchDataset
 from models.checkpoint import read_checkpoint
@@ -26,15 +26,12 @@ DEFAULT_METADATA_DROPOUT = 0.1
 _FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
               "save_every_n_steps", "compile")  # fmt: skip
 
-_BEFORE = {
-    "model.missing_metadata": "pair",
-    "model.pool": DEFAULT_POOL,
-    "training.reconstruction": "sum",
-    "training.metadata_masking": 0.0,
-    "training.targets": {},
-    "training.augmentations": [],
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL},
+    "training": {"reconstruction": "sum", **YOUNGER["training"]},
+    "data": {},
 }
-"""What runs did that were saved before there was such a key."""
+"""What runs did whose record does not name such a key."""
 
 _PRECISION = {torch.bfloat16: "bf16", torch.float16: "fp16", None: False}
 
@@ -108,7 +105,9 @@ def recipe_of(config: Config, model: MOEMAE, resolved: dict[str, Any]) -> dict[s
     """
     return {
         "model": _asked_model(config, model),
-        "training": {key: value for key, value in resolved["training"].items() if key not in _FREE_KEYS},
+        "training": without_silent(
+            "training", {key: value for key, value in resolved["training"].items() if key not in _FREE_KEYS}
+        ),
         "data": {key: resolved["data"][key] for key in ("dataset", "crop", "statistics")},
     }
 
@@ -125,8 +124,9 @@ def require_same_recipe(path: Path, saved: dict[str, dict[str, Any]], recipe: di
         CheckpointError: naming the first key that differs.
     """
     for section, values in recipe.items():
-        for key, value in values.items():
-            was = saved[section].get(key, _BEFORE.get(f"{section}.{key}"))
+        before, after = {**_BEFORE[section], **saved[section]}, {**_BEFORE[section], **values}
+        for key, value in after.items():
+            was = before.get(key)
             if was != value:
                 raise CheckpointError(
                     f"{path}: {section}.{key} was {was} in the saved run and is {value} now; "
