@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from models.api import DEFAULT_STATISTICS
-from models.pooling import DEFAULT_POOL, POOLINGS
+from models.pooling import POOLINGS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
 from utils.arguments import ArgumentParser
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--checkpoint", required=True, type=Path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to make")
-    add("--pool", choices=list(POOLINGS), default=DEFAULT_POOL, help="what the programs return (default: %(default)s)")
+    add("--pool", choices=list(POOLINGS), help="what the programs return (default: the weights' own)")
     add("--statistics", choices=DATASETS, default=DEFAULT_STATISTICS, help="whose mean and spread the programs "
         "normalise with (default: %(default)s)")  # fmt: skip
     add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "

@@ -1,14 +1,16 @@
 """Every key of a configuration file, with its type, range and default. One schema serves all scripts."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
 from models.config import ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
-from models.pooling import DEFAULT_POOL, POOLINGS
+from models.pooling import POOLINGS
+from models.targets import TARGETS
+from transformation.augmentations import AUGMENTATIONS
 from utils.config import Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.metadata import FIELDS
@@ -17,9 +19,11 @@ from utils.sensors import OLI
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Chance = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Pool = Annotated[str, one_of(POOLINGS)]
+TargetName = Annotated[str, one_of(TARGETS)]
 MetaField = Annotated[str, one_of(FIELDS)]
 
 
@@ -53,6 +57,7 @@ class ModelSection(Section):
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
+    pool: Pool | None = None
     checkpoint_path: Text | None = None
     device: Text = "auto"
 
@@ -85,7 +90,10 @@ class TrainingSection(Section):
     visible_weight: Weight = 0.1
     balance_weight: Weight = 0.5
     reconstruction: Literal["sum", "mean"] = "sum"
-    metadata_dropout: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    metadata_dropout: Chance | None = None
+    metadata_masking: Chance | dict[MetaField, Chance] = 0.0
+    targets: dict[TargetName, Weight] = {}
+    augmentations: list[Annotated[str, one_of(AUGMENTATIONS)]] = []
     weight_path: Text = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
     save_every_n_epochs: Positive = 1
@@ -126,7 +134,7 @@ class EvalSection(Section):
 class EmbedSection(Section):
     """Embedding files."""
 
-    pool: Pool = DEFAULT_POOL
+    pool: Pool | None = None
     out_dir: Text = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False
@@ -142,6 +150,19 @@ class Config(Section):
     data: DataSection = DataSection()
     eval: EvalSection = EvalSection()
     embed: EmbedSection = EmbedSection()
+
+
+YOUNGER: dict[str, dict[str, object]] = {
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None},
+    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": []},
+}
+"""Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
+
+
+def without_silent(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a section but for younger keys that say nothing."""
+    silent = YOUNGER.get(section, {})
+    return {key: value for key, value in values.items() if key not in silent or value != silent[key]}
 
 
 def read_config(path: str, overrides: list[str], required: tuple[str, ...], fresh_model: bool = False) -> Config:

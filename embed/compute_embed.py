@@ -145,7 +145,7 @@ def _embed_splits(config: Config, processes: Processes) -> None:
     batches = sum(-(-len(dataset) // data.batch_size) for dataset in datasets.values())
     embedder = Embedder(
         model,
-        config.embed.pool,
+        config.embed.pool or model.config.pool,
         autocast=mixed_precision(device, config.embed.amp),
         compilation=Compilation.chosen(config.embed.compile, device, batches, COMPILE_MIN_BATCHES, processes.say),
         batch_size=data.batch_size,
@@ -192,11 +192,12 @@ def _made_alike(record: Path, config: Config) -> bool:
 
 
 def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device) -> dict[str, Any]:
+    pool = config.embed.pool or model.config.pool
     return {
         **result_origin(config, model, dataset, device, "embed"),
         "asked": config.model_dump(mode="json"),
-        "pool": config.embed.pool,
-        "tokens": POOLINGS[config.embed.pool].tokens_used(model.config),
+        "pool": pool,
+        "tokens": POOLINGS[pool].tokens_used(model.config),
         "width": model.config.embed_dim,
         "before_final_norm": True,
         "routing_noise": False,

@@ -260,8 +260,8 @@ def load_model(
     Args:
         path: a file of ours or a published one.
         asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `dropout`,
-            `position_std` and `load_loss` leave no trace in the weights and replace the stored ones, as `mask_ratio`
-            and `mask_strategy` do; any other difference is an error.
+            `position_std`, `load_loss` and `pool` leave no trace in the weights and replace the stored ones, as
+            `mask_ratio` and `mask_strategy` do; any other difference is an error.
         published_behaviour: None follows the file: its own setting, or True for a published one.
         device: where the model goes.
 
@@ -271,7 +271,7 @@ def load_model(
     checkpoint = read_checkpoint(path)
     stored = asdict(checkpoint.config)
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
-    free = {key: asked.pop(key) for key in ("dropout", "position_std", "load_loss") if key in asked}
+    free = {key: asked.pop(key) for key in ("dropout", "position_std", "load_loss", "pool") if key in asked}
     masking = {key: asked.pop(key) for key in MASKING_KEYS if key in asked}
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from models.masking import MASKING_KEYS, MaskingConfig
+from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.metadata import FIELDS, PUBLISHED_FIELDS
 
 LOAD_LOSSES = (None, "shazeer", "published")
@@ -27,6 +28,7 @@ class ModelConfig:
         load_loss: "shazeer" or "published" (thresholds swapped); None follows `published_behaviour`.
         missing_metadata: what stands for metadata that are not there: "pair", the projection of (0, 0), or "token",
             a learned token.
+        pool: the pooling that the weights are read out with where nothing else is asked for.
         decoder_*: the decoder, the same in all published sizes.
     """
 
@@ -48,6 +50,7 @@ class ModelConfig:
     published_behaviour: bool = False
     load_loss: str | None = None
     missing_metadata: str = "pair"
+    pool: str = DEFAULT_POOL
     decoder_dim: int = 108
     decoder_depth: int = 2
     decoder_heads: int = 6
@@ -104,11 +107,13 @@ class ModelConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for JSON and for checkpoints. The paper's metadata fields go without saying, so that
-        what was made before there were others keeps its fingerprint."""
+        """Plain types only, for JSON and for checkpoints. The paper's metadata fields and pooling go without saying, so
+        that what was made before there were others keeps its fingerprint."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.meta_fields == PUBLISHED_FIELDS:
             del values["meta_fields"]
+        if self.pool == DEFAULT_POOL:
+            del values["pool"]
         return values
 
     def replace(self, **changes: Any) -> "ModelConfig":
@@ -123,7 +128,7 @@ class ModelConfig:
             return senseless
         found = [
             (name, f"{getattr(self, name)!r} is none of {', '.join(map(str, known))}")
-            for name, known in (("load_loss", LOAD_LOSSES), ("missing_metadata", MISSING_METADATA))
+            for name, known in (("load_loss", LOAD_LOSSES), ("missing_metadata", MISSING_METADATA), ("pool", POOLINGS))
             if getattr(self, name) not in known
         ]
         if problem := _fields_problem(self.meta_fields):

@@ -89,6 +89,8 @@ class MaskedPass(NamedTuple):
     """(B, N, C * p * p)."""
     encoded: Encoded
     """Of the visible patches."""
+    decoded: Tensor
+    """(B, N, decoder_dim) the decoder's tokens, from which the patches are predicted."""
     errors: PatchErrors
     """Of every patch, masked or visible."""
     sums: Tensor
@@ -120,14 +122,17 @@ def masked_pass(
         valid: (B, H, W), False on fill pixels, which then weigh nothing; None counts every pixel.
         noise, generator, presampled: as for `MOEMAE.forward`.
     """
-    predicted, encoded = model(images, meta, masking, noise=noise, generator=generator, presampled=presampled)
+    decoded, encoded = model.encode_and_decode(
+        images, meta, masking, noise=noise, generator=generator, presampled=presampled
+    )
+    predicted = model.predict(decoded)
     errors = patch_errors(predicted, images, valid, model.config.patch_size)
     counted = None if valid is None else counted_tokens(valid, encoded.tokens.shape[1])
     routings = [routing for routing in encoded.routing if routing is not None]
     reconstruction = torch.stack([*errors.sums(masking.mask), *errors.sums(1.0 - masking.mask)])
     importance = [expert_importance(routing, counted) for routing in routings]
     load = [expert_load(routing, model.config.published_load, counted) for routing in routings]
-    return MaskedPass(predicted, encoded, errors, torch.cat([reconstruction, *importance, *load]))
+    return MaskedPass(predicted, encoded, decoded, errors, torch.cat([reconstruction, *importance, *load]))
 
 
 def counted_tokens(valid: Tensor, tokens: int) -> Tensor:

@@ -219,8 +219,28 @@ class MOEMAE(Interface, nn.Module):
     ) -> Tensor:
         """Predict every patch: (B, P + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
 
-        Mask tokens fill the places of the removed patches; only patches get decoder positions. `noise`, `generator`
-        and `presampled` as for `encode`.
+        `noise`, `generator` and `presampled` as for `encode`.
+        """
+        decoded = self.decode_tokens(tokens, ids_restore, noise=noise, generator=generator, presampled=presampled)
+        return self.predict(decoded)
+
+    def predict(self, decoded: Tensor) -> Tensor:
+        """The patches, (B, N, C * p * p), from the tokens that `decode_tokens` gives."""
+        backend = self.backend or backend_for(decoded.device)
+        return backend.linear(decoded, self.decoder_pred.weight, self.decoder_pred.bias)
+
+    def decode_tokens(
+        self,
+        tokens: Tensor,
+        ids_restore: Tensor,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+        presampled: tuple[LayerNoise, ...] | None = None,
+    ) -> Tensor:
+        """What the decoder makes of every patch, (B, N, decoder_dim) after its norm; arguments as for `decode`.
+
+        Mask tokens fill the places of the removed patches; only patches get decoder positions.
         """
         B, N = ids_restore.shape
         backend = self.backend or backend_for(tokens.device)
@@ -236,8 +256,7 @@ class MOEMAE(Interface, nn.Module):
             presampled = self._sample_noise(experts, (B, x.shape[1], x.shape[2]), x.device, noise, generator)
         for layer, layer_noise in zip(self.decoder_layers, presampled, strict=True):
             x, _ = layer(x, layer_noise, backend)
-        x = self.decoder_norm(x[:, num_prefix:])
-        return backend.linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
+        return self.decoder_norm(x[:, num_prefix:])
 
     def forward(
         self,
@@ -251,10 +270,24 @@ class MOEMAE(Interface, nn.Module):
     ) -> tuple[Tensor, Encoded]:
         """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones."""
         random = {"noise": noise, "generator": generator}
+        decoded, encoded = self.encode_and_decode(images, meta, masking, presampled=presampled, **random)
+        return self.predict(decoded), encoded
+
+    def encode_and_decode(
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        masking: Masking,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+        presampled: PassNoise | None = None,
+    ) -> tuple[Tensor, Encoded]:
+        """`forward` up to the decoder's last layer: (B, N, decoder_dim) tokens, and what the encoder saw."""
+        random = {"noise": noise, "generator": generator}
         of_encoder, of_decoder = (None, None) if presampled is None else presampled
         encoded = self.encode(images, meta, masking.ids_keep, presampled=of_encoder, **random)
-        predicted = self.decode(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random)
-        return predicted, encoded
+        return self.decode_tokens(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random), encoded
 
     def _sample_noise(
         self,

@@ -4,13 +4,14 @@ Dimensions: B patches, N patch tokens, P tokens before them (metadata, then CLS)
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.config import ModelConfig
+if TYPE_CHECKING:  # a config names a pooling of this table
+    from models.config import ModelConfig
 
 
 class Pooling(NamedTuple):
@@ -18,7 +19,7 @@ class Pooling(NamedTuple):
 
     title: str
     """For tables and figures."""
-    tokens_used: Callable[[ModelConfig], int]
+    tokens_used: "Callable[[ModelConfig], int]"
     """How many tokens' width a vector has."""
     of_tokens: Callable[[Tensor, int], Tensor]
     """(B, T, D) tokens and P to (B, W)."""
@@ -38,6 +39,26 @@ def _mean_by_patch(tokens: Tensor, P: int) -> Tensor:
     """Every patch's own token, with those of the prefix shared out among the patches."""
     patches = tokens[:, P:]
     return (tokens[:, :P].sum(dim=1, keepdim=True) + patches.shape[1] * patches) / tokens.shape[1]
+
+
+def _spread(tokens: Tensor, P: int) -> Tensor:
+    """(B, D) standard deviations over the patch tokens; 0 where there is only one."""
+    return tokens[:, P:].std(dim=1, correction=0)
+
+
+def _cls_mean_std(tokens: Tensor, P: int) -> Tensor:
+    return torch.cat([tokens[:, P - 1], tokens[:, P:].mean(dim=1), _spread(tokens, P)], dim=1)
+
+
+def _meta_mean(tokens: Tensor, P: int) -> Tensor:
+    """(B, D) mean of the metadata tokens, or (B, 0) of a model without metadata."""
+    return tokens[:, : P - 1].mean(dim=1) if P > 1 else tokens[:, 0, :0]
+
+
+def _every_patch_and(tokens: Tensor, P: int, *before: Tensor) -> Tensor:
+    """Every patch's own token between vectors (B, W) of the whole window: those given, and the spread."""
+    whole = [_for_every_patch(vector, tokens, P) for vector in (*before, _spread(tokens, P))]
+    return torch.cat([*whole[:-1], tokens[:, P:], whole[-1]], dim=-1)
 
 
 def _for_every_patch(vectors: Tensor, tokens: Tensor, P: int) -> Tensor:
@@ -74,6 +95,20 @@ POOLINGS = {
         lambda prefix, patches, N: prefix.reshape(len(prefix), -1),
         lambda tokens, P: _for_every_patch(tokens[:, :P].flatten(1), tokens, P),
     ),
+    "cls_mean_std": Pooling(
+        "CLS, mean and spread of patch tokens",
+        lambda config: 3,
+        _cls_mean_std,
+        None,
+        lambda tokens, P: _every_patch_and(tokens, P, tokens[:, P - 1]),
+    ),
+    "meta_cls_mean_std": Pooling(
+        "mean of metadata tokens, CLS, mean and spread of patch tokens",
+        lambda config: 4 if config.meta_fields else 3,
+        lambda tokens, P: torch.cat([_meta_mean(tokens, P), _cls_mean_std(tokens, P)], dim=1),
+        None,
+        lambda tokens, P: _every_patch_and(tokens, P, _meta_mean(tokens, P), tokens[:, P - 1]),
+    ),
     "all": Pooling("all tokens", lambda config: config.num_tokens, lambda tokens, P: tokens.flatten(1), None, None),
 }
 """Every pooling by the name that configs, command lines and `MOEMAE.embed` give it."""
@@ -82,6 +117,7 @@ MAP_POOLINGS = tuple(name for name, pooling in POOLINGS.items() if pooling.of_pa
 """Those that the cells of a map can hold."""
 
 DEFAULT_POOL = "cls"
+"""Of weights that do not say which pooling is best for them (`ModelConfig.pool`)."""
 
 
 def pool_tokens(tokens: Tensor, pool: str, num_prefix: int) -> Tensor:
@@ -98,6 +134,6 @@ def pool_tokens(tokens: Tensor, pool: str, num_prefix: int) -> Tensor:
     return POOLINGS[pool].of_tokens(tokens.to(torch.float32), num_prefix)
 
 
-def vector_width(config: ModelConfig, pool: str) -> int:
+def vector_width(config: "ModelConfig", pool: str) -> int:
     """Numbers in an embedding."""
     return config.embed_dim * POOLINGS[pool].tokens_used(config)

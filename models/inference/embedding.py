@@ -34,7 +34,7 @@ def embed(
     lon: Any,
     metadata: Mapping[str, Any] | None,
     bands: Sequence[str] | None,
-    pool: str,
+    pool: str | None,
     crop: str,
     statistics: str,
     scale: tuple[float, float] | None,
@@ -44,7 +44,7 @@ def embed(
     given = read_input(pixels)
     patches = LandsatPatches.of(given, model.config, bands, crop, scale)
     columns = when_where_columns(len(patches), when, lat, lon, metadata)
-    return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
+    return given.restore(embed_patches(model, patches, columns, pool or model.config.pool, statistics, batch_size))
 
 
 def embed_patches(
