@@ -26,7 +26,13 @@ class Objective(nn.Module):
         self._compute = compilation.of(self._sums)
 
     def forward(
-        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        valid: Tensor,
+        visible: Tensor | None,
+        mask_noise: Tensor,
+        presampled: PassNoise,
     ) -> tuple[Tensor, Tensor]:
         """One masked pass.
 
@@ -34,6 +40,7 @@ class Objective(nn.Module):
             images: (B, C, H, W), normalised.
             meta: (B, F, 2) or None.
             valid: (B, H, W) bool.
+            visible: (B, N) bool, patches among which the mask is drawn; None means all.
             mask_noise: (B, N) uniform numbers that decide the mask.
             presampled: routing noise and dropout masks.
 
@@ -41,18 +48,24 @@ class Objective(nn.Module):
             The sums of `MaskedPass`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
             float32.
         """
-        return self._compute(images, meta, valid, mask_noise, presampled)
+        return self._compute(images, meta, valid, visible, mask_noise, presampled)
 
     def _sums(
-        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        valid: Tensor,
+        visible: Tensor | None,
+        mask_noise: Tensor,
+        presampled: PassNoise,
     ) -> tuple[Tensor, Tensor]:
-        masking = make_masking(mask_noise, self.model.masking)
+        masking = make_masking(mask_noise, self.model.masking, visible)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
             passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
         encoded = passed.encoded
-        counted = counted_tokens(valid, encoded.tokens.shape[1]).unsqueeze(-1)
+        counted = counted_tokens(valid, encoded).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
         return passed.sums, torch.cat(chosen) if chosen else passed.sums[:0].detach()
