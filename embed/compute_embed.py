@@ -54,8 +54,8 @@ class Share(NamedTuple):
     skipped_fill: int
 
 
-PatchEmbedder = Callable[[Tensor, Tensor | None], Tensor]
-"""From normalised patches (B, C, H, W) and metadata (None: missing) to vectors (B, D)."""
+PatchEmbedder = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+"""From normalised patches (B, C, H, W), metadata (None: missing) and (B, H, W) valid pixels to vectors (B, D)."""
 
 
 def embed_dataset(
@@ -95,7 +95,7 @@ def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, 
         for batch in tqdm(loader.batches(part=part), total=total, desc=f"embedding {split}", leave=False, disable=None):
             if batch.ids:
                 assert batch.labels is not None  # the splits are read with labels
-                vectors = embedder(batch.images, batch.meta).cpu().numpy()
+                vectors = embedder(batch.images, batch.meta, batch.valid).cpu().numpy()
                 file.write(np.ascontiguousarray(vectors).data)
                 ids += batch.ids
                 labels.append(batch.labels.cpu().numpy().astype(np.int16))

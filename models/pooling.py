@@ -120,18 +120,32 @@ DEFAULT_POOL = "cls"
 """Of weights that do not say which pooling is best for them (`ModelConfig.pool`)."""
 
 
-def pool_tokens(tokens: Tensor, pool: str, num_prefix: int) -> Tensor:
+def pool_tokens(tokens: Tensor, pool: str, num_prefix: int, visible: Tensor | None = None) -> Tensor:
     """Tokens to one vector a patch, float32.
+
+    In the place of a hidden patch's token stands the mean of the visible ones: means over patches are means over what
+    was seen, and the metadata and CLS tokens keep their share in a mean of all.
 
     Args:
         tokens: (B, T, D) of whole patches, before the final norm.
         pool: a key of `POOLINGS`.
         num_prefix: P, `ModelConfig.num_prefix`.
+        visible: (B, N) bool, see `MOEMAE.encode`; None means all.
 
     Returns:
         (B, W), W as `vector_width` says.
     """
-    return POOLINGS[pool].of_tokens(tokens.to(torch.float32), num_prefix)
+    tokens = tokens.to(torch.float32)
+    if visible is not None:
+        tokens = _hidden_by_mean(tokens, num_prefix, visible)
+    return POOLINGS[pool].of_tokens(tokens, num_prefix)
+
+
+def _hidden_by_mean(tokens: Tensor, num_prefix: int, visible: Tensor) -> Tensor:
+    """The tokens with the mean of an image's (B, N) visible patches in the place of its hidden ones."""
+    patches, seen = tokens[:, num_prefix:], visible.unsqueeze(-1)
+    mean = (patches * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.cat([tokens[:, :num_prefix], torch.where(seen, patches, mean)], dim=1)
 
 
 def vector_width(config: "ModelConfig", pool: str) -> int:

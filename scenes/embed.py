@@ -164,10 +164,11 @@ class SceneEmbedder:
         first_row = (number - 1) * side
         for start in range(0, len(stripe.tops), self.batch_size):
             part = slice(start, start + self.batch_size)
-            images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
+            images, valid = self.normalize(stripe.images(part, frame.window).to(self.device))
             config = self.embedder.model.config
             meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
-            fields = token_fields(self.embedder(images, meta), self.pool, side, config.num_prefix).cpu().numpy()
+            tokens = self.embedder(images, meta, valid)
+            fields = token_fields(tokens, self.pool, side, config.num_prefix).cpu().numpy()
             if not np.isfinite(fields).all():
                 raise DataError(f"{self.reader.scene.path}: the model gives NaN or infinity here; check the checkpoint")
             self.windows += len(fields)

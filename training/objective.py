@@ -38,6 +38,7 @@ class Objective(nn.Module):
         images: Tensor,
         meta: Tensor | None,
         valid: Tensor,
+        visible: Tensor | None,
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None = None,
@@ -48,6 +49,7 @@ class Objective(nn.Module):
             images: (B, C, H, W), normalised.
             meta: (B, F, 2) or None: what the encoder is given.
             valid: (B, H, W) bool.
+            visible: (B, N) bool, patches among which the mask is drawn; None means all.
             mask_noise: (B, N) uniform numbers that decide the mask.
             presampled: routing noise and dropout masks.
             known: (B, F, 2) or None: the metadata before any of them were masked, for the targets.
@@ -56,18 +58,19 @@ class Objective(nn.Module):
             The sums of `MaskedPass`, (4 + 2 E,), with those of T targets behind them, (2 T,), and how many tokens chose
             each of the encoder's E experts, (E,) float32.
         """
-        return self._compute(images, meta, valid, mask_noise, presampled, known)
+        return self._compute(images, meta, valid, visible, mask_noise, presampled, known)
 
     def _sums(
         self,
         images: Tensor,
         meta: Tensor | None,
         valid: Tensor,
+        visible: Tensor | None,
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        masking = make_masking(mask_noise, self.model.masking)
+        masking = make_masking(mask_noise, self.model.masking, visible)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
@@ -77,6 +80,6 @@ class Objective(nn.Module):
             if self.targets is not None:
                 seen = TrainingPass(images, valid, known, meta, encoded, passed.decoded)
                 sums = torch.cat([sums, self.targets(seen)])
-        counted = counted_tokens(valid, encoded.tokens.shape[1]).unsqueeze(-1)
+        counted = counted_tokens(valid, encoded).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
         return sums, torch.cat(chosen) if chosen else sums[:0].detach()

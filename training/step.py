@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from datasets.loader import Part
 from datasets.patches import Batch
 from models.losses import Losses, LossWeights, losses_of
+from models.masking import visible_patches, visible_unless_all
 from models.moe_mae import MOEMAE
 from models.noise import NoiseBuffers, PassNoise
 from models.targets import Targets
@@ -54,6 +55,8 @@ class StepInputs(NamedTuple):
     images: Tensor
     meta: Tensor | None
     valid: Tensor
+    visible: Tensor | None
+    """(n, N) bool, patches among which the mask is drawn; None means all."""
     mask_noise: Tensor
     """(n, N) uniform numbers that decide the mask."""
     presampled: PassNoise
@@ -154,6 +157,7 @@ class TrainStep:
             images,
             shown,
             valid,
+            self._visible(valid),
             noise[self.rows][:count],
             self._buffers.first(count),
             self._number,
@@ -167,6 +171,14 @@ class TrainStep:
             draw = self._uniform("augmentation " + name, step, len(images))
             images, valid = AUGMENTATIONS[name](images, valid, draw)
         return images, valid
+
+    def _visible(self, valid: Tensor) -> Tensor | None:
+        """Visible patches; None, which costs nothing, where all pixels are known to be valid without waiting for it."""
+        config = self.model.config
+        if config.published_behaviour:
+            return None
+        look = visible_unless_all if valid.device.type == "cpu" else visible_patches
+        return look(valid, config.patch_size)
 
     def _some_masked(self, meta: Tensor, step: int) -> Tensor:
         """Metadata (n, F, 2) with every field, by itself, set to the missing pair (0, 0) by its own chance."""
@@ -193,7 +205,13 @@ class TrainStep:
         """The part of a step that is the same work every time: nothing in it depends on values on the host."""
         self.optimizer.zero_grad(set_to_none=True)
         sums, chosen = self.objective(
-            inputs.images, inputs.meta, inputs.valid, inputs.mask_noise, inputs.presampled, inputs.known
+            inputs.images,
+            inputs.meta,
+            inputs.valid,
+            inputs.visible,
+            inputs.mask_noise,
+            inputs.presampled,
+            inputs.known,
         )
         counted = inputs.valid.flatten(1).any(dim=1).sum().float()
         sums, chosen, counted = self._of_all(sums, chosen, counted)

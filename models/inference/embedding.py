@@ -83,7 +83,7 @@ def embed_patches(
             bits = torch.from_numpy(patches.read(part).view(np.int16)).to(device)
             images, valid = normalize(bits)
             meta = torch.from_numpy(encode_metadata(columns[part], model.config.meta_fields, published)).to(device)
-            vectors[part] = embedder(images, meta).cpu().numpy()
+            vectors[part] = embedder(images, meta, valid).cpu().numpy()
             hidden = ~valid.flatten(1).any(dim=1).cpu().numpy()
             vectors[part][hidden] = np.nan
             empty += int(hidden.sum())
