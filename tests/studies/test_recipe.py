@@ -176,7 +176,10 @@ def test_an_impossible_ladder_is_refused_at_once(tmp_path: Path, ladder: dict, m
 
 
 def test_a_row_takes_over_the_changes_before_it(tmp_path: Path) -> None:
-    config = read_recipe_config(str(tiny_config(tmp_path)), ["ladder.twice.change={training.batch_size: 4}",
-        "ladder.z_last={title: last, after: twice, change: {training.epochs: 3, training.batch_size: 6}}"], ())  # fmt: skip
+    overrides = [
+        "ladder.twice.change={training.batch_size: 4}",
+        "ladder.z_last={title: last, after: twice, change: {training.epochs: 3, training.batch_size: 6}}",
+    ]
+    config = read_recipe_config(str(tiny_config(tmp_path)), overrides, ())
     assert config.changes("z_last") == {"training.batch_size": 6, "training.epochs": 3}
     assert config.changes("paper") == {}
