@@ -76,6 +76,9 @@ def test_pools_are_of_what_was_seen() -> None:
     torch.testing.assert_close(pool_tokens(tokens, "patch_mean", 5, visible)[1], mean)
     torch.testing.assert_close(pool_tokens(tokens, "mean", 5, visible)[1], (tokens[1, :5].sum(dim=0) + 10 * mean) / 15)
     assert torch.equal(pool_tokens(tokens, "cls", 5, visible), tokens[:, 4])
+    spread = pool_tokens(tokens, "cls_mean_std", 5, visible)[:, 6:]
+    torch.testing.assert_close(spread[1], tokens[1, 5:9].std(dim=0, correction=0))
+    torch.testing.assert_close(spread[0], tokens[0, 5:].std(dim=0, correction=0))
 
 
 def test_whole_images_take_the_plain_path() -> None:

@@ -109,7 +109,8 @@ def test_a_masked_field_cannot_influence_what_is_predicted() -> None:
         assert (inputs.meta == 0).all() and torch.equal(inputs.known, batch.meta + shift)
         seen = []
         step.targets.heads["metadata"].head.register_forward_hook(lambda *call, seen=seen: seen.append(call[-1]))
-        step.objective(inputs.images, inputs.meta, inputs.valid, inputs.mask_noise, inputs.presampled, inputs.known)
+        of_images = inputs.images, inputs.meta, inputs.valid, inputs.visible
+        step.objective(*of_images, inputs.mask_noise, inputs.presampled, inputs.known)
         found.append(seen[0].detach())
     assert torch.equal(*found)
 
