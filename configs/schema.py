@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
-from models.config import ModelConfig
+from models.config import POSITION_STARTS, ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import POOLINGS
 from models.targets import TARGETS
@@ -58,6 +58,7 @@ class ModelSection(Section):
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
     pool: Pool | None = None
+    position_start: Annotated[str, one_of(POSITION_STARTS)] | None = None
     checkpoint_path: Text | None = None
     device: Text = "auto"
 
@@ -153,7 +154,7 @@ class Config(Section):
 
 
 YOUNGER: dict[str, dict[str, object]] = {
-    "model": {"meta_fields": None, "mask_strategy": None, "pool": None},
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None},
     "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": []},
 }
 """Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
