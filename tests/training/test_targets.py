@@ -150,7 +150,7 @@ def test_the_mean_over_an_image_leaves_fill_out() -> None:
     maps, valid = torch.ones(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
     valid[0, 0, :2] = True
     maps[0, :, 2:] = 9.0
-    assert image_mean(maps, valid).tolist() == [[1.0] * 3, [0.0] * 4]
+    assert image_mean(maps, valid).tolist() == [[1.0] * 3, [0.0] * 3]
 
 
 def test_targets_have_unit_spread_on_what_they_were_fitted_on() -> None:
