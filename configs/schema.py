@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
-from models.config import ModelConfig
+from models.config import POSITION_STARTS, ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import POOLINGS
 from models.targets import TARGETS
@@ -58,6 +58,7 @@ class ModelSection(Section):
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
     pool: Pool | None = None
+    position_start: Annotated[str, one_of(POSITION_STARTS)] | None = None
     checkpoint_path: Text | None = None
     device: Text = "auto"
 
@@ -75,12 +76,26 @@ class ModelSection(Section):
         return MaskingConfig.from_dict({**otherwise.to_dict(), **asked})
 
 
+class MixtureSection(Section):
+    """A second dataset to pretrain on beside the first."""
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    dataset: Annotated[str, one_of((*DATASETS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
+    dataset_path: Text
+    dataset_csv: Text
+    crop: Literal["center", "resize"] | None = None
+    bands: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+
+
 class TrainingSection(Section):
     """Pretraining. Defaults are the paper's recipe."""
 
     dataset_path: Text | None = None
     dataset_csv: Text | None = None
     val_csv: Text | None = None
+    mixture: MixtureSection | None = None
     epochs: Positive = 500
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
@@ -153,8 +168,8 @@ class Config(Section):
 
 
 YOUNGER: dict[str, dict[str, object]] = {
-    "model": {"meta_fields": None, "mask_strategy": None, "pool": None},
-    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": []},
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None},
+    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": [], "mixture": None},
 }
 """Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
 
@@ -185,6 +200,8 @@ def read_config(path: str, overrides: list[str], required: tuple[str, ...], fres
                 yield key, "is required by this script"
         yield from model_problems(config.model, wrong, fresh_model)
         yield from data_problems(config.data, wrong)
+        if config.training.mixture is not None:
+            yield from _mixture_problems(config.training.mixture)
         if fresh_model and config.model.mask_ratio == 0:
             yield "model.mask_ratio", "0 leaves nothing to reconstruct in pretraining"
 
@@ -223,11 +240,27 @@ def data_problems(data: DataSection, wrong: set[str]) -> Iterator[Problem]:
                 yield f"data.{key}", f"is for data.dataset: labelled_folder, not {data.dataset}"
         if data.statistics == TRAIN:
             yield "data.statistics", f"train is for data.dataset: labelled_folder, not {data.dataset}"
-    elif data.bands is not None:
+    else:
+        yield from _band_problems(data.bands, "data.bands")
+
+
+def _mixture_problems(mixture: MixtureSection) -> Iterator[Problem]:
+    if mixture.dataset != LABELLED_FOLDER:
+        for key in ("bands", "scale", "offset"):
+            if key in mixture.model_fields_set:
+                yield f"training.mixture.{key}", f"is for dataset: labelled_folder, not {mixture.dataset}"
+        return
+    if mixture.scale is None:
+        yield "training.mixture.scale", "is required of a labelled folder: both datasets share their statistics"
+    yield from _band_problems(mixture.bands, "training.mixture.bands")
+
+
+def _band_problems(bands: str | list[str] | None, key: str) -> Iterator[Problem]:
+    if bands is not None:
         try:
-            band_names(data.bands)
+            band_names(bands)
         except ValueError as error:
-            yield "data.bands", str(error)
+            yield key, str(error)
 
 
 _INVOLVED = {

@@ -21,6 +21,7 @@ from models.kernels.backend import Backend, backend_for
 from models.masking import Masking, MaskingConfig, patchify
 from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
+from models.positions import start_positions
 from utils.randomness import derive_seed
 
 
@@ -99,6 +100,7 @@ class Encoder(nn.Module):
         self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
+        start_positions(self.pos_embed, config)
 
     def embed(
         self,
@@ -189,6 +191,7 @@ class MOEMAE(Interface, nn.Module):
         self.decoder_pred = nn.Linear(dim, config.patch_values)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         nn.init.trunc_normal_(self.decoder_pos_embed, std=config.position_std)
+        start_positions(self.decoder_pos_embed, config)
 
     def encode(
         self,

@@ -93,8 +93,8 @@ class _Scale(nn.Module):
         return (values - self.mean) / self.std
 
 
-def _head(width: int, numbers: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, numbers))
+def _head(width: int, numbers: int, given: int | None = None) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(given or width, width), nn.GELU(), nn.Linear(width, numbers))
 
 
 class MetadataTarget(Target):
@@ -166,7 +166,15 @@ class ImageTarget(Target):
         self.features = RandomFeatures(config.in_channels, FILTERS)
         width = self.features.width + 4 * config.in_channels
         self.scale = _Scale(width)
-        self.head = _head(config.embed_dim, width)
+        self.head = _head(config.embed_dim, width, self.tokens(config) * config.embed_dim)
+
+    def tokens(self, config: ModelConfig) -> int:
+        """From how many tokens it is predicted."""
+        return 1
+
+    def read(self, encoded: Encoded) -> Tensor:
+        """(B, tokens * D) what it is predicted from."""
+        return encoded.cls
 
     def fit(self, examples: Examples, seed: int) -> None:
         self.features.fit(examples.images, examples.valid, seed)
@@ -183,8 +191,18 @@ class ImageTarget(Target):
         with torch.no_grad():
             wanted = self.scale(self.of(seen.images, seen.valid))
         counted = seen.valid.flatten(1).any(dim=1).float()
-        error = (self.head(seen.encoded.cls).float() - wanted).square().mean(dim=-1)
+        error = (self.head(self.read(seen.encoded)).float() - wanted).square().mean(dim=-1)
         return torch.stack([(error * counted).sum(), counted.sum()])
+
+
+class PrefixImageTarget(ImageTarget):
+    """The same from the metadata and CLS tokens side by side, so that not all of it has to fit into one."""
+
+    def tokens(self, config: ModelConfig) -> int:
+        return config.num_prefix
+
+    def read(self, encoded: Encoded) -> Tensor:
+        return encoded.tokens[:, : encoded.num_prefix].flatten(1)
 
 
 def _given(pairs: Tensor) -> Tensor:
@@ -196,6 +214,7 @@ TARGETS: dict[str, type[Target]] = {
     "metadata": MetadataTarget,
     "patch_features": PatchFeatureTarget,
     "image": ImageTarget,
+    "image_prefix": PrefixImageTarget,
 }
 """Every target by the name that configs give it."""
 

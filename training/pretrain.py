@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 
-from configs.build import build_configured_dataset
+from configs.build import build_configured_dataset, build_training_dataset
 from configs.schema import Config
 from datasets.loader import BatchLoader, Part, shuffled
 from datasets.patches import PatchDataset
@@ -75,7 +76,7 @@ class Pretraining:
         found = processes.share(lambda: self.folder.newest() if resume else None)
         model = processes.share(lambda: first_model(config)) if found is None else found[0].build()
         self.model = model.to(self.device)
-        self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"))
+        self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"), build_training_dataset)
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
@@ -107,9 +108,9 @@ class Pretraining:
 
     # ------------------------------------------------------------------ setting up
 
-    def _dataset(self, split: str) -> PatchDataset:
+    def _dataset(self, split: str, build: Callable[..., PatchDataset] = build_configured_dataset) -> PatchDataset:
         path = required(self.config.training.dataset_path, "training.dataset_path")
-        dataset = build_configured_dataset(self.config, self.model.config, path, split)
+        dataset = build(self.config, self.model.config, path, split)
         dataset.hold_in_memory()
         return dataset
 

@@ -27,7 +27,7 @@ _FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_work
               "save_every_n_steps", "compile")  # fmt: skip
 
 _BEFORE: dict[str, dict[str, Any]] = {
-    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL},
+    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL, "position_start": "random"},
     "training": {"reconstruction": "sum", **YOUNGER["training"]},
     "data": {},
 }

@@ -18,7 +18,7 @@ from transformation.augmentations import AUGMENTATIONS, symmetries
 from transformation.random_features import RandomFeatures, image_mean
 from utils.errors import ConfigError
 
-ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0}
+ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0}
 PLUS = {"metadata_masking": 0.5, "targets": ALL, "augmentations": ["symmetries"]}
 
 
@@ -66,7 +66,7 @@ def test_padding_and_fill_count_in_no_target() -> None:
     torch.testing.assert_close(found.targets, expected.targets, rtol=1e-5, atol=1e-6)
     empty = batch._replace(valid=torch.zeros_like(batch.valid))
     step = plus_step()
-    assert plus_step()(empty, 0, 1e-3).targets.tolist() == [0.0] * 3
+    assert plus_step()(empty, 0, 1e-3).targets.tolist() == [0.0] * 4
     step(empty, 0, 1e-3)
     step.require_finite()
 
