@@ -153,8 +153,8 @@ def calibrated_probe(
 ) -> Scores:
     """The strong probe, chosen in a shorter `Search`, and how well its probabilities are calibrated.
 
-    One temperature is fitted on the predictions that C was chosen by, of patches that those probes had not seen. It
-    changes no ranking of a label; `details` tell the calibration error without and with it, on the test split.
+    One temperature is fitted on the predictions that C was chosen by, of patches that those probes had not seen.
+    `details` tell the calibration error on the test split without and with it; the scores are those without.
 
     Args:
         train, val, test, names, seed: see `strong_probe`.
@@ -168,7 +168,7 @@ def calibrated_probe(
         "calibration_error": expected_calibration_error(found, test.y),
         "calibration_error_scaled": expected_calibration_error(scaled, test.y),
     }
-    return _scored(scaled, train, test, names, details | choice.details | calibration)
+    return _scored(found, train, test, names, details | choice.details | calibration)
 
 
 PROTOCOLS: dict[str, ProtocolFunction] = {
@@ -184,7 +184,7 @@ PROTOCOL_TITLES = {
     "knn5_scaled": "kNN-5, standardised",
     "landsat_bench_probe": "linear probe as in Landsat-Bench",
     "strong_probe": "linear probe, standardised, C chosen, converged",
-    "calibrated_probe": "linear probe, standardised, C chosen, converged, one temperature",
+    "calibrated_probe": "linear probe, standardised, C chosen in a short search",
 }
 
 

@@ -73,7 +73,8 @@ def tiny_config(folder: Path, **changes: object) -> Path:
         "baselines": [],
         "bootstrap": {"draws": 100},
         "ladder": {
-            "given": {"title": "weights", "checkpoint": str(folder / "weights.pth"), "pool": "cls"},
+            "given": {"title": "weights", "checkpoint": str(folder / "weights.pth"), "pool": "cls",
+                      "seen": ["simulated"]},
             "paper": {"title": "paper", "seeds": [0, 1]},
             "twice": {"title": "two epochs", "after": "paper", "change": {"training.epochs": 2}},
         },
@@ -95,8 +96,10 @@ def test_every_row_stands_in_every_setting_that_it_may(done: Path) -> None:
     settings = ["simulated_with_metadata", "simulated_without_metadata"]  # fmt: skip
     assert list(found["settings"]) == settings
     assert list(rows["paper"]["scores"]) == settings
+    assert not rows["given"]["scores"] and not rows["given"]["masked_loss"], "it was pretrained on those patches"
     assert list(rows["metadata"]["scores"]) == settings[:1], "a baseline of metadata needs them"
     assert rows["twice"]["views"] == 2 * rows["paper"]["views"] == 48
+    assert [views for views, _ in rows["twice"]["loss_by_views"][0]] == [24, 48]
     assert rows["paper"]["seeds"] == [0, 1] and rows["paper"]["pool"] in ("cls", "mean")
     assert rows["given"]["encoder_parameters"] < rows["given"]["parameters"]
     strongest = rows["random_features_and_statistics_and_metadata"]["scores"]["simulated_with_metadata"]
