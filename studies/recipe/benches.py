@@ -49,12 +49,14 @@ def read_benches(context: StudyContext, config: RecipeConfig) -> dict[str, Bench
 def _source(key: str, config: RecipeConfig, context: StudyContext) -> Source:
     """A dataset with a split of all patches beside its folds; of given splits train and test alone.
 
-    C is then chosen within train: what a simulator leaves for validation may be a single patch.
+    C is then chosen within train: what a simulator leaves for validation may be a single patch. Where poolings are
+    chosen, it is chosen on test.
     """
     section = getattr(config, key)
     source = read_source(key, section, context.config, context.cache)
     if section.folds is None:
-        folds = [Fold("", {name: source.folds[0].splits[name] for name in ("train", "test")})]
+        splits = {name: source.folds[0].splits[name] for name in ("train", "test")}
+        folds = [Fold("", {**splits, "val": splits["test"]} if key == CHOICE else splits)]
     else:
         everything = context.cache.folder / "splits" / key / "everything.csv"
         tested = [Path(fold.splits["test"]) for fold in source.folds]

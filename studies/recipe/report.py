@@ -31,7 +31,7 @@ def markdown(results: Mapping[str, Any], settings: Sequence[str] | None = None) 
     parts = []
     for name in settings or results["settings"]:
         about, table = results["settings"][name], _score_table(results, name)
-        kept = [0, 1, 2, 3, len(table.columns) - 1]
+        kept = [0, 1, 2, 4, len(table.columns) - 1]
         lines = [[table.columns[at] for at in kept], ["---"] * len(kept)]
         lines += [[_text(row[at]) for at in kept] for row in table.rows]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -46,10 +46,12 @@ def _recipes(results: Mapping[str, Any]) -> Section:
         if row["kind"] == "encoder":
             changed = "; ".join(f"{key}: {value}" for key, value in row["change"].items())
             minutes = None if row["seconds"] is None else Value(row["seconds"] / 60 / len(row["seeds"]))
+            curve = row["loss_by_views"][0]
             rows.append([row["title"], titles.get(row["after"]), changed or None, row["pool"], len(row["seeds"]),
-                         row["views"], minutes, row["encoder_parameters"], row["parameters"]])  # fmt: skip
-    columns = ["row", "changes", "by", "pooling", "seeds", "patch views", "minutes a seed", "encoder parameters",
-               "with decoder"]  # fmt: skip
+                         row["views"], Value(curve[-1][1]) if curve else None, minutes, row["encoder_parameters"],
+                         row["parameters"]])  # fmt: skip
+    columns = ["row", "changes", "by", "pooling", "seeds", "patch views", "masked loss in validation", "minutes a seed",
+               "encoder parameters", "with decoder"]  # fmt: skip
     note = "The pooling of a row is the best one on the patches for choices, unless its config names it."
     table = Table("recipes", "Recipes", columns, rows, "the machine that pretrained", note)
     text = ["Every row changes one thing in the row that it names. Rows that did not help stay in the table."]
@@ -78,11 +80,11 @@ def _score_table(results: Mapping[str, Any], name: str) -> Table:
         errors = [found.get(key) for key in ("calibration_error", "calibration_error_scaled")]
         rows.append([row["title"], found["features"], _value(linear["score"]), _value(nearest["score"]),
                      _value(scaled["score"]), *(None if error is None else Value(error) for error in errors),
-                     _value(linear.get("minus_before")), _value(nearest.get("minus_rival")),
+                     _value(linear.get("minus_before")), _value(scaled.get("minus_rival")),
                      _value(linear.get("minus_rival"))])  # fmt: skip
     columns = [
         "representation", "numbers", "linear probe", "kNN-5", "kNN-5, standardised", "calibration error",
-        "after temperature scaling", "linear, to the row before", f"kNN-5, to {about['rival']}",
+        "after temperature scaling", "linear, to the row before", f"kNN-5, standardised, to {about['rival']}",
         f"linear, to {about['rival']}",
     ]  # fmt: skip
     note = (

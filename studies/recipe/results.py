@@ -1,5 +1,6 @@
 """What the ladder found, as plain values: one JSON file that reports, tables and the README are made from."""
 
+import csv
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from configs.recipe import RecipeConfig
 from eval.statistics.bootstrap import Interval, of_runs
 from studies.comparison.reconstruction import MODEL
 from studies.engine.context import StudyContext
+from studies.engine.runs import Run
 from studies.recipe.scores import LINEAR, PROTOCOLS, Row, Setting, paired, resampled_headline
 
 PERCENT = 100.0
@@ -57,6 +59,7 @@ def _row(
             "encoder_parameters": row.encoder_parameters,
             "parameters": facts["parameters"],
             "seconds": row.seconds,
+            "loss_by_views": [_loss_by_views(run) for run in row.runs],
         }
     found["scores"] = {
         one.name: _scores(context, row, before, one, rivals[one.rival])
@@ -90,6 +93,18 @@ def _scores(context: StudyContext, row: Row, before: Row | None, setting: Settin
         for name in ("calibration_error", "calibration_error_scaled"):
             found[name] = PERCENT * sum(one[name] * one["test_patches"] for one in details) / tested
         found["C"] = sorted({one["C"] for one in details})
+    return found
+
+
+def _loss_by_views(run: Run) -> list[list[float]]:
+    """[views, masked loss on the validation split] of every epoch; none of weights that were only given."""
+    files = sorted(run.folder.glob("training_metrics_*.csv")) if "epochs" in run.facts else []
+    found = []
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as lines:
+            for epoch, line in enumerate(csv.DictReader(lines), 1):
+                if line.get("val_m_loss"):
+                    found.append([epoch * run.facts["patches"], round(float(line["val_m_loss"]), 4)])
     return found
 
 

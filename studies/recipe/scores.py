@@ -182,8 +182,15 @@ def _best_pool(context: StudyContext, config: RecipeConfig, name: str, run: Run,
     source, given = bench.source, Setting(bench, "given")
 
     def found(pool: str) -> float:
-        vectors = by_folds(source, _embedded(context, given, run, pool))
-        scored = score(context, f"ladder/{name}/seed{run.seed}/{pool}/given", LINEAR, vectors, source=source)
+        vectors = _embedded(context, given, run, pool)
+        # C is chosen on the patches that are scored, for all poolings alike: a quarter of the fits.
+        scored = score(
+            context,
+            f"choice/{name}/seed{run.seed}/{pool}",
+            LINEAR,
+            lambda split, fold: vectors("test" if split == "val" else split, fold),
+            source=source,
+        )
         return scored.metrics[headline(source)]
 
     return max(config.embed.pools, key=found)

@@ -10,10 +10,13 @@ from conftest import SAMPLE
 from tiny import TINY_MODEL, sample_ids, tiny_model, write_config, write_tif
 
 from configs.recipe import LandCoverSection, read_recipe_config
+from eval.probing.protocols import Vectors
 from models.checkpoint import write_checkpoint
 from models.config import ModelConfig
+from studies.engine.runs import SplitRepresentation
 from studies.engine.stages import StageCache
 from studies.recipe.__main__ import main
+from studies.recipe.benches import by_folds
 from studies.recipe.land_cover import land_cover_source
 from utils.errors import ConfigError, DataError
 
@@ -51,14 +54,13 @@ def source_of(folder: Path, **changes: object):
 
 
 def tiny_config(folder: Path, **changes: object) -> Path:
-    """A bench of a few seconds: the same few patches in every place, three rows, and a scene."""
+    """A bench of a few seconds: the same few patches in every place, three rows."""
     ids = sample_ids(44)
     splits = {}
     for split, names in {"train": ids[:24], "val": ids[24:26], "test": ids[26:]}.items():
         (folder / f"{split}.csv").write_text("\n".join(names) + "\n")
         splits[split] = str(folder / f"{split}.csv")
     given = {"dataset_path": str(SAMPLE), "splits": splits}
-    write_scene(folder)
     write_checkpoint(folder / "weights.pth", tiny_model(), epoch=0, best_train_loss=0.0)
     values = {
         "out_dir": str(folder / "out"),
@@ -67,13 +69,12 @@ def tiny_config(folder: Path, **changes: object) -> Path:
         "pretraining": given,
         "choice": given,
         "simulated": given,
-        "land_cover": {**LAND_COVER, "folder": str(folder)},
         "embed": {"pools": ["cls", "mean"]},
         "baselines": [],
         "bootstrap": {"draws": 100},
         "ladder": {
             "given": {"title": "weights", "checkpoint": str(folder / "weights.pth"), "pool": "cls",
-                      "seen": ["land_cover"]},
+                      "seen": ["simulated"]},
             "paper": {"title": "paper", "seeds": [0, 1]},
             "twice": {"title": "two epochs", "after": "paper", "change": {"training.epochs": 2}},
         },
@@ -92,13 +93,13 @@ def done(tmp_path_factory) -> Path:
 def test_every_row_stands_in_every_setting_that_it_may(done: Path) -> None:
     found = json.loads((done / "out" / "recipe.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
-    settings = ["simulated_with_metadata", "simulated_without_metadata", "land_cover_without_metadata"]  # fmt: skip
+    settings = ["simulated_with_metadata", "simulated_without_metadata"]  # fmt: skip
     assert list(found["settings"]) == settings
     assert list(rows["paper"]["scores"]) == settings
-    assert "land_cover_without_metadata" not in rows["given"]["scores"], "it was pretrained on those windows"
-    assert "land_cover" not in rows["given"]["masked_loss"]
+    assert not rows["given"]["scores"] and not rows["given"]["masked_loss"], "it was pretrained on those patches"
     assert list(rows["metadata"]["scores"]) == settings[:1], "a baseline of metadata needs them"
     assert rows["twice"]["views"] == 2 * rows["paper"]["views"] == 48
+    assert [views for views, _ in rows["twice"]["loss_by_views"][0]] == [24, 48]
     assert rows["paper"]["seeds"] == [0, 1] and rows["paper"]["pool"] in ("cls", "mean")
     assert rows["given"]["encoder_parameters"] < rows["given"]["parameters"]
     strongest = rows["random_features_and_statistics_and_metadata"]["scores"]["simulated_with_metadata"]
@@ -125,7 +126,7 @@ def test_report_and_tables_are_made_from_the_result(done: Path, capsys) -> None:
     assert main(["--config_yaml", config, "--tables"]) == 0
     shown = capsys.readouterr().out
     assert shown.strip() == (done / "out" / "recipe.md").read_text().strip()
-    assert "| two epochs |" in shown and "SR_B1 not in the images" in (done / "out" / "report.html").read_text()
+    assert "| two epochs |" in shown
     with pytest.raises(DataError, match="no such result"):
         main(["--config_yaml", config, "--tables", "--set", "result=elsewhere.json"])
 
@@ -145,6 +146,26 @@ def test_windows_are_labelled_by_what_they_show(tmp_path: Path) -> None:
         parts = {split: set(source.blocks(source.dataset(split, fold=fold).ids)) for split in ("train", "val", "test")}
         assert not parts["test"] & (parts["train"] | parts["val"]), "squares stay on one side"
     assert (source.dataset("all").batch([0]).images[0, 0] == 0).all(), "the missing coastal band is the mean"
+    assert "SR_B1 not in the images" in source.remarks()[0]
+
+
+def test_folds_share_one_representation_of_all_patches(tmp_path: Path) -> None:
+    write_scene(tmp_path, windows=5)
+    source, asked = source_of(tmp_path), []
+
+    def numbers(split: str, fold: int) -> SplitRepresentation:
+        asked.append(split)
+        ids = source.dataset(split, fold=fold).ids
+        x = np.array([[float(name[-7:-4])] for name in ids])  # the window's column
+        return SplitRepresentation(Vectors(x, source.labels(split, fold), ids), "digest")
+
+    of_fold = by_folds(source, numbers)
+    for fold in range(3):
+        part = of_fold("test", fold)
+        assert part.vectors.ids == source.dataset("test", fold=fold).ids and part.digest.startswith("digest/")
+        assert (part.vectors.y == source.labels("test", fold)).all()
+        assert part.vectors.x[:, 0].tolist() == [float(name[-7:-4]) for name in part.vectors.ids]
+    assert asked == ["all"]
 
 
 def test_what_is_wrong_with_a_scene_is_said(tmp_path: Path) -> None:
