@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from models.api import DEFAULT_STATISTICS
-from models.pooling import DEFAULT_POOL, POOLINGS
+from models.pooling import POOLINGS
 from release.export import ExportSettings, export
 from release.formats import FORMATS
 from utils.arguments import ArgumentParser, user_path
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--checkpoint", required=True, type=user_path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=user_path, metavar="DIR", help="folder to make")
-    add("--pool", choices=list(POOLINGS), default=DEFAULT_POOL, help="what the programs return (default: %(default)s)")
+    add("--pool", choices=list(POOLINGS), help="what the programs return (default: the weights' own)")
     add("--statistics", choices=DATASETS, default=DEFAULT_STATISTICS, help="whose mean and spread the programs "
         "normalise with (default: %(default)s)")  # fmt: skip
     add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "

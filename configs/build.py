@@ -9,11 +9,13 @@ from configs.schema import Config, DataSection, TrainingSection
 from datasets.image_bands import TRAIN, band_names
 from datasets.labelled_folder import NAME, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
+from datasets.mixture import MixedDataset
 from datasets.patches import Labels, PatchDataset
 from models.checkpoint import load_model
 from models.config import ModelConfig, to_record
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE
+from utils.data_config import DATASETS
 from utils.errors import ConfigError
 from utils.files import sha256
 from utils.provenance import provenance
@@ -60,6 +62,29 @@ def build_configured_dataset(
         meta_fields=model.meta_fields,
         folder=_folder_options(data),
     )
+
+
+def build_training_dataset(config: Config, model: ModelConfig, dataset_path: str, split_file: str) -> PatchDataset:
+    """The training split, mixed with a second dataset where the config says so."""
+    first = build_configured_dataset(config, model, dataset_path, split_file)
+    mixture = config.training.mixture
+    if mixture is None:
+        return first
+    shared = mixture.dataset != NAME and first.statistics_name in DATASETS
+    second = build_dataset(
+        mixture.dataset,
+        mixture.dataset_path,
+        mixture.dataset_csv,
+        image_size=model.img_size,
+        crop=mixture.crop,
+        statistics=first.statistics_name if shared else "auto",
+        published_behaviour=model.published_behaviour,
+        meta_fields=model.meta_fields,
+        folder=FolderOptions(
+            None if mixture.bands is None else band_names(mixture.bands), mixture.scale, mixture.offset
+        ),
+    )
+    return MixedDataset(first, second, mixture.share)
 
 
 def _folder_options(data: DataSection) -> FolderOptions:

@@ -146,7 +146,7 @@ def read_reproduction_config(
         for key in ("data", "eurosat", "other", "study.data"):
             source = config.study.data if key == "study.data" else getattr(config, key)
             if source is not None:
-                yield from _source_problems(key, source, wrong)
+                yield from source_problems(key, source, wrong)
 
     return load_config(ReproductionConfig, path, overrides, check)
 
@@ -167,7 +167,7 @@ def _unknown(key: str, given: list[str], known: tuple[str, ...]) -> Iterator[Pro
         yield key, f"knows no {', '.join(map(repr, strange))}; there are {', '.join(known) or 'none yet'}"
 
 
-def _source_problems(key: str, source: SourceSection, wrong: set[str]) -> Iterator[Problem]:
+def source_problems(key: str, source: SourceSection, wrong: set[str]) -> Iterator[Problem]:
     """What does not fit together in one dataset's section."""
     if any(path == key or path.startswith(f"{key}.") for path in wrong):
         return  # it stands at defaults that nobody chose

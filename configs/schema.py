@@ -1,14 +1,16 @@
 """Every key of a configuration file, with its type, range and default. One schema serves all scripts."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
-from models.config import ModelConfig
+from models.config import POSITION_STARTS, ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
-from models.pooling import DEFAULT_POOL, POOLINGS
+from models.pooling import POOLINGS
+from models.targets import TARGETS
+from transformation.augmentations import AUGMENTATIONS
 from utils.config import PathText, Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.metadata import FIELDS
@@ -17,9 +19,11 @@ from utils.sensors import OLI
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Chance = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Pool = Annotated[str, one_of(POOLINGS)]
+TargetName = Annotated[str, one_of(TARGETS)]
 MetaField = Annotated[str, one_of(FIELDS)]
 
 
@@ -53,6 +57,8 @@ class ModelSection(Section):
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
+    pool: Pool | None = None
+    position_start: Annotated[str, one_of(POSITION_STARTS)] | None = None
     checkpoint_path: PathText | None = None
     device: Text = "auto"
 
@@ -70,12 +76,26 @@ class ModelSection(Section):
         return MaskingConfig.from_dict({**otherwise.to_dict(), **asked})
 
 
+class MixtureSection(Section):
+    """A second dataset to pretrain on beside the first."""
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    dataset: Annotated[str, one_of((*DATASETS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
+    dataset_path: Text
+    dataset_csv: Text
+    crop: Literal["center", "resize"] | None = None
+    bands: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+
+
 class TrainingSection(Section):
     """Pretraining. Defaults are the paper's recipe."""
 
     dataset_path: PathText | None = None
     dataset_csv: PathText | None = None
     val_csv: PathText | None = None
+    mixture: MixtureSection | None = None
     epochs: Positive = 500
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
@@ -85,7 +105,10 @@ class TrainingSection(Section):
     visible_weight: Weight = 0.1
     balance_weight: Weight = 0.5
     reconstruction: Literal["sum", "mean"] = "sum"
-    metadata_dropout: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    metadata_dropout: Chance | None = None
+    metadata_masking: Chance | dict[MetaField, Chance] = 0.0
+    targets: dict[TargetName, Weight] = {}
+    augmentations: list[Annotated[str, one_of(AUGMENTATIONS)]] = []
     weight_path: PathText = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
     save_every_n_epochs: Positive = 1
@@ -126,7 +149,7 @@ class EvalSection(Section):
 class EmbedSection(Section):
     """Embedding files."""
 
-    pool: Pool = DEFAULT_POOL
+    pool: Pool | None = None
     out_dir: PathText = "outputs/embeddings"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False
@@ -142,6 +165,19 @@ class Config(Section):
     data: DataSection = DataSection()
     eval: EvalSection = EvalSection()
     embed: EmbedSection = EmbedSection()
+
+
+YOUNGER: dict[str, dict[str, object]] = {
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None},
+    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": [], "mixture": None},
+}
+"""Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
+
+
+def without_silent(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a section but for younger keys that say nothing."""
+    silent = YOUNGER.get(section, {})
+    return {key: value for key, value in values.items() if key not in silent or value != silent[key]}
 
 
 def read_config(path: str, overrides: list[str], required: tuple[str, ...], fresh_model: bool = False) -> Config:
@@ -164,6 +200,8 @@ def read_config(path: str, overrides: list[str], required: tuple[str, ...], fres
                 yield key, "is required by this script"
         yield from model_problems(config.model, wrong, fresh_model)
         yield from data_problems(config.data, wrong)
+        if config.training.mixture is not None:
+            yield from _mixture_problems(config.training.mixture)
         if fresh_model and config.model.mask_ratio == 0:
             yield "model.mask_ratio", "0 leaves nothing to reconstruct in pretraining"
 
@@ -202,11 +240,27 @@ def data_problems(data: DataSection, wrong: set[str]) -> Iterator[Problem]:
                 yield f"data.{key}", f"is for data.dataset: labelled_folder, not {data.dataset}"
         if data.statistics == TRAIN:
             yield "data.statistics", f"train is for data.dataset: labelled_folder, not {data.dataset}"
-    elif data.bands is not None:
+    else:
+        yield from _band_problems(data.bands, "data.bands")
+
+
+def _mixture_problems(mixture: MixtureSection) -> Iterator[Problem]:
+    if mixture.dataset != LABELLED_FOLDER:
+        for key in ("bands", "scale", "offset"):
+            if key in mixture.model_fields_set:
+                yield f"training.mixture.{key}", f"is for dataset: labelled_folder, not {mixture.dataset}"
+        return
+    if mixture.scale is None:
+        yield "training.mixture.scale", "is required of a labelled folder: both datasets share their statistics"
+    yield from _band_problems(mixture.bands, "training.mixture.bands")
+
+
+def _band_problems(bands: str | list[str] | None, key: str) -> Iterator[Problem]:
+    if bands is not None:
         try:
-            band_names(data.bands)
+            band_names(bands)
         except ValueError as error:
-            yield "data.bands", str(error)
+            yield key, str(error)
 
 
 _INVOLVED = {

@@ -54,8 +54,8 @@ class Share(NamedTuple):
     skipped_fill: int
 
 
-PatchEmbedder = Callable[[Tensor, Tensor | None], Tensor]
-"""From normalised patches (B, C, H, W) and metadata (None: missing) to vectors (B, D)."""
+PatchEmbedder = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+"""From normalised patches (B, C, H, W), metadata (None: missing) and (B, H, W) valid pixels to vectors (B, D)."""
 
 
 def embed_dataset(
@@ -95,7 +95,7 @@ def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, 
         for batch in tqdm(loader.batches(part=part), total=total, desc=f"embedding {split}", leave=False, disable=None):
             if batch.ids:
                 assert batch.labels is not None  # the splits are read with labels
-                vectors = embedder(batch.images, batch.meta).cpu().numpy()
+                vectors = embedder(batch.images, batch.meta, batch.valid).cpu().numpy()
                 file.write(np.ascontiguousarray(vectors).data)
                 ids += batch.ids
                 labels.append(batch.labels.cpu().numpy().astype(np.int16))
@@ -145,7 +145,7 @@ def _embed_splits(config: Config, processes: Processes) -> None:
     batches = sum(-(-len(dataset) // data.batch_size) for dataset in datasets.values())
     embedder = Embedder(
         model,
-        config.embed.pool,
+        config.embed.pool or model.config.pool,
         autocast=mixed_precision(device, config.embed.amp),
         compilation=Compilation.chosen(config.embed.compile, device, batches, COMPILE_MIN_BATCHES, processes.say),
         batch_size=data.batch_size,
@@ -192,11 +192,12 @@ def _made_alike(record: Path, config: Config) -> bool:
 
 
 def _origin(config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device) -> dict[str, Any]:
+    pool = config.embed.pool or model.config.pool
     return {
         **result_origin(config, model, dataset, device, "embed"),
         "asked": config.model_dump(mode="json"),
-        "pool": config.embed.pool,
-        "tokens": POOLINGS[config.embed.pool].tokens_used(model.config),
+        "pool": pool,
+        "tokens": POOLINGS[pool].tokens_used(model.config),
         "width": model.config.embed_dim,
         "before_final_norm": True,
         "routing_noise": False,

@@ -17,7 +17,7 @@ from models.inference.embedding import embed_patches
 from models.inference.patch_input import PatchInput
 from models.inference.when_where import when_where_columns
 from models.moe_mae import MOEMAE
-from models.pooling import DEFAULT_POOL, vector_width
+from models.pooling import vector_width
 from utils.errors import CheckpointError, DataError
 from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields
 from utils.sensors import OLI
@@ -69,7 +69,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self,
         checkpoint: str | Path = "",
         *,
-        pool: str = DEFAULT_POOL,
+        pool: str | None = None,
         crop: str = DEFAULT_CROP,
         statistics: str = DEFAULT_STATISTICS,
         scale: tuple[float, float] | None = None,
@@ -97,7 +97,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self._model = MOEMAE.from_pretrained(self.checkpoint, device=self.device)
         self._split(X, self._model.config.meta_fields)
         self.weights_sha256_ = _weights_hash(self._model)
-        self._n_features_out = vector_width(self._model.config, self.pool)
+        self._n_features_out = vector_width(self._model.config, self.pool or self._model.config.pool)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -113,7 +113,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         pixels, columns = self._split(X, model.config.meta_fields)
         given = PatchInput(pixels, None, None, lambda rows: rows)
         patches = LandsatPatches.of(given, model.config, self.bands, self.crop, self.scale)
-        return embed_patches(model, patches, columns, self.pool, self.statistics, self.batch_size)
+        return embed_patches(model, patches, columns, self.pool or model.config.pool, self.statistics, self.batch_size)
 
     def _split(self, X: np.ndarray, fields: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """X as (N, C, H, W) pixels and metadata columns (N, len(FIELDS))."""

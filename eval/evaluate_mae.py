@@ -11,7 +11,7 @@ from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch
 from eval.reconstruction_baselines import BASELINES
 from models.losses import Losses, LossWeights, MaskedPass, PatchErrors, mae_loss, masked_pass, patch_errors
-from models.masking import Masking, keep_all, patchify, seeded_masking
+from models.masking import Masking, keep_all, patchify, seeded_masking, visible_unless_all
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
@@ -38,9 +38,19 @@ class Mean:
 
 
 def evaluation_masking(batch: Batch, model: MOEMAE, seed: int) -> Masking:
-    """The mask of each patch, a function of (seed, its id): whatever the batch size and the order."""
+    """The mask of each patch, a function of (seed, its id): whatever the batch size and the order.
+
+    It is drawn among the visible patches.
+    """
     keys = ((seed, "evaluation mask", name) for name in batch.ids)
-    return seeded_masking(keys, model.config.num_patches, model.masking, batch.images.device)
+    visible = visible_unless_all(batch.valid, model.config.patch_size)
+    return seeded_masking(keys, model.config.num_patches, model.masking, batch.images.device, visible)
+
+
+def everything_kept(batch: Batch, model: MOEMAE) -> Masking:
+    """The masking of a batch that removes nothing of what is visible."""
+    visible = visible_unless_all(batch.valid, model.config.patch_size)
+    return keep_all(len(batch.images), model.config.num_patches, batch.images.device, visible)
 
 
 @torch.no_grad()
@@ -112,8 +122,7 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
             guess_errors = patch_errors(guess, batch.images, batch.valid, p)
             add_errors(baseline_losses[name], guess_errors, masking.mask)
             psnr[name].add(guess, batch, masking.mask, p)
-        everything = keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
-        whole = masked_pass(model, batch.images, batch.meta, everything, batch.valid)
+        whole = masked_pass(model, batch.images, batch.meta, everything_kept(batch, model), batch.valid)
         add_errors(full, whole.errors, torch.ones_like(masking.mask))
     if not patches:
         raise DataError(

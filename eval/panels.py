@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datasets.patches import Batch, PatchDataset
-from eval.evaluate_mae import evaluation_masking
+from eval.evaluate_mae import evaluation_masking, everything_kept
 from eval.reconstruction_baselines import inverse_distance
-from models.masking import keep_all, patchify, unpatchify
+from models.masking import patchify, unpatchify
 from models.moe_mae import MOEMAE
 from utils.analysis_utils import plot_reconstructions, save_figure
 
@@ -44,8 +44,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
 def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: Path) -> Path:
     """Original and the reconstruction that sees every patch, of `count` evenly spread patches."""
     batch = _some(model, dataset, count)
-    everything = keep_all(len(batch.ids), model.config.num_patches, batch.images.device)
-    predicted, _ = model(batch.images, batch.meta, everything)
+    predicted, _ = model(batch.images, batch.meta, everything_kept(batch, model))
     rebuilt = unpatchify(predicted, model.config.patch_size, model.config.in_channels)
     images = {
         "original": to_digital_numbers(batch.images, batch, dataset),

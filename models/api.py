@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from models.inference import embedding
-from models.pooling import DEFAULT_POOL
 from utils.data_config import BigEarthNetInfo
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Interface:
         lon: Any = None,
         metadata: Mapping[str, Any] | None = None,
         bands: Sequence[str] | None = None,
-        pool: str = DEFAULT_POOL,
+        pool: str | None = None,
         crop: str = DEFAULT_CROP,
         statistics: str = DEFAULT_STATISTICS,
         scale: tuple[float, float] | None = None,
@@ -88,8 +87,9 @@ class Interface:
                 are ignored.
             bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
                 others among them are left out.
-            pool: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata and CLS side by side) or "all"
-                (every token); see `models.pooling.POOLINGS`.
+            pool: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata and CLS side by side), "all"
+                (every token) or another of `models.pooling.POOLINGS`; None takes the one that the weights name, "cls"
+                for published ones.
             crop: "center" cuts the middle 40 x 40 pixels, "resize" scales to it.
             statistics: dataset whose mean and spread to normalise with, "bigearthnet_ls" or "eurosat_ls".
             scale: (A, B) where pixels are something else and reflectance = value * A + B; (1, 0) for reflectance. None:

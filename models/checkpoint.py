@@ -252,6 +252,10 @@ def infer_config(state: dict[str, Tensor], source: str = "model_state") -> Model
     raise CheckpointError(f"{source}: width {dim} and depth {depth} are not those of a published size")
 
 
+_NO_TRACE = ("dropout", "position_std", "position_start", "load_loss", "pool")
+"""Fields of `ModelConfig` that the weights know nothing of."""
+
+
 def load_model(
     path: str | Path,
     asked: dict[str, Any] | None = None,
@@ -263,8 +267,8 @@ def load_model(
     Args:
         path: a file of ours or a published one.
         asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `dropout`,
-            `position_std` and `load_loss` leave no trace in the weights and replace the stored ones, as `mask_ratio`
-            and `mask_strategy` do; any other difference is an error.
+            `position_std`, `position_start`, `load_loss` and `pool` leave no trace in the weights and replace the
+            stored ones, as `mask_ratio` and `mask_strategy` do; any other difference is an error.
         published_behaviour: None follows the file: its own setting, or True for a published one.
         device: where the model goes.
 
@@ -274,7 +278,7 @@ def load_model(
     checkpoint = read_checkpoint(path)
     stored = asdict(checkpoint.config)
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
-    free = {key: asked.pop(key) for key in ("dropout", "position_std", "load_loss") if key in asked}
+    free = {key: asked.pop(key) for key in _NO_TRACE if key in asked}
     masking = {key: asked.pop(key) for key in MASKING_KEYS if key in asked}
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])

@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from models.masking import MASKING_KEYS, MaskingConfig
+from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.metadata import FIELDS, PUBLISHED_FIELDS
 
 LOAD_LOSSES = (None, "shazeer", "published")
 MISSING_METADATA = ("pair", "token")
-"""Values of two fields of `ModelConfig`."""
+POSITION_STARTS = ("random", "sincos")
+"""Values of fields of `ModelConfig`."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,14 @@ class ModelConfig:
         k: experts chosen per token in the encoder.
         position_std: of the position embeddings when they are initialised. With the published 0.02 they start as a
             few percent of a token; with 0.5 a short run learns sooner where patches are (docs/guide.md, "Short runs").
+        position_start: what the position embeddings are before training: "random", as published, or "sincos", the sines
+            and cosines of row and column, so that neighbours are alike from the start; also of root mean square
+            `position_std`.
         published_behaviour: load loss, metadata and fill pixels as the released weights were trained with.
         load_loss: "shazeer" or "published" (thresholds swapped); None follows `published_behaviour`.
         missing_metadata: what stands for metadata that are not there: "pair", the projection of (0, 0), or "token",
             a learned token.
+        pool: the pooling that the weights are read out with where nothing else is asked for.
         decoder_*: the decoder, the same in all published sizes.
     """
 
@@ -48,6 +54,8 @@ class ModelConfig:
     published_behaviour: bool = False
     load_loss: str | None = None
     missing_metadata: str = "pair"
+    pool: str = DEFAULT_POOL
+    position_start: str = "random"
     decoder_dim: int = 108
     decoder_depth: int = 2
     decoder_heads: int = 6
@@ -104,11 +112,14 @@ class ModelConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for JSON and for checkpoints. The paper's metadata fields go without saying, so that
-        what was made before there were others keeps its fingerprint."""
+        """Plain types only, for JSON and for checkpoints. What the paper does goes without saying where the key came
+        later, so that what was made before there were others keeps its fingerprint."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.meta_fields == PUBLISHED_FIELDS:
             del values["meta_fields"]
+        for key, silent in (("pool", DEFAULT_POOL), ("position_start", "random")):
+            if values[key] == silent:
+                del values[key]
         return values
 
     def replace(self, **changes: Any) -> "ModelConfig":
@@ -123,7 +134,7 @@ class ModelConfig:
             return senseless
         found = [
             (name, f"{getattr(self, name)!r} is none of {', '.join(map(str, known))}")
-            for name, known in (("load_loss", LOAD_LOSSES), ("missing_metadata", MISSING_METADATA))
+            for name, known in _CHOICES.items()
             if getattr(self, name) not in known
         ]
         if problem := _fields_problem(self.meta_fields):
@@ -181,6 +192,14 @@ class ModelConfig:
         last = max(self.depth - 1, 1)
         span = self.dfirsth - self.dlasth
         return tuple(int((self.depth - 1 - i) / last * span) + self.dlasth for i in range(self.depth))
+
+
+_CHOICES = {
+    "load_loss": LOAD_LOSSES,
+    "missing_metadata": MISSING_METADATA,
+    "pool": POOLINGS,
+    "position_start": POSITION_STARTS,
+}
 
 
 def to_record(config: ModelConfig, masking: MaskingConfig) -> dict[str, Any]:

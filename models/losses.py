@@ -7,6 +7,7 @@ of several processes together in between; `mae_loss` is both in one, for a batch
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.masking import Masking, patchify
@@ -89,6 +90,8 @@ class MaskedPass(NamedTuple):
     """(B, N, C * p * p)."""
     encoded: Encoded
     """Of the visible patches."""
+    decoded: Tensor
+    """(B, N, decoder_dim) the decoder's tokens, from which the patches are predicted."""
     errors: PatchErrors
     """Of every patch, masked or visible."""
     sums: Tensor
@@ -120,19 +123,31 @@ def masked_pass(
         valid: (B, H, W), False on fill pixels, which then weigh nothing; None counts every pixel.
         noise, generator, presampled: as for `MOEMAE.forward`.
     """
-    predicted, encoded = model(images, meta, masking, noise=noise, generator=generator, presampled=presampled)
+    decoded, encoded = model.encode_and_decode(
+        images, meta, masking, noise=noise, generator=generator, presampled=presampled
+    )
+    predicted = model.predict(decoded)
     errors = patch_errors(predicted, images, valid, model.config.patch_size)
-    counted = None if valid is None else counted_tokens(valid, encoded.tokens.shape[1])
+    counted = None if valid is None else counted_tokens(valid, encoded)
     routings = [routing for routing in encoded.routing if routing is not None]
     reconstruction = torch.stack([*errors.sums(masking.mask), *errors.sums(1.0 - masking.mask)])
     importance = [expert_importance(routing, counted) for routing in routings]
     load = [expert_load(routing, model.config.published_load, counted) for routing in routings]
-    return MaskedPass(predicted, encoded, errors, torch.cat([reconstruction, *importance, *load]))
+    return MaskedPass(predicted, encoded, decoded, errors, torch.cat([reconstruction, *importance, *load]))
 
 
-def counted_tokens(valid: Tensor, tokens: int) -> Tensor:
-    """(B, H, W) valid pixels to (B * tokens,) float32: 1 for the tokens of a patch with a valid pixel, else 0."""
-    return valid.flatten(1).any(dim=1).float().repeat_interleave(tokens, output_size=valid.shape[0] * tokens)
+def counted_tokens(valid: Tensor, encoded: Encoded) -> Tensor:
+    """Which tokens count, (B * S,) float32: 1 for those that the encoder saw of an image with a valid pixel, else 0.
+
+    Args:
+        valid: (B, H, W), False on fill pixels.
+        encoded: (B, S, D) tokens.
+    """
+    images, tokens = encoded.tokens.shape[:2]
+    counted = valid.flatten(1).any(dim=1).float().repeat_interleave(tokens, output_size=images * tokens)
+    if encoded.visible is None:
+        return counted
+    return counted * F.pad(encoded.visible.float(), (encoded.num_prefix, 0), value=1.0).flatten()
 
 
 def losses_of(sums: Tensor, experts: tuple[int, ...], weights: LossWeights) -> Losses:

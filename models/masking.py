@@ -12,6 +12,9 @@ from torch import Tensor
 
 from utils.randomness import generator
 
+LEAST_VISIBLE = 0.25
+"""Share of a patch's pixels that must be valid for the encoder to see it (measured: docs/guide.md, "Hidden pixels")."""
+
 
 class Masking(NamedTuple):
     """One random choice of patches for each image of a batch."""
@@ -19,9 +22,12 @@ class Masking(NamedTuple):
     ids_keep: Tensor
     """(B, n) indices of the kept patches, in the shuffled order in which the encoder sees them."""
     ids_restore: Tensor
-    """(B, N) position of each patch in [kept, removed]: the inverse of the shuffle."""
+    """(B, N) position of each patch in [kept, removed]: the inverse of the shuffle. All of the removed are alike: one
+    that fills up `ids_keep` has the place of any."""
     mask: Tensor
-    """(B, N) float, 1 = removed."""
+    """(B, N) float, 1 = removed or hidden: not seen by the encoder."""
+    full: bool = True
+    """Whether the encoder sees all of `ids_keep`. If not, those whose `mask` is 1 only fill up the shape."""
 
 
 def kept_patches(num_patches: int, mask_ratio: float) -> int:
@@ -80,13 +86,58 @@ MASKING_KEYS = ("mask_ratio", "mask_strategy")
 """Keys of a config or a file that say how images are masked."""
 
 
-def make_masking(noise: Tensor, how: MaskingConfig) -> Masking:
-    """The masking of a batch from (B, N) uniform noise on [0, 1): in training, evaluation and scenes alike."""
-    return STRATEGIES[how.strategy](noise, how.ratio)
+def visible_patches(valid: Tensor, patch_size: int, least_share: float = LEAST_VISIBLE) -> Tensor:
+    """Which patches the encoder can see: (B, H, W) valid pixels to (B, N) bool.
+
+    Where no patch of an image has the share, those with its greatest are seen: none only where no pixel is valid.
+
+    Args:
+        valid: False on hidden pixels (fill, cloud, shadow).
+        patch_size: p.
+        least_share: of a patch's pixels that must be valid.
+    """
+    shares = patchify(valid.unsqueeze(1).float(), patch_size).mean(dim=-1)
+    return (shares >= shares.amax(dim=1, keepdim=True).clamp(max=least_share)) & (shares > 0)
+
+
+def visible_unless_all(valid: Tensor, patch_size: int) -> Tensor | None:
+    """`visible_patches`, but None, which costs nothing, where every pixel is valid. Waits for the device."""
+    return None if bool(valid.all()) else visible_patches(valid, patch_size)
+
+
+def make_masking(noise: Tensor, how: MaskingConfig, visible: Tensor | None = None) -> Masking:
+    """The masking of a batch: in training, evaluation and scenes alike.
+
+    Args:
+        noise: (B, N) uniform on [0, 1).
+        how: strategy and ratio.
+        visible: (B, N) bool; only these are kept, as large a share of an image's as of a whole one's. None means all.
+    """
+    if visible is None:
+        return STRATEGIES[how.strategy](noise, how.ratio)
+    drawn = STRATEGIES[how.strategy](noise.masked_fill(~visible, torch.inf), how.ratio)
+    return _of_visible(drawn, visible, how.ratio)
+
+
+def _of_visible(drawn: Masking, visible: Tensor, mask_ratio: float) -> Masking:
+    """The masking in which the first visible ones of the kept patches are kept, in every image its number."""
+    num_patches, num_keep = visible.shape[1], drawn.ids_keep.shape[1]
+    count = visible.sum(dim=1, keepdim=True)
+    share = (count * (1.0 - mask_ratio)).round().clamp(min=1)
+    keep = torch.where(count == num_patches, num_keep, share)
+    seen = visible.gather(1, drawn.ids_keep)
+    seen = seen & (seen.cumsum(dim=1) <= keep)
+    mask = torch.ones_like(drawn.mask).scatter(1, drawn.ids_keep, (~seen).to(drawn.mask.dtype))
+    restore = torch.where(mask == 1, drawn.ids_restore.clamp(min=num_keep), drawn.ids_restore)
+    return Masking(drawn.ids_keep, restore, mask, full=False)
 
 
 def seeded_masking(
-    keys: Iterable[tuple[Any, ...]], num_patches: int, how: MaskingConfig, device: torch.device
+    keys: Iterable[tuple[Any, ...]],
+    num_patches: int,
+    how: MaskingConfig,
+    device: torch.device,
+    visible: Tensor | None = None,
 ) -> Masking:
     """The masking of images that each have a key: the same mask for the same key, in whatever batch and order.
 
@@ -95,15 +146,19 @@ def seeded_masking(
         num_patches: N.
         how: strategy and ratio.
         device: where the masking goes.
+        visible: see `make_masking`.
     """
     noise = [torch.rand(num_patches, generator=generator(*key)) for key in keys]
-    return make_masking(torch.stack(noise).to(device), how)
+    return make_masking(torch.stack(noise).to(device), how, visible)
 
 
-def keep_all(batch: int, num_patches: int, device: torch.device | str = "cpu") -> Masking:
-    """The masking that removes nothing and keeps the patches in order."""
+def keep_all(
+    batch: int, num_patches: int, device: torch.device | str = "cpu", visible: Tensor | None = None
+) -> Masking:
+    """The masking that removes nothing of what is `visible` and keeps the patches in order."""
     order = torch.arange(num_patches, device=device, dtype=torch.float32)
-    return random_masking(order.expand(batch, -1), mask_ratio=0.0)
+    everything = random_masking(order.expand(batch, -1), mask_ratio=0.0)
+    return everything if visible is None else _of_visible(everything, visible, mask_ratio=0.0)
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

@@ -21,6 +21,7 @@ from models.kernels.backend import Backend, backend_for
 from models.masking import Masking, MaskingConfig, patchify
 from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
+from models.positions import start_positions
 from utils.randomness import derive_seed
 
 
@@ -35,6 +36,8 @@ class Encoded(NamedTuple):
     """One per block, over B * (P + n) tokens; None for a block with one expert."""
     num_prefix: int
     """P, tokens before the patches: metadata, then CLS."""
+    visible: Tensor | None = None
+    """(B, n) bool, False for tokens that only fill up the shape and count nowhere; None: all n count."""
 
     @property
     def meta(self) -> Tensor:
@@ -63,10 +66,14 @@ class Block(nn.Module):
         self.moe = moe_layer(dim, width, experts, k)
 
     def forward(
-        self, x: Tensor, noise: LayerNoise = NO_NOISE, backend: Backend | None = None
+        self,
+        x: Tensor,
+        noise: LayerNoise = NO_NOISE,
+        backend: Backend | None = None,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
-        """(B, S, D) to (B, S, D) and the block's routing."""
-        x = x + self.attn(self.norm1(x), backend)
+        """(B, S, D) to (B, S, D) and the block's routing; tokens where (B, S) `hidden` is 1 influence no other."""
+        x = x + self.attn(self.norm1(x), backend, hidden)
         update, routing = self.moe(self.norm2(x), noise, backend)
         return x + update, routing
 
@@ -93,14 +100,24 @@ class Encoder(nn.Module):
         self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
+        start_positions(self.pos_embed, config)
 
-    def embed(self, images: Tensor, meta: Tensor, ids_keep: Tensor | None, backend: Backend | None = None) -> Tensor:
-        """Tokens with their positions, kept patches only: (B, P + n, D)."""
+    def embed(
+        self,
+        images: Tensor,
+        meta: Tensor,
+        ids_keep: Tensor | None,
+        backend: Backend | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens with their positions, kept patches only: (B, P + n, D). Patches that are not visible are zeros."""
         pixels = patchify(images, self.patch_proj.kernel_size[0])  # (B, N, C * p * p)
         positions = self.pos_embed[0, self.num_prefix :]
         if ids_keep is not None:
             pixels = pixels.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
             positions = F.embedding(ids_keep, positions)
+        if visible is not None:  # chosen, not multiplied: NaN times 0 is NaN
+            pixels = torch.where(visible.unsqueeze(-1), pixels, 0.0)
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
         backend = backend or backend_for(images.device)
         patches = backend.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
@@ -119,15 +136,23 @@ class Encoder(nn.Module):
         ids_keep: Tensor | None,
         noise: tuple[LayerNoise, ...],
         backend: Backend | None = None,
+        visible: Tensor | None = None,
     ) -> Encoded:
         """See `MOEMAE.encode`; `backend` says which kernels, None takes the fastest."""
         backend = backend or backend_for(images.device)
-        x = self.embed(images, meta, ids_keep, backend)
+        if visible is not None and ids_keep is not None:
+            visible = visible.gather(1, ids_keep)
+        x = self.embed(images, meta, ids_keep, backend, visible)
+        hidden = self.hidden_tokens(visible)
         routing = []
         for layer, layer_noise in zip(self.layers, noise, strict=True):
-            x, layer_routing = layer(x, layer_noise, backend)
+            x, layer_routing = layer(x, layer_noise, backend, hidden)
             routing.append(layer_routing)
-        return Encoded(self.norm(x), x, tuple(routing), self.num_prefix)
+        return Encoded(self.norm(x), x, tuple(routing), self.num_prefix, visible)
+
+    def hidden_tokens(self, visible: Tensor | None) -> Tensor | None:
+        """What blocks take as `hidden`, (B, P + n), from (B, n) visible patches: the tokens before them are seen."""
+        return None if visible is None else F.pad((~visible).float(), (self.num_prefix, 0))
 
 
 class MOEMAE(Interface, nn.Module):
@@ -166,6 +191,7 @@ class MOEMAE(Interface, nn.Module):
         self.decoder_pred = nn.Linear(dim, config.patch_values)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         nn.init.trunc_normal_(self.decoder_pos_embed, std=config.position_std)
+        start_positions(self.decoder_pos_embed, config)
 
     def encode(
         self,
@@ -173,6 +199,7 @@ class MOEMAE(Interface, nn.Module):
         meta: Tensor | None = None,
         ids_keep: Tensor | None = None,
         *,
+        visible: Tensor | None = None,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
         presampled: tuple[LayerNoise, ...] | None = None,
@@ -184,12 +211,14 @@ class MOEMAE(Interface, nn.Module):
             meta: (B, F, 2) rows (sin, cos) of the model's `meta_fields`, see `utils.metadata.encode_metadata`; None is
                 the missing pair (0, 0) in every row. What stands for that pair is the model's `missing_metadata`.
             ids_keep: (B, n) patches to encode; None means all, in order.
+            visible: (B, N) bool, patches that can be seen, see `models.masking.visible_patches`; what stands in the
+                others influences nothing, and their tokens only fill up the shape. None means all.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
             presampled: routing noise and dropout masks of every block, in place of `noise` and `generator`.
 
         Raises:
-            ValueError: when the images or the metadata have another shape than the model's.
+            ValueError: when the images, the metadata or `visible` have another shape than the model's.
         """
         config = self.config
         expected = (config.in_channels, config.img_size, config.img_size)
@@ -202,11 +231,13 @@ class MOEMAE(Interface, nn.Module):
             raise ValueError(
                 f"metadata have shape {tuple(meta.shape)}; expected {meta_shape} for {', '.join(config.meta_fields)}"
             )
+        if visible is not None and tuple(visible.shape) != (images.shape[0], config.num_patches):
+            raise ValueError(f"visible has shape {tuple(visible.shape)}; this model takes (B, {config.num_patches})")
         if presampled is None:
             tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
             shape = (images.shape[0], tokens, config.embed_dim)
             presampled = self._sample_noise(config.experts, shape, images.device, noise, generator)
-        return self.encoder(images, meta, ids_keep, presampled, self.backend)
+        return self.encoder(images, meta, ids_keep, presampled, self.backend, visible)
 
     def decode(
         self,
@@ -219,15 +250,36 @@ class MOEMAE(Interface, nn.Module):
     ) -> Tensor:
         """Predict every patch: (B, P + n, D) tokens after the norm and (B, N) `ids_restore` to (B, N, C * p * p).
 
-        Mask tokens fill the places of the removed patches; only patches get decoder positions. `noise`, `generator`
-        and `presampled` as for `encode`.
+        `noise`, `generator` and `presampled` as for `encode`.
+        """
+        decoded = self.decode_tokens(tokens, ids_restore, noise=noise, generator=generator, presampled=presampled)
+        return self.predict(decoded)
+
+    def predict(self, decoded: Tensor) -> Tensor:
+        """The patches, (B, N, C * p * p), from the tokens that `decode_tokens` gives."""
+        backend = self.backend or backend_for(decoded.device)
+        return backend.linear(decoded, self.decoder_pred.weight, self.decoder_pred.bias)
+
+    def decode_tokens(
+        self,
+        tokens: Tensor,
+        ids_restore: Tensor,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+        presampled: tuple[LayerNoise, ...] | None = None,
+    ) -> Tensor:
+        """What the decoder makes of every patch, (B, N, decoder_dim) after its norm; arguments as for `decode`.
+
+        Mask tokens fill the places of the removed patches; only patches get decoder positions.
         """
         B, N = ids_restore.shape
         backend = self.backend or backend_for(tokens.device)
         x = backend.linear(tokens, self.decoder_embed.weight, self.decoder_embed.bias)
         num_prefix = self.config.num_prefix
         prefix, kept = x[:, :num_prefix], x[:, num_prefix:]
-        removed = self.mask_token.to(x.dtype).expand(B, N - kept.shape[1], -1)
+        # One at least: with every patch kept, hidden ones are still predicted.
+        removed = self.mask_token.to(x.dtype).expand(B, max(N - kept.shape[1], 1), -1)
         patches = torch.cat([kept, removed], dim=1)
         patches = patches.gather(1, ids_restore.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         x = torch.cat([prefix, patches + self.decoder_pos_embed], dim=1)
@@ -236,8 +288,7 @@ class MOEMAE(Interface, nn.Module):
             presampled = self._sample_noise(experts, (B, x.shape[1], x.shape[2]), x.device, noise, generator)
         for layer, layer_noise in zip(self.decoder_layers, presampled, strict=True):
             x, _ = layer(x, layer_noise, backend)
-        x = self.decoder_norm(x[:, num_prefix:])
-        return backend.linear(x, self.decoder_pred.weight, self.decoder_pred.bias)
+        return self.decoder_norm(x[:, num_prefix:])
 
     def forward(
         self,
@@ -251,10 +302,25 @@ class MOEMAE(Interface, nn.Module):
     ) -> tuple[Tensor, Encoded]:
         """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones."""
         random = {"noise": noise, "generator": generator}
+        decoded, encoded = self.encode_and_decode(images, meta, masking, presampled=presampled, **random)
+        return self.predict(decoded), encoded
+
+    def encode_and_decode(
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        masking: Masking,
+        *,
+        noise: bool | None = None,
+        generator: torch.Generator | None = None,
+        presampled: PassNoise | None = None,
+    ) -> tuple[Tensor, Encoded]:
+        """`forward` up to the decoder's last layer: (B, N, decoder_dim) tokens, and what the encoder saw."""
+        random = {"noise": noise, "generator": generator}
         of_encoder, of_decoder = (None, None) if presampled is None else presampled
-        encoded = self.encode(images, meta, masking.ids_keep, presampled=of_encoder, **random)
-        predicted = self.decode(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random)
-        return predicted, encoded
+        visible = None if masking.full else masking.mask == 0
+        encoded = self.encode(images, meta, masking.ids_keep, visible=visible, presampled=of_encoder, **random)
+        return self.decode_tokens(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random), encoded
 
     def _sample_noise(
         self,

@@ -4,13 +4,14 @@ Dimensions: B patches, N patch tokens, P tokens before them (metadata, then CLS)
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.config import ModelConfig
+if TYPE_CHECKING:  # a config names a pooling of this table
+    from models.config import ModelConfig
 
 
 class Pooling(NamedTuple):
@@ -18,14 +19,14 @@ class Pooling(NamedTuple):
 
     title: str
     """For tables and figures."""
-    tokens_used: Callable[[ModelConfig], int]
+    tokens_used: "Callable[[ModelConfig], int]"
     """How many tokens' width a vector has."""
-    of_tokens: Callable[[Tensor, int], Tensor]
-    """(B, T, D) tokens and P to (B, W)."""
+    of_tokens: "Callable[[Tensor, int, Tensor | None], Tensor]"
+    """(B, T, D) tokens, P, and which patches are visible, (B, N) bool or None for all, to (B, W)."""
     of_parts: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None
     """The same from the (B, P, D) prefix, the (B, D) mean of the patch tokens, and N; None where that is not enough."""
-    of_patches: Callable[[Tensor, int], Tensor] | None
-    """(B, T, D) tokens and P to a vector for every patch, (B, N, W), whose mean is the pooled one: what a cell of a map
+    of_patches: "Callable[[Tensor, int, Tensor | None], Tensor] | None"
+    """The same to a vector for every patch, (B, N, W), whose mean is the pooled one: what a cell of a map
     holds. None where cells have no such vector."""
 
 
@@ -34,10 +35,34 @@ def _mean_of_parts(prefix: np.ndarray, patches: np.ndarray, count: int) -> np.nd
     return (total / (prefix.shape[1] + count)).astype(np.float32)
 
 
-def _mean_by_patch(tokens: Tensor, P: int) -> Tensor:
+def _mean_by_patch(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
     """Every patch's own token, with those of the prefix shared out among the patches."""
     patches = tokens[:, P:]
     return (tokens[:, :P].sum(dim=1, keepdim=True) + patches.shape[1] * patches) / tokens.shape[1]
+
+
+def _spread(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
+    """(B, D) standard deviations over the visible patch tokens; 0 where there is only one."""
+    spread = tokens[:, P:].std(dim=1, correction=0)
+    if visible is None:
+        return spread
+    # Hidden tokens are the mean of the others: they add nothing to the sum of squares, only to the count.
+    return spread * (visible.shape[1] / visible.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
+
+
+def _cls_mean_std(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
+    return torch.cat([tokens[:, P - 1], tokens[:, P:].mean(dim=1), _spread(tokens, P, visible)], dim=1)
+
+
+def _meta_mean(tokens: Tensor, P: int) -> Tensor:
+    """(B, D) mean of the metadata tokens, or (B, 0) of a model without metadata."""
+    return tokens[:, : P - 1].mean(dim=1) if P > 1 else tokens[:, 0, :0]
+
+
+def _every_patch_and(tokens: Tensor, P: int, visible: Tensor | None, *before: Tensor) -> Tensor:
+    """Every patch's own token between vectors (B, W) of the whole window: those given, and the spread."""
+    whole = [_for_every_patch(vector, tokens, P) for vector in (*before, _spread(tokens, P, visible))]
+    return torch.cat([*whole[:-1], tokens[:, P:], whole[-1]], dim=-1)
 
 
 def _for_every_patch(vectors: Tensor, tokens: Tensor, P: int) -> Tensor:
@@ -49,32 +74,48 @@ POOLINGS = {
     "cls": Pooling(
         "CLS token",
         lambda config: 1,
-        lambda tokens, P: tokens[:, P - 1],
+        lambda tokens, P, visible: tokens[:, P - 1],
         lambda prefix, patches, N: prefix[:, -1],
-        lambda tokens, P: _for_every_patch(tokens[:, P - 1], tokens, P),
+        lambda tokens, P, visible: _for_every_patch(tokens[:, P - 1], tokens, P),
     ),
     "mean": Pooling(
         "mean of tokens",
         lambda config: 1,
-        lambda tokens, P: tokens.mean(dim=1),
+        lambda tokens, P, visible: tokens.mean(dim=1),
         _mean_of_parts,
         _mean_by_patch,
     ),
     "patch_mean": Pooling(
         "mean of patch tokens",
         lambda config: 1,
-        lambda tokens, P: tokens[:, P:].mean(dim=1),
+        lambda tokens, P, visible: tokens[:, P:].mean(dim=1),
         lambda prefix, patches, N: patches,
-        lambda tokens, P: tokens[:, P:],
+        lambda tokens, P, visible: tokens[:, P:],
     ),
     "meta_cls": Pooling(
         "metadata and CLS tokens",
         lambda config: config.num_prefix,
-        lambda tokens, P: tokens[:, :P].flatten(1),
+        lambda tokens, P, visible: tokens[:, :P].flatten(1),
         lambda prefix, patches, N: prefix.reshape(len(prefix), -1),
-        lambda tokens, P: _for_every_patch(tokens[:, :P].flatten(1), tokens, P),
+        lambda tokens, P, visible: _for_every_patch(tokens[:, :P].flatten(1), tokens, P),
     ),
-    "all": Pooling("all tokens", lambda config: config.num_tokens, lambda tokens, P: tokens.flatten(1), None, None),
+    "cls_mean_std": Pooling(
+        "CLS, mean and spread of patch tokens",
+        lambda config: 3,
+        _cls_mean_std,
+        None,
+        lambda tokens, P, visible: _every_patch_and(tokens, P, visible, tokens[:, P - 1]),
+    ),
+    "meta_cls_mean_std": Pooling(
+        "mean of metadata tokens, CLS, mean and spread of patch tokens",
+        lambda config: 4 if config.meta_fields else 3,
+        lambda tokens, P, visible: torch.cat([_meta_mean(tokens, P), _cls_mean_std(tokens, P, visible)], dim=1),
+        None,
+        lambda tokens, P, visible: _every_patch_and(tokens, P, visible, _meta_mean(tokens, P), tokens[:, P - 1]),
+    ),
+    "all": Pooling(
+        "all tokens", lambda config: config.num_tokens, lambda tokens, P, visible: tokens.flatten(1), None, None
+    ),
 }
 """Every pooling by the name that configs, command lines and `MOEMAE.embed` give it."""
 
@@ -82,22 +123,37 @@ MAP_POOLINGS = tuple(name for name, pooling in POOLINGS.items() if pooling.of_pa
 """Those that the cells of a map can hold."""
 
 DEFAULT_POOL = "cls"
+"""Of weights that do not say which pooling is best for them (`ModelConfig.pool`)."""
 
 
-def pool_tokens(tokens: Tensor, pool: str, num_prefix: int) -> Tensor:
+def pool_tokens(tokens: Tensor, pool: str, num_prefix: int, visible: Tensor | None = None) -> Tensor:
     """Tokens to one vector a patch, float32.
+
+    In the place of a hidden patch's token stands the mean of the visible ones: means over patches are means over what
+    was seen, and the metadata and CLS tokens keep their share in a mean of all.
 
     Args:
         tokens: (B, T, D) of whole patches, before the final norm.
         pool: a key of `POOLINGS`.
         num_prefix: P, `ModelConfig.num_prefix`.
+        visible: (B, N) bool, see `MOEMAE.encode`; None means all.
 
     Returns:
         (B, W), W as `vector_width` says.
     """
-    return POOLINGS[pool].of_tokens(tokens.to(torch.float32), num_prefix)
+    tokens = tokens.to(torch.float32)
+    if visible is not None:
+        tokens = _hidden_by_mean(tokens, num_prefix, visible)
+    return POOLINGS[pool].of_tokens(tokens, num_prefix, visible)
 
 
-def vector_width(config: ModelConfig, pool: str) -> int:
+def _hidden_by_mean(tokens: Tensor, num_prefix: int, visible: Tensor) -> Tensor:
+    """The tokens with the mean of an image's (B, N) visible patches in the place of its hidden ones."""
+    patches, seen = tokens[:, num_prefix:], visible.unsqueeze(-1)
+    mean = (patches * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.cat([tokens[:, :num_prefix], torch.where(seen, patches, mean)], dim=1)
+
+
+def vector_width(config: "ModelConfig", pool: str) -> int:
     """Numbers in an embedding."""
     return config.embed_dim * POOLINGS[pool].tokens_used(config)

@@ -9,6 +9,7 @@ from models.api import DEFAULT_BATCH, DEFAULT_CROP
 from models.inference.digital_numbers import LandsatPatches
 from models.inference.embedding import embed_patches
 from models.inference.patch_input import read_input
+from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE
 from release.formats import Run
 from transformation.transformer import ZScoreNormalize
@@ -87,10 +88,11 @@ def _routing_margins(model: MOEMAE, pixels: np.ndarray, columns: np.ndarray, sta
     """How far the closest choice between two experts is from a tie, in every patch: (N,)."""
     published = model.config.published_behaviour
     normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
-    images = normalize(torch.from_numpy(pixels.view(np.int16))).images
+    images, valid = normalize(torch.from_numpy(pixels.view(np.int16)))
     with torch.no_grad():
         meta = torch.from_numpy(encode_metadata(columns, model.config.meta_fields, published))
-        routing = model.eval().encode(images, meta, noise=False).routing
+        visible = visible_unless_all(valid, model.config.patch_size)
+        routing = model.eval().encode(images, meta, visible=visible, noise=False).routing
     margins = torch.full((len(pixels),), torch.inf)
     for layer in filter(None, routing):
         k = layer.expert_idx.shape[1]

@@ -31,7 +31,8 @@ class ExportSettings(NamedTuple):
 
     checkpoint: Path
     out: Path
-    pool: str
+    pool: str | None
+    """None is the weights' own."""
     statistics: str
     programs: tuple[str, ...]
     """Keys of `FORMATS`."""
@@ -59,11 +60,12 @@ def export(settings: ExportSettings) -> None:
         )
     record = collect_record(checkpoint, list(settings.scores))
     with atomic_folder(settings.out) as folder:
-        programs = _write_programs(model, settings, folder)
-        write_weights_folder(folder, model, _about(model, settings, programs, folder, record))
+        pool = settings.pool or model.config.pool
+        programs = _write_programs(model, settings, pool, folder)
+        write_weights_folder(folder, model, _about(model, settings, pool, programs, folder, record))
         _require_same_weights(model, folder)
-        width = vector_width(model.config, settings.pool)
-        facts = (count_parameters(model), settings.pool, settings.statistics, width, programs, settings.license)
+        width = vector_width(model.config, pool)
+        facts = (count_parameters(model), pool, settings.statistics, width, programs, settings.license)
         write_card(folder / CARD, Release(model.config, record, *facts))
         require_no_pickle(folder)
     reporter.info(f"written: {settings.out}")
@@ -71,16 +73,16 @@ def export(settings: ExportSettings) -> None:
         reporter.info(f"  {path.name:24s} {path.stat().st_size:11,} bytes")
 
 
-def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tuple[Program, ...]:
+def _write_programs(model: MOEMAE, settings: ExportSettings, pool: str, folder: Path) -> tuple[Program, ...]:
     if not settings.programs:
         return ()
     reporter.info("tracing the model (half a minute)")
-    traced = trace(model, settings.pool, settings.statistics)
-    patches = check_patches(model, settings.pool, settings.statistics)
+    traced = trace(model, pool, settings.statistics)
+    patches = check_patches(model, pool, settings.statistics)
     written = []
     for name in settings.programs:
         form = FORMATS[name]
-        path = folder / f"embed_{settings.pool}{form.ending}"
+        path = folder / f"embed_{pool}{form.ending}"
         form.write(traced, path)
         difference = largest_difference(form.load(path), patches)
         reporter.info(f"{path.name}: differs from PyTorch by at most {difference:.1e} (allowed {TOLERANCE:g})")
@@ -89,7 +91,7 @@ def _write_programs(model: MOEMAE, settings: ExportSettings, folder: Path) -> tu
 
 
 def _about(
-    model: MOEMAE, settings: ExportSettings, programs: tuple[Program, ...], folder: Path, record: Record
+    model: MOEMAE, settings: ExportSettings, pool: str, programs: tuple[Program, ...], folder: Path, record: Record
 ) -> dict[str, Any]:
     """What `config.json` says beside the model: its origin, and enough to run the programs without this project."""
     side, numbers = model.config.img_size, DATASETS[settings.statistics].STATISTICS
@@ -113,7 +115,7 @@ def _about(
                 "values": f"{units_of(model.config.meta_fields)}; of the patch centre; NaN is not known",
             },
         },
-        "output": {"name": OUTPUT, "pool": settings.pool, "width": vector_width(model.config, settings.pool)},
+        "output": {"name": OUTPUT, "pool": pool, "width": vector_width(model.config, pool)},
         "statistics": {"name": settings.statistics, "mean": list(numbers.mean), "std": list(numbers.std)},
     }
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
+from models.masking import visible_unless_all
 from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
 from scenes.input.reader import SceneReader
 from scenes.input.virtual_files import shown
@@ -96,7 +97,7 @@ def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
     return Stripe(pixels, top, left, tops[rows], lefts[columns], clear[rows, columns])
 
 
-def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
+def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int, visible: Tensor | None = None) -> Tensor:
     """Tokens of whole windows to a vector for every patch, whose mean over the window is `pool_tokens` of it.
 
     Args:
@@ -104,6 +105,7 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
         pool: one of `models.pooling.MAP_POOLINGS`.
         side: patches along a window.
         num_prefix: tokens before those of the patches.
+        visible: (n, side * side) bool; None means all.
 
     Returns:
         (n, side, side, width of the pooling)
@@ -112,7 +114,7 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int) -> Tensor:
     if of_patches is None:
         raise ValueError(f"pool {pool!r} is not for maps; use {', '.join(MAP_POOLINGS)}")
     tokens = flat.unflatten(1, (num_prefix + side**2, -1))
-    return of_patches(tokens, num_prefix).unflatten(1, (side, side))
+    return of_patches(tokens, num_prefix, visible).unflatten(1, (side, side))
 
 
 class SceneEmbedder:
@@ -180,10 +182,12 @@ class SceneEmbedder:
         first_row = (number - 1) * side
         for start in range(0, len(stripe.tops), self.batch_size):
             part = slice(start, start + self.batch_size)
-            images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
+            images, valid = self.normalize(stripe.images(part, frame.window).to(self.device))
             config = self.embedder.model.config
             meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
-            fields = token_fields(self.embedder(images, meta), self.pool, side, config.num_prefix).cpu().numpy()
+            tokens = self.embedder(images, meta, valid)
+            visible = visible_unless_all(valid, config.patch_size)
+            fields = token_fields(tokens, self.pool, side, config.num_prefix, visible).cpu().numpy()
             if not np.isfinite(fields).all():
                 raise DataError(f"{self.where}: the model gives NaN or infinity here; check the checkpoint")
             self.windows += len(fields)

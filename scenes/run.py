@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from models.config import ModelConfig
 from models.inference.embedder import Embedder
-from models.pooling import vector_width
+from models.pooling import DEFAULT_POOL, MAP_POOLINGS, vector_width
 from models.pretrained import load_with_path, made_from
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
@@ -47,9 +48,14 @@ from utils.provenance import provenance
 from utils.reporting import reporter
 
 MAP_POOL = "patch_mean"
-"""What a cell holds where nobody says."""
+"""What a cell holds where nobody says, the weights included."""
 COMPILE_MIN_BATCHES = 2000
 """On a CPU `--compile auto` compiles for so many batches or more."""
+
+
+def map_pool(config: ModelConfig) -> str:
+    """What a cell holds where nobody asks: the weights' own pooling, where they name one that cells can hold."""
+    return config.pool if config.pool != DEFAULT_POOL and config.pool in MAP_POOLINGS else MAP_POOL
 
 
 class SceneSettings(NamedTuple):
@@ -198,7 +204,7 @@ class SceneRun:
             )
         elif probe and settings.pool not in (None, probe.pool):
             raise ConfigError(f"--pool {settings.pool}: {probe.path} was fitted on pool {probe.pool}; leave --pool out")
-        self.pool = settings.pool or (probe.pool if probe else None) or MAP_POOL
+        self.pool = settings.pool or (probe.pool if probe else None) or map_pool(self.model.config)
         if probe and vector_width(self.model.config, self.pool) != probe.width:
             fitting = fitting_widths(self.model.config)[probe.width]
             raise ConfigError(f"{probe.path}: takes {probe.width:,} features, which --pool {fitting} gives; use that")

@@ -7,6 +7,7 @@ from models.losses import counted_tokens, masked_pass
 from models.masking import make_masking
 from models.moe_mae import MOEMAE
 from models.noise import PassNoise
+from models.targets import Targets, TrainingPass
 from utils.compilation import EAGER, Compilation
 
 
@@ -17,42 +18,68 @@ class Objective(nn.Module):
         model: the autoencoder.
         autocast: type of mixed precision; None computes in float32.
         compilation: whether to compile; needs batches of one shape.
+        targets: what is predicted beside the pixels; None for nothing.
     """
 
-    def __init__(self, model: MOEMAE, autocast: torch.dtype | None, compilation: Compilation = EAGER) -> None:
+    def __init__(
+        self,
+        model: MOEMAE,
+        autocast: torch.dtype | None,
+        compilation: Compilation = EAGER,
+        targets: Targets | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.targets = model, targets
         self.autocast = autocast
         self._compute = compilation.of(self._sums)
 
     def forward(
-        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        valid: Tensor,
+        visible: Tensor | None,
+        mask_noise: Tensor,
+        presampled: PassNoise,
+        known: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One masked pass.
 
         Args:
             images: (B, C, H, W), normalised.
-            meta: (B, F, 2) or None.
+            meta: (B, F, 2) or None: what the encoder is given.
             valid: (B, H, W) bool.
+            visible: (B, N) bool, patches among which the mask is drawn; None means all.
             mask_noise: (B, N) uniform numbers that decide the mask.
             presampled: routing noise and dropout masks.
+            known: (B, F, 2) or None: the metadata before any of them were masked, for the targets.
 
         Returns:
-            The sums of `MaskedPass`, (4 + 2 E,), and how many tokens chose each of the encoder's E experts, (E,)
-            float32.
+            The sums of `MaskedPass`, (4 + 2 E,), with those of T targets behind them, (2 T,), and how many tokens chose
+            each of the encoder's E experts, (E,) float32.
         """
-        return self._compute(images, meta, valid, mask_noise, presampled)
+        return self._compute(images, meta, valid, visible, mask_noise, presampled, known)
 
     def _sums(
-        self, images: Tensor, meta: Tensor | None, valid: Tensor, mask_noise: Tensor, presampled: PassNoise
+        self,
+        images: Tensor,
+        meta: Tensor | None,
+        valid: Tensor,
+        visible: Tensor | None,
+        mask_noise: Tensor,
+        presampled: PassNoise,
+        known: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        masking = make_masking(mask_noise, self.model.masking)
+        masking = make_masking(mask_noise, self.model.masking, visible)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
             passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
-        encoded = passed.encoded
-        counted = counted_tokens(valid, encoded.tokens.shape[1]).unsqueeze(-1)
+            sums, encoded = passed.sums, passed.encoded
+            if self.targets is not None:
+                seen = TrainingPass(images, valid, known, meta, encoded, passed.decoded)
+                sums = torch.cat([sums, self.targets(seen)])
+        counted = counted_tokens(valid, encoded).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
-        return passed.sums, torch.cat(chosen) if chosen else passed.sums[:0].detach()
+        return sums, torch.cat(chosen) if chosen else sums[:0].detach()

@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
+from torch import nn
 
-from models.moe_mae import MOEMAE
 
-
-def adamw(model: MOEMAE, device: torch.device, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def adamw(model: nn.Module, device: torch.device, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """The optimizer of a run; on CUDA its rate and step number are tensors there, so that a step can be captured."""
     on_cuda = device.type == "cuda"
     return torch.optim.AdamW(

@@ -3,24 +3,35 @@
 import math
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from tqdm import tqdm
 
-from configs.build import build_configured_dataset
+from configs.build import build_configured_dataset, build_training_dataset
 from configs.schema import Config
 from datasets.loader import BatchLoader, Part, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
 from models.moe_mae import count_parameters
+from models.targets import Targets
 from scheduler.schedulers import WarmupCosineLR
 from training.collapse import collapsed_experts, warning
 from training.optimizer import adamw, load_optimizer
 from training.progress import Progress
-from training.recipe import first_model, model_size, recipe_of, require_same_recipe, resolved_run, step_options
+from training.recipe import (
+    first_model,
+    first_targets,
+    model_size,
+    recipe_of,
+    require_same_recipe,
+    resolved_run,
+    step_options,
+)
 from training.run_folder import RunFolder
 from training.run_log import RunLog, utc_now
 from training.step import StepResult, TrainStep
@@ -65,7 +76,7 @@ class Pretraining:
         found = processes.share(lambda: self.folder.newest() if resume else None)
         model = processes.share(lambda: first_model(config)) if found is None else found[0].build()
         self.model = model.to(self.device)
-        self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"))
+        self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"), build_training_dataset)
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
@@ -74,12 +85,14 @@ class Pretraining:
             training.learning_rate, training.epochs, len(self.loader), training.warmup_fraction
         )
         self.options = step_options(config, self.model.config, self.device)
-        self.optimizer = adamw(self.model, self.device, training.learning_rate, training.weight_decay)
+        self.targets = self._first_targets(None if found is None else found[0])
+        self.optimizer = adamw(self._trained(), self.device, training.learning_rate, training.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
         self.resolved = resolved_run(config, self.model, self.train_set, self.options)
         self.recipe = recipe_of(config, self.model, self.resolved)
-        self.progress = Progress(self.model.config, self.device)
+        names = () if self.targets is None else self.targets.names
+        self.progress = Progress(self.model.config, self.device, names)
         self.log = RunLog(self.folder, self.train_set)
         self._asked_to_resume = resume
         # Where the log is cut when the run goes on; the checkpoint itself need not stay in memory.
@@ -89,15 +102,29 @@ class Pretraining:
         self.compilation = Compilation.chosen(
             training.compile, self.device, self._steps_left(), COMPILE_MIN_STEPS, processes.say
         )
-        self.step = TrainStep(self.model, self.optimizer, self.options, self.scaler, processes, self.compilation)
+        self.step = TrainStep(
+            self.model, self.optimizer, self.options, self.scaler, processes, self.compilation, self.targets
+        )
 
     # ------------------------------------------------------------------ setting up
 
-    def _dataset(self, split: str) -> PatchDataset:
+    def _dataset(self, split: str, build: Callable[..., PatchDataset] = build_configured_dataset) -> PatchDataset:
         path = required(self.config.training.dataset_path, "training.dataset_path")
-        dataset = build_configured_dataset(self.config, self.model.config, path, split)
+        dataset = build(self.config, self.model.config, path, split)
         dataset.hold_in_memory()
         return dataset
+
+    def _first_targets(self, found: Checkpoint | None) -> Targets | None:
+        """The targets with the heads, filters and scales to begin with: drawn and fitted, or those that were saved."""
+        targets = self.processes.share(lambda: first_targets(self.config, self.model.config, self.train_set))
+        saved = None if found is None else found.content.get(EXTRA_KEY, {}).get("run", {}).get("targets")
+        if targets is not None and saved is not None:
+            targets.load_state_dict(saved)
+        return None if targets is None else targets.to(self.device)
+
+    def _trained(self) -> nn.Module:
+        """Everything that has weights to train."""
+        return self.model if self.targets is None else nn.ModuleList([self.model, self.targets])
 
     def _steps_left(self) -> int:
         done = self.progress.epoch * len(self.loader) + self.progress.batch_in_epoch
@@ -309,6 +336,7 @@ class Pretraining:
             "log_offsets": self.folder.offsets(),
             "recipe": self.recipe,
         }
+        heads = {} if self.targets is None else {"targets": self.targets.state_dict()}
         self.folder.save(
             self.model,
             record,
@@ -316,5 +344,5 @@ class Pretraining:
             best_train_loss=progress.best_train_loss,
             opt_state=self.optimizer.state_dict(),
             scaler_state=self.scaler.state_dict(),
-            extra={"run": {"recipe": self.recipe, "fingerprint": self.fingerprint, **progress.state()}},
+            extra={"run": {"recipe": self.recipe, "fingerprint": self.fingerprint, **progress.state(), **heads}},
         )

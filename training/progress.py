@@ -19,22 +19,25 @@ class EpochSums:
     Args:
         config: of the model.
         device: where the measurements are.
+        targets: names of those that the steps measure.
     """
 
     _NUMBERS = ("steps", "patches", "lr")
     TERMS = ("train_loss", "train_m_loss", "train_um_loss", "train_moe_loss", "grad_norm")
     _COUNTS = ("skipped_steps", "counted_patches")
 
-    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+    def __init__(self, config: ModelConfig, device: torch.device, targets: tuple[str, ...] = ()) -> None:
         self.steps = 0
         self.patches = 0
         """Including those of fill only."""
         self.lr = 0.0
-        self._experts = config.experts
+        self._experts, self._targets = config.experts, targets
         routed = sum(count for count in config.experts if count > 1)
         # MPS has no float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        self._sums = torch.zeros(len(self.TERMS) + len(self._COUNTS) + routed, dtype=dtype, device=device)
+        self._sums = torch.zeros(
+            len(self.TERMS) + len(self._COUNTS) + routed + len(targets), dtype=dtype, device=device
+        )
 
     def add(self, result: StepResult, lr: float, patches: int) -> None:
         """Count one step of so many patches, fill or not, without waiting for the device."""
@@ -47,7 +50,8 @@ class EpochSums:
             [losses.total, losses.masked, losses.visible, losses.balance, torch.where(finite, norm, 0.0), ~finite,
              result.counted]
         )  # fmt: skip
-        self._sums += torch.cat([measured, result.chosen])
+        of_targets = [] if result.targets is None else [result.targets]
+        self._sums += torch.cat([measured, result.chosen, *of_targets])
 
     @property
     def counted_patches(self) -> int:
@@ -61,7 +65,11 @@ class EpochSums:
         averages = {term: found[term] / steps for term in self.TERMS}
         averages["grad_norm"] *= steps / max(1, self.steps - found["skipped_steps"])
         counts = {"skipped_fill": self.patches - found["counted_patches"], "skipped_steps": found["skipped_steps"]}
-        return {**averages, "avg_lr": self.lr / steps, **counts, "expert_usage": self._usage()}
+        averages |= {"avg_lr": self.lr / steps, **counts, "expert_usage": self._usage()}
+        if not self._targets:
+            return averages
+        errors = self._sums[-len(self._targets) :].tolist()
+        return {**averages, "target_errors": {name: e / steps for name, e in zip(self._targets, errors, strict=True)}}
 
     def _read(self) -> dict[str, Any]:
         values = self._sums.tolist()
@@ -70,7 +78,8 @@ class EpochSums:
         return {**terms, **counts}
 
     def _usage(self) -> list[list[float] | None]:
-        chosen = self._sums[len(self.TERMS) + len(self._COUNTS) :].cpu()
+        routed = sum(count for count in self._experts if count > 1)
+        chosen = self._sums[len(self.TERMS) + len(self._COUNTS) :][:routed].cpu()
         parts: list[Tensor] = list(chosen.split([count for count in self._experts if count > 1]))
         blocks = [parts.pop(0) if count > 1 else None for count in self._experts]
         return [None if block is None or not block.sum() else (block / block.sum()).tolist() for block in blocks]
@@ -100,12 +109,13 @@ class Progress:
     Args:
         model: of the model that is trained.
         device: where measurements are.
+        targets: names of those that the steps measure.
     """
 
-    def __init__(self, model: ModelConfig, device: torch.device) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: ModelConfig, device: torch.device, targets: tuple[str, ...] = ()) -> None:
+        self._measured = (model, device, targets)
         self.epoch, self.batch_in_epoch = 0, 0
-        self.sums = EpochSums(model, device)
+        self.sums = EpochSums(*self._measured)
         self.alarm = CollapseAlarm()
         self.best_loss, self.best_train_loss = float("inf"), float("inf")
 
@@ -120,7 +130,7 @@ class Progress:
         best = judged < self.best_loss
         self.best_loss = min(judged, self.best_loss)
         self.epoch, self.batch_in_epoch = self.epoch + 1, 0
-        self.sums = EpochSums(self._model, self._device)
+        self.sums = EpochSums(*self._measured)
         return best
 
     def state(self) -> dict[str, Any]:

@@ -6,14 +6,17 @@ from typing import Any
 import torch
 
 from configs.build import load_configured_model, loss_weights, resolved_config
-from configs.schema import Config
+from configs.schema import YOUNGER, Config, without_silent
+from datasets.loader import shuffled
 from datasets.patches import PatchDataset
 from models.checkpoint import read_checkpoint
 from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
+from models.pooling import DEFAULT_POOL
+from models.targets import FITTED_ON, Examples, Targets
 from training.step import StepOptions
 from utils.devices import mixed_precision
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, ConfigError
 from utils.reporting import reporter
 
 DEFAULT_METADATA_DROPOUT = 0.1
@@ -23,8 +26,12 @@ DEFAULT_METADATA_DROPOUT = 0.1
 _FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
               "save_every_n_steps", "compile")  # fmt: skip
 
-_BEFORE = {"model.missing_metadata": "pair", "training.reconstruction": "sum"}
-"""What runs did that were saved before there was such a key."""
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL, "position_start": "random"},
+    "training": {"reconstruction": "sum", **YOUNGER["training"]},
+    "data": {},
+}
+"""What runs did whose record does not name such a key."""
 
 _PRECISION = {torch.bfloat16: "bf16", torch.float16: "fp16", None: False}
 
@@ -54,6 +61,8 @@ def step_options(config: Config, model: ModelConfig, device: torch.device) -> St
     metadata_dropout = training.metadata_dropout
     if metadata_dropout is None:
         metadata_dropout = 0.0 if model.published_behaviour else DEFAULT_METADATA_DROPOUT
+    masking = training.metadata_masking
+    chances = masking if isinstance(masking, dict) else dict.fromkeys(model.meta_fields, masking)
     return StepOptions(
         seed=training.seed,
         weights=loss_weights(training, model),
@@ -61,7 +70,22 @@ def step_options(config: Config, model: ModelConfig, device: torch.device) -> St
         metadata_dropout=metadata_dropout,
         autocast=mixed_precision(device, training.amp),
         batch_size=training.batch_size,
+        metadata_masking=tuple(chances.get(name, 0.0) for name in model.meta_fields),
+        augmentations=tuple(training.augmentations),
     )
+
+
+def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> Targets | None:
+    """What the run predicts beside the pixels, with filters and scales from its training patches; None for nothing."""
+    seed, targets = config.training.seed, Targets(model, config.training.targets, config.training.seed)
+    if not targets.names:
+        return None
+    some = shuffled(len(dataset), seed, 0)[:FITTED_ON]
+    batch = dataset.batch(some)
+    if batch.meta is None and "metadata" in targets.names:
+        raise ConfigError("training.targets: metadata cannot be predicted, as the dataset has none; leave it out")
+    targets.fit(Examples(batch.images, batch.valid, batch.meta), seed)
+    return targets
 
 
 def resolved_run(config: Config, model: MOEMAE, dataset: PatchDataset, options: StepOptions) -> dict[str, Any]:
@@ -81,7 +105,9 @@ def recipe_of(config: Config, model: MOEMAE, resolved: dict[str, Any]) -> dict[s
     """
     return {
         "model": _asked_model(config, model),
-        "training": {key: value for key, value in resolved["training"].items() if key not in _FREE_KEYS},
+        "training": without_silent(
+            "training", {key: value for key, value in resolved["training"].items() if key not in _FREE_KEYS}
+        ),
         "data": {key: resolved["data"][key] for key in ("dataset", "crop", "statistics")},
     }
 
@@ -98,8 +124,9 @@ def require_same_recipe(path: Path, saved: dict[str, dict[str, Any]], recipe: di
         CheckpointError: naming the first key that differs.
     """
     for section, values in recipe.items():
-        for key, value in values.items():
-            was = saved[section].get(key, _BEFORE.get(f"{section}.{key}"))
+        before, after = {**_BEFORE[section], **saved[section]}, {**_BEFORE[section], **values}
+        for key, value in after.items():
+            was = before.get(key)
             if was != value:
                 raise CheckpointError(
                     f"{path}: {section}.{key} was {was} in the saved run and is {value} now; "

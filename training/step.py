@@ -14,11 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from datasets.loader import Part
 from datasets.patches import Batch
 from models.losses import Losses, LossWeights, losses_of
+from models.masking import visible_patches, visible_unless_all
 from models.moe_mae import MOEMAE
 from models.noise import NoiseBuffers, PassNoise
+from models.targets import Targets
 from training.capture import CapturedStep
 from training.nan_guard import NanGuard, diverged
 from training.objective import Objective
+from transformation.augmentations import AUGMENTATIONS
 from utils.compilation import EAGER, Compilation
 from utils.processes import ALONE, Processes
 from utils.randomness import generator
@@ -40,6 +43,10 @@ class StepOptions(NamedTuple):
     """Type of mixed precision; None computes in float32."""
     batch_size: int
     """Patches of a full batch of all processes: routing noise and masks are sampled for so many."""
+    metadata_masking: tuple[float, ...] = ()
+    """Chance of each of the model's fields to be replaced by the missing pair (0, 0) by itself; () masks none."""
+    augmentations: tuple[str, ...] = ()
+    """Names in `transformation.augmentations.AUGMENTATIONS`, in the order in which they are done."""
 
 
 class StepInputs(NamedTuple):
@@ -48,12 +55,16 @@ class StepInputs(NamedTuple):
     images: Tensor
     meta: Tensor | None
     valid: Tensor
+    visible: Tensor | None
+    """(n, N) bool, patches among which the mask is drawn; None means all."""
     mask_noise: Tensor
     """(n, N) uniform numbers that decide the mask."""
     presampled: PassNoise
     """Routing noise and dropout masks."""
     number: Tensor
     """() float32, of the step."""
+    known: Tensor | None = None
+    """The metadata before some were dropped or masked; None where no target asks for them."""
 
 
 class StepResult(NamedTuple):
@@ -66,6 +77,8 @@ class StepResult(NamedTuple):
     """(E,) how many tokens chose each expert, the encoder's blocks one after another."""
     counted: Tensor
     """Patches with a valid pixel."""
+    targets: Tensor | None = None
+    """(T,) mean errors of the targets; empty where there are none."""
 
 
 class TrainStep:
@@ -83,6 +96,7 @@ class TrainStep:
         processes: those that share the batch.
         compilation: whether the forward and backward pass are compiled and, on CUDA in one process, the whole step
             is replayed as one graph; needs batches of one shape.
+        targets: what is predicted beside the pixels, on the device; its heads are among the optimizer's parameters.
     """
 
     def __init__(
@@ -93,12 +107,14 @@ class TrainStep:
         scaler: torch.amp.GradScaler,
         processes: Processes = ALONE,
         compilation: Compilation = EAGER,
+        targets: Targets | None = None,
     ) -> None:
+        self.targets = targets
         self.model, self.optimizer, self.options = model, optimizer, options
         self.scaler, self.processes = scaler, processes
         self.device = next(model.parameters()).device
         self.rows = Part(processes.rank, processes.count).of(options.batch_size)
-        self.objective: torch.nn.Module = Objective(model, options.autocast, compilation)
+        self.objective: torch.nn.Module = Objective(model, options.autocast, compilation, targets)
         if processes.count > 1:
             self.objective = DistributedDataParallel(self.objective)
         capturable = self.device.type == "cuda" and processes.count == 1 and not scaler.is_enabled()
@@ -135,38 +151,88 @@ class TrainStep:
         noise = torch.rand(whole, self.model.config.num_patches, generator=mask, device=self.device)
         self._buffers.fill(generator(seed, "routing noise and dropout", step, device=self.device))
         self._number.fill_(float(step))
+        images, valid = self._augmented(batch, step)
+        shown = None if batch.meta is None else self._some_masked(self._some_dropped(batch.meta, step), step)
         return StepInputs(
-            batch.images,
-            None if batch.meta is None else self._some_dropped(batch.meta, step),
-            batch.valid,
+            images,
+            shown,
+            valid,
+            self._visible(valid),
             noise[self.rows][:count],
             self._buffers.first(count),
             self._number,
+            None if self.targets is None else batch.meta,
         )
+
+    def _augmented(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """The images and their valid pixels after every augmentation of the recipe."""
+        images, valid = batch.images, batch.valid
+        for name in self.options.augmentations:
+            draw = self._uniform("augmentation " + name, step, len(images))
+            images, valid = AUGMENTATIONS[name](images, valid, draw)
+        return images, valid
+
+    def _visible(self, valid: Tensor) -> Tensor | None:
+        """Visible patches; None, which costs nothing, where all pixels are known to be valid without waiting for it."""
+        config = self.model.config
+        if config.published_behaviour:
+            return None
+        look = visible_unless_all if valid.device.type == "cpu" else visible_patches
+        return look(valid, config.patch_size)
+
+    def _some_masked(self, meta: Tensor, step: int) -> Tensor:
+        """Metadata (n, F, 2) with every field, by itself, set to the missing pair (0, 0) by its own chance."""
+        if not any(self.options.metadata_masking):
+            return meta
+        shares = torch.tensor(self.options.metadata_masking, device=self.device)
+        draw = self._uniform("metadata masking", step, len(meta), len(shares))
+        return meta * (draw >= shares).unsqueeze(-1)
+
+    def _uniform(self, role: str, step: int, count: int, *shape: int) -> Tensor:
+        """(count, *shape) uniform numbers for this process's first rows: sampled for the whole batch and cut."""
+        source = generator(self.options.seed, role, step, device=self.device)
+        numbers = torch.rand(self.options.batch_size, *shape, generator=source, device=self.device)
+        return numbers[self.rows][:count]
 
     def _some_dropped(self, meta: Tensor, step: int) -> Tensor:
         """Metadata (n, F, 2) with a random share of the patches' rows set to the missing pair (0, 0)."""
-        share, whole = self.options.metadata_dropout, self.options.batch_size
+        share = self.options.metadata_dropout
         if share == 0.0:
             return meta
-        source = generator(self.options.seed, "metadata dropout", step, device=self.device)
-        numbers = torch.rand(whole, 1, 1, generator=source, device=self.device)
-        return meta * (numbers[self.rows][: len(meta)] >= share)
+        return meta * (self._uniform("metadata dropout", step, len(meta), 1, 1) >= share)
 
     def compute(self, inputs: StepInputs) -> StepResult:
         """The part of a step that is the same work every time: nothing in it depends on values on the host."""
         self.optimizer.zero_grad(set_to_none=True)
-        sums, chosen = self.objective(inputs.images, inputs.meta, inputs.valid, inputs.mask_noise, inputs.presampled)
+        sums, chosen = self.objective(
+            inputs.images,
+            inputs.meta,
+            inputs.valid,
+            inputs.visible,
+            inputs.mask_noise,
+            inputs.presampled,
+            inputs.known,
+        )
         counted = inputs.valid.flatten(1).any(dim=1).sum().float()
         sums, chosen, counted = self._of_all(sums, chosen, counted)
-        losses = losses_of(sums, self.model.config.experts, self.options.weights)
+        losses, errors = self._losses(sums)
         # Gradients are averaged over processes, and each of them has only its rows' part.
         self.scaler.scale(losses.total * self.processes.count).backward()
         self.scaler.unscale_(self.optimizer)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        grad_norm = torch.nn.utils.clip_grad_norm_(trained, self.options.grad_clip)
         losses = Losses(*(value.detach() for value in losses))
         self._update(losses, grad_norm, inputs.number)
-        return StepResult(losses, grad_norm, chosen, counted)
+        return StepResult(losses, grad_norm, chosen, counted, errors)
+
+    def _losses(self, sums: Tensor) -> tuple[Losses, Tensor]:
+        """The losses of the whole batch from its sums, and the targets' errors, which the total includes."""
+        experts, weights = self.model.config.experts, self.options.weights
+        if self.targets is None:
+            return losses_of(sums, experts, weights), sums[:0].detach()
+        reconstruction, of_targets = sums.split([len(sums) - 2 * len(self.targets.names), 2 * len(self.targets.names)])
+        losses, errors = losses_of(reconstruction, experts, weights), self.targets.errors(of_targets)
+        return losses._replace(total=losses.total + self.targets.loss(errors)), errors.detach()
 
     def _of_all(self, sums: Tensor, chosen: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same of the whole batch; the gradient of the sums is still that of this process's part."""

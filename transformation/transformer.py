@@ -14,10 +14,16 @@ class Normalized(NamedTuple):
     """A batch as the model takes it."""
 
     images: Tensor
-    """(B, C, H, W) float32 z-scores; 0 on fill pixels."""
+    """(B, C, H, W) float32 z-scores; on fill pixels see `fill_hidden`."""
     valid: Tensor
     """(B, H, W) bool; False on fill pixels."""
 
+
+CELL = 4
+"""Side, in pixels, of the squares within which hidden pixels are replaced: a patch of the published models."""
+
+SMALLEST_SHARE = 1e-6
+"""In place of a share of 0."""
 
 MIN_RESIZED = 8
 """Least side that `crop="resize"` accepts, pixels."""
@@ -62,8 +68,8 @@ def squared(pixels: np.ndarray, image_size: int, crop: str, published_behaviour:
 class ZScoreNormalize:
     """Digital numbers to z-scores per band, and back, on whatever device the numbers are.
 
-    Fill pixels (0 in any band) are set to 0 after normalisation and marked invalid; with `fill_is_data` they are
-    treated like any other pixel, as the published code does.
+    Fill pixels (0 in any band) are replaced by what is around them (`fill_hidden`) and marked invalid; with
+    `fill_is_data` they are treated like any other pixel, as the published code does.
     """
 
     def __init__(self, statistics: BandStatistics, fill_is_data: bool = False) -> None:
@@ -88,10 +94,10 @@ class ZScoreNormalize:
         for band in bits.unbind(1)[1:]:  # a reduction over a middle axis is ten times slower
             valid &= band != 0
         if pixels.device.type != "cpu":  # asking which patches have any would wait for the device
-            images.masked_fill_(~valid.unsqueeze(1), 0.0)
-        else:
-            for row in (~valid.flatten(1).all(dim=1)).nonzero().flatten().tolist():
-                images[row].masked_fill_(~valid[row], 0.0)
+            return Normalized(fill_hidden(images, valid), valid)
+        rows = (~valid.flatten(1).all(dim=1)).nonzero().flatten()
+        if len(rows):
+            images[rows] = fill_hidden(images[rows], valid[rows])
         return Normalized(images, valid)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,6 +112,21 @@ class ZScoreNormalize:
     def invert(self, images: Tensor) -> Tensor:
         """(..., C, H, W) z-scores to digital numbers (float32)."""
         return images * self.std + self.mean
+
+
+def fill_hidden(images: Tensor, valid: Tensor) -> Tensor:
+    """The images with every hidden pixel replaced by its band's mean over the valid pixels of its square of `CELL`
+    pixels, and by 0, the dataset's mean, where there is none.
+
+    Args:
+        images: (B, C, H, W) z-scores; hidden pixels may be anything, NaN too.
+        valid: (B, H, W) bool, False on hidden pixels.
+    """
+    seen = valid.unsqueeze(1)
+    images = torch.where(seen, images, 0.0)
+    sums, counts = (F.avg_pool2d(values, CELL, ceil_mode=True) for values in (images, seen.to(images.dtype)))
+    means = (sums / counts.clamp_min(SMALLEST_SHARE)).repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
+    return torch.where(seen, images, means[..., : images.shape[2], : images.shape[3]])
 
 
 def _from_bits(bits: Tensor) -> Tensor:

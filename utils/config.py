@@ -5,6 +5,7 @@ Generic: the keys themselves are declared as pydantic models in `configs/schema.
 
 import argparse
 import difflib
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -182,14 +183,15 @@ def _location(schema: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[str,
     """The part of a pydantic location that the user wrote: union branches and list indices are cut off."""
     kept: list[str] = []
     current: type[BaseModel] | None = schema
-    for depth, part in enumerate(loc):
+    parts = iter(loc)
+    for part in parts:
         if current is None:
             break
         kept.append(str(part))
         field = current.model_fields.get(str(part))
         current = _section_of(current, str(part))
-        if field is not None and _is_mapping(field.annotation) and len(loc) > depth + 1:
-            kept.append(str(loc[depth + 1]))
+        if field is not None and _is_mapping(field.annotation):
+            kept += [str(key) for key in itertools.islice(parts, 1)]
     return tuple(kept)
 
 

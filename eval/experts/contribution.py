@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
+from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE, Block, Encoder
 from models.pooling import pool_tokens
 from utils.errors import DataError
@@ -81,33 +82,37 @@ def encoder_blocks(encoder: Encoder) -> list[Block]:
 
 
 @torch.no_grad()
-def block_inputs(encoder: Encoder, images: Tensor, meta: Tensor | None) -> list[Tensor]:
-    """The tokens (B, S, D) before each block and after the last, without routing noise."""
+def block_inputs(encoder: Encoder, images: Tensor, meta: Tensor | None, visible: Tensor | None = None) -> list[Tensor]:
+    """The tokens (B, S, D) before each block and after the last, without routing noise; `visible` as for `encode`."""
     if meta is None:
         meta = images.new_zeros(len(images), len(encoder.meta_fields), 2)
-    tokens = [encoder.embed(images, meta, None)]
+    tokens = [encoder.embed(images, meta, None, visible=visible)]
     for layer in encoder.layers:
-        tokens.append(layer(tokens[-1])[0])
+        tokens.append(layer(tokens[-1], hidden=encoder.hidden_tokens(visible))[0])
     return tokens
 
 
 @torch.no_grad()
-def contributions(model: MOEMAE, images: Tensor, meta: Tensor | None) -> Iterator[Contribution]:
+def contributions(
+    model: MOEMAE, images: Tensor, meta: Tensor | None, visible: Tensor | None = None
+) -> Iterator[Contribution]:
     """The contributions of every block with experts, block by block.
 
     Args:
         model: in evaluation mode.
         images: (B, C, H, W), normalised.
         meta: (B, F, 2) or None.
+        visible: (B, N) bool, see `MOEMAE.encode`.
     """
-    tokens = block_inputs(model.encoder, images, meta)
+    tokens = block_inputs(model.encoder, images, meta, visible)
+    hidden = model.encoder.hidden_tokens(visible)
     for number, (layer, before, after) in enumerate(
         zip(encoder_blocks(model.encoder), tokens, tokens[1:], strict=False)
     ):
         gate_of_block = layer.moe.gate
         if gate_of_block is None:
             continue
-        residual = before + layer.attn(layer.norm1(before))
+        residual = before + layer.attn(layer.norm1(before), hidden=hidden)
         x = layer.norm2(residual).flatten(0, 1)  # (B * S, D), what gate and experts see
         gates = gate_of_block(x).gates
         norms = []
@@ -140,20 +145,22 @@ def contribution_shares(model: MOEMAE, loader: BatchLoader) -> tuple[np.ndarray,
         if not batch.ids:
             continue
         seen += len(batch.ids)
-        for row, found in enumerate(contributions(model, batch.images, batch.meta)):
+        visible = visible_unless_all(batch.valid, model.config.patch_size)
+        for row, found in enumerate(contributions(model, batch.images, batch.meta, visible)):
             norms = found.experts[:, model.config.num_prefix :].double()
             mine = norms / norms.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-            shares[row, : norms.shape[-1]] += mine.mean(dim=1).sum(dim=0).cpu().numpy()
-            updates[row] += (
-                (found.update / found.residual)[:, model.config.num_prefix :].double().mean(dim=1).sum().item()
-            )
+            shares[row, : norms.shape[-1]] += _mean_over_seen(mine, visible).sum(dim=0).cpu().numpy()
+            relative = (found.update / found.residual)[:, model.config.num_prefix :].double()
+            updates[row] += _mean_over_seen(relative.unsqueeze(-1), visible).sum().item()
     if not seen:
         raise DataError("none of these images has a single valid pixel: there is no contribution to measure")
     return shares / seen, updates / seen
 
 
 @torch.no_grad()
-def ablation_map(model: MOEMAE, images: Tensor, meta: Tensor | None, block: int, expert: int) -> AblationMap:
+def ablation_map(
+    model: MOEMAE, images: Tensor, meta: Tensor | None, block: int, expert: int, visible: Tensor | None = None
+) -> AblationMap:
     """Where one expert is missed.
 
     Args:
@@ -161,13 +168,15 @@ def ablation_map(model: MOEMAE, images: Tensor, meta: Tensor | None, block: int,
         images: (B, C, H, W), normalised.
         meta: (B, F, 2) or None.
         block, expert: of the expert removed.
+        visible: (B, N) bool, see `MOEMAE.encode`; None means all.
 
     Raises:
         ValueError: as `without_expert`.
     """
-    tokens = block_inputs(model.encoder, images, meta)
-    after = without_expert(encoder_blocks(model.encoder)[block], expert)(tokens[block])[0]
-    end = _rest(model.encoder, after, block + 1)
+    tokens = block_inputs(model.encoder, images, meta, visible)
+    hidden = model.encoder.hidden_tokens(visible)
+    after = without_expert(encoder_blocks(model.encoder)[block], expert)(tokens[block], hidden=hidden)[0]
+    end = _rest(model.encoder, after, block + 1, hidden)
     grid = model.config.grid
 
     def change(now: Tensor, whole: Tensor) -> np.ndarray:
@@ -199,10 +208,15 @@ def embeddings_without_experts(model: MOEMAE, loader: BatchLoader, pool: str) ->
     for batch in tqdm(loader.batches(), total=len(loader), desc="without each expert", leave=False, disable=None):
         if not batch.ids:
             continue
-        tokens = block_inputs(encoder, batch.images, batch.meta)
-        ends = (_rest(encoder, layers[removed](tokens[removed[0]])[0], removed[0] + 1) for removed in removals)
-        without.append(np.stack([_pooled(encoder, end, pool) for end in ends]))
-        whole.append(_pooled(encoder, tokens[-1], pool))
+        visible = visible_unless_all(batch.valid, model.config.patch_size)
+        hidden = encoder.hidden_tokens(visible)
+        tokens = block_inputs(encoder, batch.images, batch.meta, visible)
+        ends = (
+            _rest(encoder, layers[removed](tokens[removed[0]], hidden=hidden)[0], removed[0] + 1, hidden)
+            for removed in removals
+        )
+        without.append(np.stack([_pooled(encoder, end, pool, visible) for end in ends]))
+        whole.append(_pooled(encoder, tokens[-1], pool, visible))
         labels.append(None if batch.labels is None else batch.labels.cpu().numpy())
         ids += batch.ids
     if not ids:
@@ -211,12 +225,20 @@ def embeddings_without_experts(model: MOEMAE, loader: BatchLoader, pool: str) ->
     return EmbeddingsWithout(np.concatenate(whole), tuple(removals), np.concatenate(without, axis=1), found, ids)
 
 
-def _rest(encoder: Encoder, tokens: Tensor, start: int) -> Tensor:
+def _mean_over_seen(values: Tensor, visible: Tensor | None) -> Tensor:
+    """(B, N, E) values of patches to the mean over the visible ones, (B, E)."""
+    if visible is None:
+        return values.mean(dim=1)
+    seen = visible.unsqueeze(-1)
+    return (values * seen).sum(dim=1) / seen.sum(dim=1)
+
+
+def _rest(encoder: Encoder, tokens: Tensor, start: int, hidden: Tensor | None) -> Tensor:
     """Through the blocks from `start` on."""
     for layer in encoder.layers[start:]:
-        tokens = layer(tokens)[0]
+        tokens = layer(tokens, hidden=hidden)[0]
     return tokens
 
 
-def _pooled(encoder: Encoder, tokens: Tensor, pool: str) -> np.ndarray:
-    return pool_tokens(tokens, pool, encoder.num_prefix).cpu().numpy()
+def _pooled(encoder: Encoder, tokens: Tensor, pool: str, visible: Tensor | None) -> np.ndarray:
+    return pool_tokens(tokens, pool, encoder.num_prefix, visible).cpu().numpy()

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from datasets.loader import BatchLoader
 from eval.statistics.block_permutation import permute_blocks
+from models.losses import counted_tokens
+from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE
 from utils.errors import ConfigError, DataError
 from utils.metadata import PUBLISHED_FIELDS
@@ -26,7 +28,7 @@ class BlockRouting(NamedTuple):
     """Index in the encoder."""
     experts: int
     expert_idx: np.ndarray
-    """(n, S, k) int16 chosen experts, best first."""
+    """(n, S, k) int16 chosen experts, best first; -1 for the token of a hidden patch, which counts nowhere."""
     gates: np.ndarray
     """(n, S, k) float32 their gates."""
 
@@ -114,12 +116,15 @@ def record_routing(model: MOEMAE, loader: BatchLoader, order: Sequence[int] | No
     for batch in tqdm(loader.batches(order), desc="routing", leave=False, disable=None):
         if not batch.ids:
             continue
-        for block, routing in enumerate(model.encode(batch.images, batch.meta, noise=False).routing):
+        visible = visible_unless_all(batch.valid, config.patch_size)
+        encoded = model.encode(batch.images, batch.meta, visible=visible, noise=False)
+        hidden = ~counted_tokens(batch.valid, encoded).bool().unsqueeze(-1)
+        for block, routing in enumerate(encoded.routing):
             if routing is not None:
-                chosen = routing.expert_idx
-                gates = routing.gates.gather(1, chosen).float()
+                gates = routing.gates.gather(1, routing.expert_idx).float().masked_fill(hidden, 0.0)
+                chosen = routing.expert_idx.to(torch.int16).masked_fill(hidden, -1)
                 shape = (len(batch.ids), config.num_tokens, config.k)
-                parts[block].append((chosen.to(torch.int16).view(shape).cpu().numpy(), gates.view(shape).cpu().numpy()))
+                parts[block].append((chosen.view(shape).cpu().numpy(), gates.view(shape).cpu().numpy()))
         labels.append(None if batch.labels is None else batch.labels.cpu().numpy())
         ids += batch.ids
     if not ids:
@@ -162,7 +167,7 @@ def routing_entropy(record: RoutingRecord) -> RoutingEntropy:
     for block, shares in zip(record.blocks, expert_usage(record), strict=True):
         k = block.gates.shape[-1]
         mixed = _entropy(_shares(block.gates.astype(np.float64)))
-        gates.append(mixed.mean() / np.log(k) if k > 1 else 0.0)
+        gates.append(np.nanmean(mixed) / np.log(k) if k > 1 else 0.0)
         usage.append(_entropy(shares[: block.experts]) / np.log(block.experts))
     return RoutingEntropy(np.array(gates), np.array(usage))
 
@@ -197,7 +202,7 @@ def usage_by_class(record: RoutingRecord) -> np.ndarray:
 
 
 def assignment_map(record: RoutingRecord, image: int, block: int) -> AssignmentMap:
-    """The best expert of every patch token of one image, and its gate.
+    """The best expert of every patch token of one image (-1 where it is hidden), and its gate.
 
     Args:
         record: of all images.

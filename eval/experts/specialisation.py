@@ -238,8 +238,9 @@ def _best_experts(record: RoutingRecord) -> list[tuple[np.ndarray, int]]:
 
 
 def _joints(cover: np.ndarray, best: np.ndarray, classes: int, experts: int) -> np.ndarray:
-    """How many tokens of each image have each class and best expert, (n, C, E), those of `UNKNOWN` cover left out."""
-    image, token = np.nonzero(cover >= 0)
+    """How many tokens of each image have each class and best expert, (n, C, E), those of `UNKNOWN` cover or of hidden
+    patches left out."""
+    image, token = np.nonzero((cover >= 0) & (best >= 0))
     index = (image * classes + cover[image, token]) * experts + best[image, token]
     return np.bincount(index, minlength=len(cover) * classes * experts).reshape(len(cover), classes, experts)
 

@@ -1,6 +1,6 @@
 """Probe scores of hand-made features, to compare embeddings with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,25 @@ from tqdm import tqdm
 from datasets.loader import BatchLoader
 from eval.probing.protocols import Scores, Vectors, run_protocol
 from transformation.image_statistics import image_statistics
+
+STATISTICS, METADATA, PRODUCTS = "image statistics", "metadata", "products"
+RANDOM, RANDOM_WHITE = "random features", "random features of whitened pixels"
+"""Parts of a combination: 28 statistics of an image, 8 metadata numbers, their 36 pairwise products with the squares,
+and 512 random convolutional features of the image, of two kinds (`eval.probing.random_features`)."""
+
+COMBINATIONS: dict[str, tuple[str, ...]] = {
+    RANDOM: (RANDOM,),
+    "random features + statistics": (RANDOM, STATISTICS),
+    "random features + metadata": (RANDOM, METADATA),
+    "random features + statistics + metadata": (RANDOM, STATISTICS, METADATA),
+    "statistics + metadata + products": (STATISTICS, METADATA, PRODUCTS),
+    "random features + statistics + metadata + products": (RANDOM, STATISTICS, METADATA, PRODUCTS),
+    RANDOM_WHITE: (RANDOM_WHITE,),
+    f"{RANDOM_WHITE} + statistics": (RANDOM_WHITE, STATISTICS),
+    f"{RANDOM_WHITE} + statistics + metadata": (RANDOM_WHITE, STATISTICS, METADATA),
+    f"{RANDOM_WHITE} + statistics + metadata + products": (RANDOM_WHITE, STATISTICS, METADATA, PRODUCTS),
+}
+"""Baselines beside those of `feature_baselines`, by name: the parts whose numbers stand side by side."""
 
 
 class Features(NamedTuple):
@@ -58,11 +77,29 @@ def feature_baselines(loader: BatchLoader) -> Features:
                 raise ValueError("feature baselines need a dataset that was read with labels")
             labels.append(batch.labels.cpu())
             ids += batch.ids
-    x = {"class prior": np.zeros((len(ids), 1)), "image statistics": torch.cat(statistics).numpy()}
+    x = {"class prior": np.zeros((len(ids), 1)), STATISTICS: torch.cat(statistics).numpy()}
     if metadata[0] is not None:
-        x["metadata"] = torch.cat(metadata).numpy()
-        x["statistics + metadata"] = np.hstack([x["image statistics"], x["metadata"]])
+        x[METADATA] = torch.cat(metadata).numpy()
+        x["statistics + metadata"] = np.hstack([x[STATISTICS], x[METADATA]])
     return Features(x, torch.cat(labels).numpy(), ids)
+
+
+def combined(parts: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """One of `COMBINATIONS`, (N, D).
+
+    Args:
+        parts: name of a part to (N, D); products need not be among them.
+        name: the combination's.
+    """
+    return np.hstack(
+        [_pairwise_products(parts[METADATA]) if part == PRODUCTS else parts[part] for part in COMBINATIONS[name]]
+    )
+
+
+def _pairwise_products(x: np.ndarray) -> np.ndarray:
+    """(N, D) to (N, D (D + 1) / 2): of every two columns, and their squares."""
+    first, second = np.triu_indices(x.shape[1])
+    return x[:, first] * x[:, second]
 
 
 def probe_features(

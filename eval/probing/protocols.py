@@ -5,10 +5,12 @@ that they come from, so that intervals (`eval.statistics.bootstrap`) need no sec
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from classification_models.calibration import at_temperature, expected_calibration_error, fit_temperature
 from classification_models.logistic_regression import LogisticRegressionModel
 from classification_models.scores import score_multiclass, score_multilabel
 from eval.probing.knn import NEIGHBOURS, neighbour_votes
@@ -27,6 +29,25 @@ MOST_TURNED = 4000
 
 FOLDS = 5
 """Cross-validation folds of the training split where there is no validation split."""
+
+
+class Search(NamedTuple):
+    """How C is looked for."""
+
+    grid: tuple[float, ...] = C_GRID
+    folds: int = FOLDS
+    """Of the training split, where there is no validation split."""
+    tol: float | None = None
+    """Of all fits; None is the solver's own."""
+    margin: float | None = None
+    """The search ends where a score is so far below the best one, the larger C being the slower ones; None never."""
+
+
+QUICK = Search(grid=(0.001, 0.01, 0.1, 1.0, 10.0), folds=3, tol=1e-5, margin=0.005)
+"""For many representations of hundreds of numbers: a tenth of the time."""
+
+DECISIVE = 500
+"""Held-out patches from which a search may end early: the scores of fewer go up and down."""
 
 
 class Vectors(NamedTuple):
@@ -116,7 +137,7 @@ def strong_probe(
     /,
     *,
     seed: int = 0,
-    grid: Sequence[float] = C_GRID,
+    grid: Sequence[float] | None = None,
 ) -> Scores:
     """A probe as good as a linear one gets: standardised, converged, C chosen on the validation split.
 
@@ -128,26 +149,50 @@ def strong_probe(
         train, val, test: the splits; `val` may be None.
         names: of the classes.
         seed: of the folds.
-        grid: values of C, the first of equally good ones is taken.
+        grid: values of C, the first of equally good ones is taken; None is `C_GRID`.
     """
-    choice = _choose_on(val, train, names, grid) if val is not None else _choose_within(train, names, seed, grid)
-    task = _standardised(train, test)
-    probe = _probe(train, C=choice["C"], scale=task.scale).fit(task.fitted_on, train.y)
-    return _scored(
-        _probabilities(probe, task.evaluated_on, len(names)), train, test, names, _fit_details(probe) | choice
-    )
+    choice = _choose(train, val, names, seed, Search(grid=tuple(C_GRID if grid is None else grid)))
+    found, details = _fitted(train, test, names, choice.details["C"])
+    return _scored(found, train, test, names, details | choice.details)
+
+
+def calibrated_probe(
+    train: Vectors, val: Vectors | None, test: Vectors, names: Sequence[str], /, *, seed: int = 0
+) -> Scores:
+    """The strong probe, chosen in a shorter `Search`, and how well its probabilities are calibrated.
+
+    One temperature is fitted on the predictions that C was chosen by, of patches that those probes had not seen.
+    `details` tell the calibration error on the test split without and with it; the scores are those without.
+
+    Args:
+        train, val, test, names, seed: see `strong_probe`.
+    """
+    choice = _choose(train, val, names, seed, QUICK)
+    found, details = _fitted(train, test, names, choice.details["C"], QUICK.tol)
+    temperature = 1.0 if choice.held_out is None else fit_temperature(choice.held_out, choice.labels)
+    scaled = at_temperature(found, temperature, test.y.ndim == 2)
+    calibration = {
+        "temperature": temperature,
+        "calibration_error": expected_calibration_error(found, test.y),
+        "calibration_error_scaled": expected_calibration_error(scaled, test.y),
+    }
+    return _scored(found, train, test, names, details | choice.details | calibration)
 
 
 PROTOCOLS: dict[str, ProtocolFunction] = {
     "knn5": knn5,
+    "knn5_scaled": partial(knn5, scale=True),
     "landsat_bench_probe": landsat_bench_probe,
     "strong_probe": strong_probe,
+    "calibrated_probe": calibrated_probe,
 }
 
 PROTOCOL_TITLES = {
     "knn5": "kNN-5",
+    "knn5_scaled": "kNN-5, standardised",
     "landsat_bench_probe": "linear probe as in Landsat-Bench",
     "strong_probe": "linear probe, standardised, C chosen, converged",
+    "calibrated_probe": "linear probe, standardised, C chosen in a short search",
 }
 
 
@@ -179,45 +224,83 @@ def score_probabilities(
     return score(labels, decisions, probabilities, names, train_labels)
 
 
-def _choose_on(val: Vectors, train: Vectors, names: Sequence[str], grid: Sequence[float]) -> dict[str, Any]:
-    """C by its score on a validation split."""
-    found = []
-    task = _standardised(train, val)
-    for C in grid:
-        probe = _probe(train, C=C, scale=task.scale).fit(task.fitted_on, train.y)
-        found.append(_headline(_probabilities(probe, task.evaluated_on, len(names)), val.y, train.y, names))
-    return _best(found, grid, f"{len(val.ids)} validation patches")
+class _Choice(NamedTuple):
+    """A C, and the predictions it was chosen by."""
+
+    details: dict[str, Any]
+    held_out: np.ndarray | None
+    """(M, L) probabilities of patches that the probe of the chosen C had not seen; None where nothing was compared."""
+    labels: np.ndarray
+    """(M, L) or (M,) of the same patches."""
 
 
-def _choose_within(train: Vectors, names: Sequence[str], seed: int, grid: Sequence[float]) -> dict[str, Any]:
-    """C by cross-validation within the training split; the held-out predictions of all folds are scored together."""
-    fixed = {"C": 1.0, "chosen_on": "nothing: too few training patches", "grid": None, "grid_scores": None}
-    if len(np.unique(neighbour_blocks(train.ids))) < 2 * FOLDS:
+def _choose(train: Vectors, val: Vectors | None, names: Sequence[str], seed: int, search: Search) -> _Choice:
+    """C by its score on the validation split, or else by cross-validation within the training split."""
+    return _choose_on(val, train, names, search) if val is not None else _choose_within(train, names, seed, search)
+
+
+def _choose_on(val: Vectors, train: Vectors, names: Sequence[str], search: Search) -> _Choice:
+    found = _along_grid(train, val, names, search.grid, search)
+    return _best(found, val.y, train.y, names, search, f"{len(val.ids)} validation patches")
+
+
+def _choose_within(train: Vectors, names: Sequence[str], seed: int, search: Search) -> _Choice:
+    """The held-out predictions of all folds are scored together."""
+    details = {"C": 1.0, "chosen_on": "nothing: too few training patches", "grid": None, "grid_scores": None}
+    fixed = _Choice(details, None, train.y)
+    if len(np.unique(neighbour_blocks(train.ids))) < 2 * search.folds:
         return fixed
-    fold_of = area_folds(train.ids, FOLDS, seed)
-    held_out = np.zeros((len(grid), len(train.ids), len(names)))
-    for fold in range(FOLDS):
+    fold_of = area_folds(train.ids, search.folds, seed)
+    held_out, grid = np.zeros((len(search.grid), len(train.ids), len(names))), search.grid
+    for fold in range(search.folds):
         inside, outside = train.rows(fold_of != fold), fold_of == fold
-        task = _standardised(inside, train.rows(outside))
-        for row, C in enumerate(grid):
-            try:
-                probe = _probe(inside, C=C, scale=task.scale).fit(task.fitted_on, inside.y)
-            except DataError:  # a fold without a single positive, or of one class
-                return fixed
-            held_out[row, outside] = _probabilities(probe, task.evaluated_on, len(names))
-    found = [_headline(probabilities, train.y, train.y, names) for probabilities in held_out]
-    return _best(found, grid, f"{FOLDS} folds of the training split, areas kept whole")
+        try:
+            found = _along_grid(inside, train.rows(outside), names, grid, search)
+        except DataError:  # a fold without a single positive, or of one class
+            return fixed
+        held_out[: len(found), outside], grid = found, grid[: len(found)]
+    where = f"{search.folds} folds of the training split, areas kept whole"
+    return _best(held_out[: len(grid)], train.y, train.y, names, search, where)
 
 
-def _best(found: list[float], grid: Sequence[float], where: str) -> dict[str, Any]:
+def _along_grid(
+    train: Vectors, held_out: Vectors, names: Sequence[str], grid: Sequence[float], search: Search
+) -> np.ndarray:
+    """Probabilities (C, M, L) on patches that the probes are not fitted on, for every C until the search ends."""
+    task, found, scores = _standardised(train, held_out), [], []
+    for C in grid:
+        probe = _probe(train, C=C, scale=task.scale, tol=search.tol).fit(task.fitted_on, train.y)
+        found.append(_probabilities(probe, task.evaluated_on, len(names)))
+        if search.margin is not None and len(held_out.ids) >= DECISIVE:
+            scores.append(_headline(found[-1], held_out.y, train.y, names))
+            if scores[-1] < max(scores) - search.margin:
+                break
+    return np.stack(found)
+
+
+def _best(
+    held_out: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str], search: Search, where: str
+) -> _Choice:
+    """The C whose predictions, one of the (C, M, L) `held_out`, score best."""
+    found = [_headline(probabilities, labels, train_labels, names) for probabilities in held_out]
     best = int(np.argmax(found))
-    return {
-        "C": grid[best],
+    details = {
+        "C": search.grid[best],
         "chosen_on": where,
-        "grid": list(grid),
+        "grid": list(search.grid[: len(found)]),
         "grid_scores": found,
-        "at_edge_of_grid": best in (0, len(grid) - 1),
+        "at_edge_of_grid": best in (0, len(search.grid) - 1),
     }
+    return _Choice(details, held_out[best], labels)
+
+
+def _fitted(
+    train: Vectors, test: Vectors, names: Sequence[str], C: float, tol: float | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Probabilities (N, L) on `test` by the probe fitted on `train`, and facts of the fit."""
+    task = _standardised(train, test)
+    probe = _probe(train, C=C, scale=task.scale, tol=tol).fit(task.fitted_on, train.y)
+    return _probabilities(probe, task.evaluated_on, len(names)), _fit_details(probe)
 
 
 def _headline(probabilities: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str]) -> float:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.inference.protocol import PatchEncoder
+from models.masking import visible_unless_all
 from models.pooling import pool_tokens
 from utils.compilation import EAGER, Compilation
 
@@ -35,17 +36,25 @@ class Embedder:
         self._compute = compilation.of(self._vectors)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
-        """(B, C, H, W) normalised patches and (B, F, 2) metadata (None: missing) to (B, D) float32."""
+    def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None = None) -> Tensor:
+        """Vectors (B, D) float32.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            meta: (B, F, 2); None: missing.
+            valid: (B, H, W) bool, pixels that can be seen; None: all.
+        """
         count = len(images)
+        visible = None if valid is None else visible_unless_all(valid, self.model.config.patch_size)
         missing = max(0, self._fill_to - count)
         if missing:
             images = F.pad(images, (0, 0) * 3 + (0, missing))
             meta = None if meta is None else F.pad(meta, (0, 0) * 2 + (0, missing))
-        return self._compute(images, meta)[:count]
+            visible = None if visible is None else F.pad(visible, (0, 0, 0, missing), value=True)
+        return self._compute(images, meta, visible)[:count]
 
-    def _vectors(self, images: Tensor, meta: Tensor | None) -> Tensor:
+    def _vectors(self, images: Tensor, meta: Tensor | None, visible: Tensor | None) -> Tensor:
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
-            encoded = self.model.encode(images, meta, noise=False)
-        return pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)
+            encoded = self.model.encode(images, meta, visible=visible, noise=False)
+        return pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix, encoded.visible)

@@ -34,7 +34,7 @@ def embed(
     lon: Any,
     metadata: Mapping[str, Any] | None,
     bands: Sequence[str] | None,
-    pool: str,
+    pool: str | None,
     crop: str,
     statistics: str,
     scale: tuple[float, float] | None,
@@ -47,7 +47,7 @@ def embed(
     if infinite := patches.infinite:
         warnings.warn(f"{infinite:,} pixels hold an infinite number: taken for hidden", stacklevel=3)
     columns = when_where_columns(len(patches), given.when if when is None else when, lat, lon, metadata)
-    return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size))
+    return given.restore(embed_patches(model, patches, columns, pool or model.config.pool, statistics, batch_size))
 
 
 def embed_patches(
@@ -86,7 +86,7 @@ def embed_patches(
             bits = torch.from_numpy(patches.read(part).view(np.int16)).to(device)
             images, valid = normalize(bits)
             meta = torch.from_numpy(encode_metadata(columns[part], model.config.meta_fields, published)).to(device)
-            vectors[part] = embedder(images, meta).cpu().numpy()
+            vectors[part] = embedder(images, meta, valid).cpu().numpy()
             hidden = ~valid.flatten(1).any(dim=1).cpu().numpy()
             vectors[part][hidden] = np.nan
             empty += int(hidden.sum())

@@ -21,6 +21,11 @@ class EncodedTokens(Protocol):
         """P, tokens before those of the patches."""
         ...
 
+    @property
+    def visible(self) -> Tensor | None:
+        """(B, N) bool, patches that were seen; None means all."""
+        ...
+
 
 class PatchEncoder(Protocol):
     """An encoder of patches: `models.moe_mae.MOEMAE` is one."""
@@ -28,8 +33,10 @@ class PatchEncoder(Protocol):
     config: ModelConfig
     training: bool
 
-    def encode(self, images: Tensor, meta: Tensor | None = None, *, noise: bool | None = None) -> EncodedTokens:
-        """(B, C, H, W) normalised patches and (B, F, 2) metadata to tokens."""
+    def encode(
+        self, images: Tensor, meta: Tensor | None = None, *, visible: Tensor | None = None, noise: bool | None = None
+    ) -> EncodedTokens:
+        """(B, C, H, W) normalised patches, (B, F, 2) metadata and (B, N) `visible` to tokens."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...

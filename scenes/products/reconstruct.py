@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.masking import seeded_masking, unpatchify
+from models.masking import seeded_masking, unpatchify, visible_unless_all
 from models.moe_mae import MOEMAE
 from scenes.embed import Stripe, WindowMetadata, read_stripe
 from scenes.input.reader import SceneReader
@@ -68,13 +68,14 @@ class SceneReconstructor:
     def _predict(self, stripe: Stripe, part: slice) -> np.ndarray:
         """(n, 7, side, side) uint16 digital numbers."""
         frame, config = self.frame, self.model.config
-        images = self.normalize(stripe.images(part, frame.window).to(self.device)).images
+        images, valid = self.normalize(stripe.images(part, frame.window).to(self.device))
         meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
         places = [
             frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops[part], stripe.lefts[part], strict=True)
         ]
         keys = ((MASK_SEED, "scene mask", *place) for place in places)
-        masking = seeded_masking(keys, config.num_patches, self.model.masking, self.device)
+        visible = visible_unless_all(valid, config.patch_size)
+        masking = seeded_masking(keys, config.num_patches, self.model.masking, self.device, visible)
         predicted, _ = self.model(images, meta, masking, noise=False)
         numbers = self.normalize.invert(unpatchify(predicted.float(), config.patch_size, config.in_channels).cpu())
         return numbers.round().clamp(1, LARGEST).numpy().astype(np.uint16)

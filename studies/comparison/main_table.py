@@ -11,7 +11,7 @@ from eval.statistics.bootstrap import SHARE, Interval
 from eval.statistics.spatial_blocks import describe_blocks
 from eval.statistics.weighted_metrics import macro_map
 from models.pooling import POOLINGS
-from studies.comparison.baselines import PCA, baseline, baseline_names
+from studies.comparison.baselines import PCA, STRONGEST, baseline, baseline_names
 from studies.comparison.claims import Claim, claims_table
 from studies.engine.context import StudyContext
 from studies.engine.data import Source
@@ -193,6 +193,8 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
         if row.encoder == MAIN:
             others["an encoder is better than image statistics"] = by_title[STATISTICS]
         others[f"an encoder is better than {simple.title}"] = simple
+        if STRONGEST in by_title:
+            others[f"an encoder is better than {STRONGEST}"] = by_title[STRONGEST]
         if row.encoder == MAIN:
             others["an encoder is better than PCA"] = by_title[PCA]
         found += [Comparison(claim, row, other) for claim, other in others.items()]

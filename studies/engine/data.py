@@ -51,6 +51,7 @@ class Source:
         self.model, self._config = model, Config(data=section)
         self._places: dict[str, np.ndarray] | None = None
         self._datasets: dict[tuple[Any, ...], PatchDataset] = {}
+        self._digests: dict[tuple[int, bool], str] = {}
         any_split = self.dataset("test")
         self.multilabel, self.classes, self.simulated = any_split.multilabel, any_split.classes, any_split.simulated
 
@@ -99,11 +100,17 @@ class Source:
         Pixels, ids, the statistics that normalise them, and labels; the arguments are those of `dataset`.
         """
         dataset = self.dataset(split, model, fold, labels)
-        digest = hashlib.sha256(dataset.fingerprint().encode())
-        digest.update(np.array([dataset.statistics.mean, dataset.statistics.std], np.float64).tobytes())
-        if labels:
-            digest.update(labels_of(dataset).tobytes())
-        return digest.hexdigest()
+        key = (
+            id(dataset),
+            labels,
+        )  # `_datasets` keeps the object; its patches may be held in memory, and so its digest
+        if key not in self._digests:
+            digest = hashlib.sha256(dataset.fingerprint().encode())
+            digest.update(np.array([dataset.statistics.mean, dataset.statistics.std], np.float64).tobytes())
+            if labels:
+                digest.update(labels_of(dataset).tobytes())
+            self._digests[key] = digest.hexdigest()
+        return self._digests[key]
 
     @property
     def has_metadata(self) -> bool:
@@ -201,14 +208,22 @@ def read_data(config: ReproductionConfig, cache: StageCache) -> ReproductionData
     """
 
     def optional(key: str, section: SourceSection | None) -> Source | None:
-        return None if section is None else _source(key, section, config, cache)
+        return None if section is None else read_source(key, section, config, cache)
 
-    main = _source("data", config.data, config, cache)
+    main = read_source("data", config.data, config, cache)
     study = optional("study", config.study.data) if config.studies else None
     return ReproductionData(main, optional("eurosat", config.eurosat), optional("other", config.other), study or main)
 
 
-def _source(key: str, section: SourceSection, config: ReproductionConfig, cache: StageCache) -> Source:
+def read_source(key: str, section: SourceSection, config: ReproductionConfig, cache: StageCache) -> Source:
+    """One dataset, made, packed and split where that is not done yet; arguments and errors as for `read_data`.
+
+    Args:
+        key: its name, for folders and messages.
+        section: which patches.
+        config: the seed of folds, and the model's size of patches.
+        cache: of the stages.
+    """
     if section.simulate is not None:
         path, splits = _simulated(key, section, section.simulate, cache)
     elif section.dataset_path is None or section.splits is None:

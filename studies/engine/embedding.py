@@ -1,6 +1,6 @@
 """Embeddings for the studies: one pass serves every pooling, with metadata and noise as asked."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch, PatchDataset
+from embed.compute_embed import PatchEmbedder
 from models.config import ModelConfig
+from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE
-from models.pooling import POOLINGS
+from models.pooling import POOLINGS, pool_tokens
 from utils.randomness import generator
 
 Metadata = Literal["given", "missing", "shuffled"]
@@ -24,15 +26,15 @@ class TokenParts:
     Every pool but "all" follows from them (`pooled`), so that one pass serves all.
 
     Args:
-        tokens: from patches and metadata to all tokens (B, T * W).
+        tokens: from patches, metadata and valid pixels to all tokens (B, T * W).
         config: of the model.
     """
 
-    def __init__(self, tokens: Callable[[Tensor, Tensor | None], Tensor], config: ModelConfig) -> None:
+    def __init__(self, tokens: PatchEmbedder, config: ModelConfig) -> None:
         self.tokens, self.config = tokens, config
 
-    def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
-        tokens = self.tokens(images, meta).view(len(images), self.config.num_tokens, self.config.embed_dim)
+    def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None) -> Tensor:
+        tokens = self.tokens(images, meta, valid).view(len(images), self.config.num_tokens, self.config.embed_dim)
         return torch.cat(
             [tokens[:, : self.config.num_prefix].flatten(1), tokens[:, self.config.num_prefix :].mean(dim=1)], dim=1
         )
@@ -46,9 +48,11 @@ class NoisyTokens:
         self.model, self.generator = model.eval(), generator(seed, "embedding noise", device=device)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, meta: Tensor | None) -> Tensor:
-        """(B, C, H, W) and (B, F, 2) to (B, T * W)."""
-        return self.model.encode(images, meta, noise=True, generator=self.generator).pre_norm.float().flatten(1)
+    def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None) -> Tensor:
+        """(B, C, H, W), (B, F, 2) and (B, H, W) valid pixels to (B, T * W)."""
+        visible = None if valid is None else visible_unless_all(valid, self.model.config.patch_size)
+        encoded = self.model.encode(images, meta, visible=visible, noise=True, generator=self.generator)
+        return pool_tokens(encoded.pre_norm, "all", encoded.num_prefix, encoded.visible)
 
 
 def pooled(parts: np.ndarray, pool: str, config: ModelConfig) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from configs.reproduction import ReproductionConfig
-from configs.schema import Config, DataSection, model_problems
+from configs.schema import YOUNGER, Config, DataSection, model_problems, without_silent
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from studies.engine.data import Source
 from utils.errors import ConfigError
@@ -15,8 +15,6 @@ from utils.errors import ConfigError
 # Where things are, and how often they are saved: no inputs of a run.
 _PLACES = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
            "save_every_n_steps")  # fmt: skip
-_YOUNGER = ("meta_fields", "mask_strategy")
-"""Keys of `model` that came after stages had been made: they count only where they say something."""
 
 _PLACES_OF_DATA = {"dataset_path", "num_workers", "batch_size", "resident", "missing_labels"}
 
@@ -73,9 +71,7 @@ def recipe_of(config: Config) -> dict[str, Any]:
     """What decides a run's outcome besides the patches: an input of its stage."""
     values = config.model_dump(mode="json", include={"published_behaviour", "model", "training", "data"})
     del values["model"]["checkpoint_path"]
-    for key in _YOUNGER:
-        if values["model"][key] is None:
-            del values["model"][key]
+    values |= {section: without_silent(section, values[section]) for section in YOUNGER}
     for key in _PLACES:
         del values["training"][key]
     for key in _PLACES_OF_DATA:

@@ -16,6 +16,7 @@ from models.config import ModelConfig, from_record, to_record
 from models.inference.embedder import Embedder
 from models.masking import MaskingConfig
 from models.moe_mae import MOEMAE, build_model, count_parameters
+from models.pooling import POOLINGS
 from studies.engine.data import ReproductionData, Source
 from studies.engine.embedding import Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled
 from studies.engine.run_config import recipe_of, run_config
@@ -183,7 +184,7 @@ class Runs:
         metadata: Metadata = "given",
         noise: int | None = None,
     ) -> SplitRepresentation:
-        """Vectors of a split's labelled patches; one pass over the patches serves all pools but "all".
+        """Vectors of a split's labelled patches; one pass over the patches serves all pools with `of_parts`.
 
         Args:
             run: the encoder.
@@ -195,7 +196,7 @@ class Runs:
             noise: seed of routing noise; None embeds without, as everywhere else.
         """
         source = source or self.data.main
-        kind = "all" if pool == "all" else "parts"
+        kind = pool if POOLINGS[pool].of_parts is None else "parts"
         way = ("" if metadata == "given" else f"{metadata}_metadata/") + ("" if noise is None else f"noise{noise}/")
         place = f"embed/{run.name}/seed{run.seed}/{source.key}/{_fold_name(source, fold)}{way}{kind}_{split}"
         inputs = {
@@ -234,7 +235,7 @@ class Runs:
             loader = MetadataLoader(loader, metadata, self.config.seed)
         everything = Embedder(
             model,
-            "all",
+            "all" if kind == "parts" else kind,
             autocast=mixed_precision(self.device, settings.amp),
             compilation=Compilation.chosen(
                 settings.compile, self.device, len(loader), COMPILE_MIN_BATCHES, reporter.info
@@ -242,7 +243,7 @@ class Runs:
             batch_size=source.section.batch_size,
         )
         tokens = everything if noise is None else NoisyTokens(model, noise)
-        embedder = tokens if kind == "all" else TokenParts(tokens, run.config)
+        embedder = TokenParts(tokens, run.config) if kind == "parts" else tokens
         return embed_dataset(embedder, loader, folder / f"{split}.npz", split) or {}  # one process: always written
 
     def _given_run(self, name: str, path: Path) -> Run:
@@ -257,7 +258,7 @@ def _vectors(path: Path, pool: str, run: Run, source: Source) -> Vectors:
     if read.ids is None:
         raise DataError(f"{path}: holds no ids; remove its folder, and the stage is done again")
     x = select_features(read)
-    x = x if pool == "all" else pooled(x, pool, run.config)
+    x = x if POOLINGS[pool].of_parts is None else pooled(x, pool, run.config)
     return Vectors(x, resolve_labels(read, source.multilabel).y, read.ids.tolist())
 
 

@@ -30,6 +30,8 @@ from eval.panels import digital_numbers_of
 from eval.probing.projection import project
 from eval.statistics.bootstrap import ANY, SHARE, Interval, Limits, Resampled, resample
 from eval.statistics.weighted_metrics import Statistic
+from models.inference.embedder import Embedder
+from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE
 from studies.experts.figures import (
     plot_assignment_maps,
@@ -211,7 +213,9 @@ def view_contributions(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]
     block = blocks[len(blocks) // 2]
     batch = _shown_batch(analysis)
     images, grid = digital_numbers_of(analysis.dataset, batch.ids), analysis.model.config.grid
-    added = next(found for found in contributions(analysis.model, batch.images, batch.meta) if found.block == block)
+    visible = visible_unless_all(batch.valid, analysis.model.config.patch_size)
+    several = contributions(analysis.model, batch.images, batch.meta, visible)
+    added = next(found for found in several if found.block == block)
     patches = (added.experts / added.residual.unsqueeze(-1))[:, analysis.model.config.num_prefix :]
     relative = patches.unflatten(1, (grid, grid)).cpu().numpy()
     experts = range(relative.shape[-1])
@@ -219,7 +223,7 @@ def view_contributions(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]
     title = f"Contribution of the experts of block {block} to each patch token, {analysis.title}"
     figure = plot_value_maps(images, maps, batch.ids, title, "||g f|| / ||token||")
     save_figure(figure, folder / "contribution_maps.png")
-    missed = [ablation_map(analysis.model, batch.images, batch.meta, block, expert) for expert in experts]
+    missed = [ablation_map(analysis.model, batch.images, batch.meta, block, expert, visible) for expert in experts]
     maps = [{f"without {expert}": missed[expert].end[row] for expert in experts} for row in range(len(batch.ids))]
     title = f"Change of each patch token at the encoder's end without an expert of block {block}, {analysis.title}"
     figure = plot_value_maps(images, maps, batch.ids, title, "||y' - y|| / ||y||")
@@ -253,13 +257,10 @@ def view_planes(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]:
     """
     order = np.sort(np.random.default_rng(analysis.seed).permutation(len(analysis.dataset))[:TOKENS_PROJECTED]).tolist()
     record = record_routing(analysis.model, analysis.loader, order)
-    encoded = (
-        analysis.model.encode(batch.images, batch.meta, noise=False)
-        for batch in analysis.loader.batches(order)
-        if batch.ids
-    )
-    parts = [one.pre_norm[:, one.num_prefix :].detach().cpu().numpy() for one in encoded]
-    tokens = np.concatenate(parts)  # (n, N, D)
+    embedder, config = Embedder(analysis.model, "all"), analysis.model.config
+    batches = (batch for batch in analysis.loader.batches(order) if batch.ids)
+    parts = [embedder(batch.images, batch.meta, batch.valid).cpu().numpy() for batch in batches]
+    tokens = np.concatenate(parts).reshape(-1, config.num_tokens, config.embed_dim)[:, config.num_prefix :]
     random = np.random.default_rng(analysis.seed)
     each = max(1, TOKENS_PROJECTED // len(tokens))
     chosen = np.stack([random.permutation(tokens.shape[1])[:each] for _ in tokens])  # (n, each)
@@ -271,6 +272,8 @@ def view_planes(analysis: ExpertAnalysis, folder: Path) -> dict[str, Any]:
         under = np.take_along_axis(cover, chosen, axis=1).ravel()
         colours["land cover under the token"] = (under, [*BigEarthNetInfo.CLASSES, "another"])  # -1 is the last one
     vectors = np.take_along_axis(tokens, chosen[..., None], axis=1).reshape(-1, tokens.shape[-1])
+    seen = best >= 0
+    vectors, colours = vectors[seen], {name: (values[seen], names) for name, (values, names) in colours.items()}
     _draw_planes(analysis, vectors, colours, "Patch tokens", folder / "tokens.png")
     if len(tokens) >= FEWEST_PROJECTED:
         hot = record.known_labels

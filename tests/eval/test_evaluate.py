@@ -17,7 +17,7 @@ from eval_mae import main
 from models import build_model
 from models.checkpoint import write_checkpoint
 from models.losses import LossWeights, mae_loss, patch_errors
-from models.masking import patchify, random_masking
+from models.masking import patchify, random_masking, visible_patches
 from utils.randomness import generator
 from utils.sensors import OLI
 
@@ -147,9 +147,10 @@ def test_as_published_every_batch_counts_the_same(dataset) -> None:
 def test_full_loss_is_the_mean_square_at_mask_ratio_zero(model, dataset) -> None:
     found = evaluate_reconstruction(model, BatchLoader(dataset, 11, 0, CPU), 3, LossWeights())
     batch = dataset.batch(range(11))
-    order = torch.arange(100).expand(11, -1)
+    visible = visible_patches(batch.valid, 4)
+    order = torch.arange(100).expand(11, -1).masked_fill(~visible, 100)  # hidden ones are predicted, not seen
     with torch.no_grad():
-        predicted = model.decode(model.encode(batch.images, batch.meta).tokens, order)
+        predicted = model.decode(model.encode(batch.images, batch.meta, visible=visible).tokens, order)
     squared = (predicted - patchify(batch.images, 4)).square()
     counted = patchify(batch.valid.unsqueeze(1).float(), 4).repeat(1, 1, 7)
     assert found["full_loss"] == pytest.approx(((squared * counted).sum() / counted.sum()).item(), rel=1e-5)

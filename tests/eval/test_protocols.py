@@ -9,11 +9,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from classification_models.calibration import expected_calibration_error
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
 from eval.probing import knn, protocols
 from eval.probing.pca_features import fit_pca, pca_vectors
-from eval.probing.protocols import C_GRID, PROTOCOLS, Vectors, knn5, landsat_bench_probe, run_protocol, strong_probe
+from eval.probing.protocols import (
+    C_GRID,
+    PROTOCOLS,
+    QUICK,
+    Vectors,
+    calibrated_probe,
+    knn5,
+    landsat_bench_probe,
+    run_protocol,
+    strong_probe,
+)
 from studies.comparison.published import NOTEBOOK, PAPER_SCHEDULE, PUBLISHED
 
 NAMES = list("abcd")
@@ -116,6 +127,31 @@ def test_the_strong_probe_never_looks_at_the_test_labels(splits) -> None:
     found = strong_probe(train, val, test, NAMES)
     blind = strong_probe(train, val, test._replace(y=np.roll(test.y, 1, axis=0)), NAMES)
     assert np.array_equal(found.scores, blind.scores) and found.details["C"] == blind.details["C"]
+
+
+def test_the_calibrated_probe_is_the_strong_one_and_a_temperature(splits) -> None:
+    train, val, test = splits
+    found = calibrated_probe(train, val, test, NAMES)
+    strong = strong_probe(train, val, test, NAMES)
+    details = found.details
+    assert details["C"] == strong.details["C"]
+    np.testing.assert_allclose(found.scores, strong.scores, atol=1e-3)
+    assert expected_calibration_error(found.scores, test.y) == pytest.approx(details["calibration_error"])
+    assert details["calibration_error_scaled"] != details["calibration_error"]
+    assert 0.05 < details["temperature"] < 20 and 0 <= details["calibration_error"] <= 1
+    blind = calibrated_probe(train, val, test._replace(y=np.roll(test.y, 1, axis=0)), NAMES)
+    assert blind.details["temperature"] == details["temperature"], "the test labels choose nothing"
+
+
+def test_a_short_search_ends_where_scores_have_fallen(monkeypatch) -> None:
+    """Noise in many numbers: the larger C is, the more of it is learned."""
+    train, val, test = (vectors(count, seed, True, width=60, noise=3.0) for seed, count in enumerate((150, 60, 80)))
+    whole = calibrated_probe(train, val, test, NAMES).details
+    assert whole["grid"] == list(QUICK.grid), "few patches decide nothing"
+    monkeypatch.setattr(protocols, "DECISIVE", 50)
+    short = calibrated_probe(train, val, test, NAMES).details
+    assert len(short["grid"]) < len(QUICK.grid) and short["C"] == whole["C"]
+    assert short["grid_scores"][-1] < max(short["grid_scores"]) - QUICK.margin
 
 
 def test_without_validation_areas_stay_whole(monkeypatch) -> None:

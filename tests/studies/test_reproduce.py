@@ -98,10 +98,12 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     rows = {row[0]: row for section in found["sections"] for table in section["tables"]
             if table["name"] == "data_strong_probe" for row in table["rows"]}  # fmt: skip
     assert list(rows) == [
-        "class prior", "image statistics", "metadata", "statistics + metadata", "PCA of patches",
-        "untrained encoder, mean of tokens", "this model, mean of tokens",
+        "class prior", "image statistics", "metadata", "statistics + metadata", "random features",
+        "random features + statistics + metadata", "random features + statistics + metadata + products",
+        "PCA of patches", "untrained encoder, mean of tokens", "this model, mean of tokens",
     ]  # fmt: skip
     assert rows["statistics + metadata"][1] == 36
+    assert rows["random features + statistics + metadata"][1] == 512 + 36
     assert all(row[2]["low"] <= row[2]["high"] for row in rows.values())
     assert all("simulated" in table["measured_on"] or table["name"] in ("published", "claims")
                for section in found["sections"] for table in section["tables"])  # fmt: skip

@@ -7,7 +7,7 @@ from tiny import TINY_MODEL
 from datasets.patches import Batch
 from models import build_model
 from models.losses import LossWeights, mae_loss
-from models.masking import random_masking
+from models.masking import make_masking, visible_patches
 from models.noise import NoiseBuffers
 from training.progress import EpochSums
 from training.step import StepOptions, StepResult, TrainStep
@@ -53,7 +53,8 @@ def test_two_steps_by_hand() -> None:
     second = [torch.zeros_like(p) for p in parameters]
     batch = a_batch()
     for step in (0, 1):
-        masking = random_masking(torch.rand(3, 100, generator=generator(SEED, "mask", step)), 0.75)
+        drawn = torch.rand(3, 100, generator=generator(SEED, "mask", step))
+        masking = make_masking(drawn, plain.masking, visible_patches(batch.valid, 4))
         buffers = NoiseBuffers(plain.config, plain.masking, 3, torch.device("cpu"))
         presampled = buffers.fill(generator(SEED, "routing noise and dropout", step))
         losses, _ = mae_loss(plain, batch.images, batch.meta, masking, batch.valid, WEIGHTS, presampled=presampled)

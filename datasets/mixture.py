@@ -1,0 +1,95 @@
+"""Two datasets as one, for pretraining: all patches of the first, and of the second as many as make up a share."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.patches import MEMORY_LIMIT, PatchDataset, RawBatch
+from utils.errors import ConfigError
+from utils.metadata import unknown_columns
+
+
+class MixedDataset(PatchDataset):
+    """Every patch of `first`, then those of `second` over and over until they are `share` of all.
+
+    An epoch thus has every patch of the first once. What the second has no metadata for is unknown.
+
+    Args:
+        first: gives the name, the crop and the z-scores' statistics.
+        second: patches of the same bands.
+        share: of `second` among all patches, above 0 and below 1.
+
+    Raises:
+        ConfigError: when the two are normalised with different statistics.
+    """
+
+    def __init__(self, first: PatchDataset, second: PatchDataset, share: float) -> None:
+        if first.statistics_name != second.statistics_name:
+            raise ConfigError(
+                f"training.mixture: {second.root} is normalised with {second.statistics_name}, the training split with "
+                f"{first.statistics_name}; leave out data.statistics"
+            )
+        self.first, self.second, self.share = first, second, share
+        self.name, self.classes, self.multilabel, self.sensor = first.name, (), False, first.sensor
+        wanted = max(1, round(len(first) * share / (1.0 - share)))
+        self._of_second = [at % len(second) for at in range(wanted)]
+        ids = [*first.ids, *(second.ids[at] for at in self._of_second)]
+        super().__init__(
+            first.root,
+            ids,
+            first.image_size,
+            first.crop,
+            first.statistics,
+            first.published_behaviour,
+            first.meta_fields,
+        )
+        self.simulated = first.simulated and second.simulated
+
+    @property
+    def kind(self) -> str:
+        """Patches that no satellite took are never called real ones."""
+        if self.first.simulated == self.second.simulated:
+            return self.first.kind
+        return f"patches ({len(self.first):,} {self.first.kind} and {len(self._of_second):,} {self.second.kind})"
+
+    def _part(self, index: int) -> tuple[PatchDataset, int]:
+        """The dataset that a patch is from, and its index there."""
+        after = index - len(self.first)
+        return (self.first, index) if after < 0 else (self.second, self._of_second[after])
+
+    def path_of(self, index: int) -> Path:
+        dataset, at = self._part(index)
+        return dataset.path_of(at)
+
+    def read(self, indices: Sequence[int]) -> RawBatch:
+        """Pixels and metadata of some patches; see `PatchDataset.read`."""
+        parts = [self._part(index) for index in indices]
+        size = self.image_size
+        pixels = np.empty((len(parts), len(self.sensor.bands), size, size), np.uint16)
+        columns = unknown_columns(len(parts))
+        for dataset in (self.first, self.second):
+            rows = [row for row, part in enumerate(parts) if part[0] is dataset]
+            if not rows:
+                continue
+            raw = dataset.gather([parts[row][1] for row in rows])
+            pixels[rows] = raw.pixels
+            if raw.columns is not None:
+                columns[rows] = raw.columns
+        return RawBatch(pixels, columns)
+
+    def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
+        """Each of the two by itself: a patch that comes again is held once."""
+        held = [part.hold_in_memory(most_bytes, threads) for part in (self.first, self.second)]
+        return all(held)
+
+    @property
+    def random_access(self) -> bool:
+        return self.first.random_access and self.second.random_access
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of both fingerprints and the share."""
+        parts = [self.first.fingerprint(), self.second.fingerprint(), self.share]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,31 @@
+"""What position embeddings are before training, where they are not random."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from models.config import ModelConfig
+
+FASTEST, SLOWEST = 0.5, 0.02
+"""Turns per patch of the fastest wave, and of the slowest: from two patches to five images of ten patches."""
+
+
+@torch.no_grad()
+def start_positions(embedding: Tensor, config: ModelConfig) -> None:
+    """Set the patches' rows of (1, P + N, D) position embeddings, in place, to what `config.position_start` says.
+
+    "sincos": a quarter of the numbers each are sines of the row, cosines of the row, sines and cosines of the column,
+    times sqrt(2) `position_std`, at frequencies in geometric steps. Rows before the patches, and numbers that four does
+    not divide, stay as they are.
+    """
+    if config.position_start == "random":
+        return
+    quarter, side = embedding.shape[-1] // 4, config.grid
+    steps = torch.linspace(0.0, 1.0, quarter)
+    turns = FASTEST * (SLOWEST / FASTEST) ** steps
+    angles = 2 * math.pi * torch.arange(side)[:, None] * turns
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, 2 quarters)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    both = torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    embedding[0, -config.num_patches :, : both.shape[1]] = both * math.sqrt(2) * config.position_std

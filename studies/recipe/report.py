@@ -1,0 +1,140 @@
+"""The ladder's report: its tables and figure, from the plain values of `studies.recipe.results`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.probing.protocols import PROTOCOL_TITLES
+from studies.engine.context import StudyContext
+from studies.recipe.results import INTERPOLATION
+from studies.recipe.scores import LINEAR, NEAREST, NEAREST_SCALED
+from studies.report_parts.figures import plot_intervals
+from studies.report_parts.sections import Cell, Figure, Section, Table, Value
+from utils.analysis_utils import save_figure
+
+
+def sections_of(context: StudyContext, results: Mapping[str, Any]) -> list[Section]:
+    """One section for the recipes, one for each setting, one for masked losses."""
+    found = [_recipes(results)]
+    found += [_setting(context, results, name) for name in results["settings"]]
+    found.append(_losses(results))
+    return found
+
+
+def markdown(results: Mapping[str, Any], settings: Sequence[str] | None = None) -> str:
+    """The main columns as Markdown, one table a setting: what the README shows.
+
+    Args:
+        results: of `results_of`.
+        settings: which; None is all.
+    """
+    parts = []
+    for name in settings or results["settings"]:
+        about, table = results["settings"][name], _score_table(results, name)
+        kept = [0, 1, 2, 4, len(table.columns) - 1]
+        lines = [[table.columns[at] for at in kept], ["---"] * len(kept)]
+        lines += [[_text(row[at]) for at in kept] for row in table.rows]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"**{about['title'].capitalize()}** ({about['measured_on']}):\n\n{text}\n")
+    return "\n".join(parts)
+
+
+def _recipes(results: Mapping[str, Any]) -> Section:
+    titles = {row["name"]: row["title"] for row in results["rows"]}
+    rows: list[list[Cell]] = []
+    for row in results["rows"]:
+        if row["kind"] == "encoder":
+            changed = "; ".join(f"{key}: {value}" for key, value in row["change"].items())
+            minutes = None if row["seconds"] is None else Value(row["seconds"] / 60 / len(row["seeds"]))
+            curve = row["loss_by_views"][0]
+            rows.append([row["title"], titles.get(row["after"]), changed or None, row["pool"], len(row["seeds"]),
+                         row["views"], Value(curve[-1][1]) if curve else None, minutes, row["encoder_parameters"],
+                         row["parameters"]])  # fmt: skip
+    columns = ["row", "changes", "by", "pooling", "seeds", "patch views", "masked loss in validation", "minutes a seed",
+               "encoder parameters", "with decoder"]  # fmt: skip
+    note = "The pooling of a row is the best one on the patches for choices, unless its config names it."
+    table = Table("recipes", "Recipes", columns, rows, "the machine that pretrained", note)
+    text = ["Every row changes one thing in the row that it names. Rows that did not help stay in the table."]
+    return Section("Recipes", text, [table])
+
+
+def _setting(context: StudyContext, results: Mapping[str, Any], name: str) -> Section:
+    about = results["settings"][name]
+    text = [
+        *about["remarks"],
+        "Differences are paired, on the same resampled patches: to the row that a row changes, and to "
+        f"{about['rival']}.",
+    ]
+    figures = [_figure(context, results, name)]
+    return Section(about["title"].capitalize(), text, [_score_table(results, name)], figures)
+
+
+def _score_table(results: Mapping[str, Any], name: str) -> Table:
+    about = results["settings"][name]
+    rows: list[list[Cell]] = []
+    for row in results["rows"]:
+        found = row["scores"].get(name)
+        if found is None:
+            continue
+        linear, nearest, scaled = (found[protocol] for protocol in (LINEAR, NEAREST, NEAREST_SCALED))
+        errors = [found.get(key) for key in ("calibration_error", "calibration_error_scaled")]
+        rows.append([row["title"], found["features"], _value(linear["score"]), _value(nearest["score"]),
+                     _value(scaled["score"]), *(None if error is None else Value(error) for error in errors),
+                     _value(linear.get("minus_before")), _value(scaled.get("minus_rival")),
+                     _value(linear.get("minus_rival"))])  # fmt: skip
+    columns = [
+        "representation", "numbers", "linear probe", "kNN-5", "kNN-5, standardised", "calibration error",
+        "after temperature scaling", "linear, to the row before", f"kNN-5, standardised, to {about['rival']}",
+        f"linear, to {about['rival']}",
+    ]  # fmt: skip
+    note = (
+        f"Micro mAP and expected calibration error in per cent, differences in points, 95 % intervals in brackets. "
+        f"Linear: {PROTOCOL_TITLES[LINEAR]}."
+    )
+    return Table(f"scores_{name}", about["title"].capitalize(), columns, rows, about["measured_on"], note)
+
+
+def _losses(results: Mapping[str, Any]) -> Section:
+    tables = []
+    for bench in dict.fromkeys(bench for row in results["rows"] for bench in row["masked_loss"]):
+        rows: list[list[Cell]] = []
+        for row in results["rows"]:
+            if bench in row["masked_loss"]:
+                loss = row["masked_loss"][bench]
+                keys = ("model", INTERPOLATION, "visible_mean", "model_minus_interpolation")
+                rows.append([row["title"], *(_value(loss[key]) for key in keys)])
+        measured = next(about["measured_on"] for name, about in results["settings"].items() if name.startswith(bench))
+        columns = ["row", "model", "interpolation", "visible mean", "model minus interpolation"]
+        tables.append(Table(f"masked_loss_{bench}", f"Masked loss, {bench.replace('_', ' ')}", columns, rows, measured))
+    text = ["Squared error of z-scored pixels, summed over the 112 values of a patch, mask ratio 0.75, fixed masks."]
+    return Section("Masked loss", text, tables)
+
+
+def _figure(context: StudyContext, results: Mapping[str, Any], name: str) -> Figure:
+    about = results["settings"][name]
+    shown = {
+        row["title"]: _value(row["scores"][name][LINEAR]["score"]) for row in results["rows"] if name in row["scores"]
+    }
+    values = {title: value for title, value in shown.items() if value is not None}
+
+    def work(folder: Path) -> None:
+        save_figure(
+            plot_intervals(values, about["title"].capitalize(), "micro mAP, %, linear probe"), folder / f"{name}.png"
+        )
+
+    inputs = {"values": {title: list(value) for title, value in values.items()}, "title": about["title"]}
+    stage = context.cache.stage(f"figures/{name}", inputs, work, quiet=True)
+    return Figure(
+        stage.folder / f"{name}.png", f"Micro mAP of a linear probe with 95 % intervals: {about['measured_on']}."
+    )
+
+
+def _value(found: Sequence[float | None] | None) -> Value | None:
+    return None if found is None or found[0] is None else Value(found[0], found[1], found[2])
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, Value):
+        shown = f"{cell.value:.1f}"
+        return shown if cell.bounds is None else f"{shown} ({cell.bounds[0]:.1f} to {cell.bounds[1]:.1f})"
+    return "" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)

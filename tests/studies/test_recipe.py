@@ -1,0 +1,206 @@
+"""The ladder of recipes: a few rows on a few patches, and windows of a scene with a land-cover map."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import SAMPLE
+from tiny import TINY_MODEL, sample_ids, tiny_model, write_config, write_tif
+
+from configs.recipe import LandCoverSection, read_recipe_config
+from eval.probing.protocols import Vectors
+from models.checkpoint import write_checkpoint
+from models.config import ModelConfig
+from studies.engine.runs import SplitRepresentation
+from studies.engine.stages import StageCache
+from studies.recipe.__main__ import main
+from studies.recipe.benches import by_folds
+from studies.recipe.land_cover import land_cover_source
+from utils.errors import ConfigError, DataError
+
+SIDE = 40
+LAND_COVER = {
+    "scene": "scene.tif",
+    "land_cover": "map.tif",
+    "classes": {"1": "field", "2": "wood", "3": "lake"},
+    "bands": ["blue", "green", "red", "nir", "swir1", "swir2"],
+    "scale": 1e-4,
+    "block": 2,
+    "folds": 3,
+}
+
+
+def write_scene(folder: Path, windows: int = 6) -> np.ndarray:
+    """A scene of windows x windows, six bands, and its map: classes by column, the last row of windows unlabelled."""
+    random = np.random.default_rng(0)
+    size = windows * SIDE
+    cover = (np.arange(size) // 20 % 3 + 1).astype(np.uint8) * np.ones((size, 1), np.uint8)
+    cover[-SIDE:] = 0
+    pixels = (500 * cover.astype(np.int64) + random.integers(200, 400, (6, size, size))).astype(np.uint16)
+    write_tif(folder / "scene.tif", pixels)
+    write_tif(folder / "map.tif", cover[None])
+    return cover
+
+
+def section(folder: Path, **changes: object) -> LandCoverSection:
+    return LandCoverSection.model_validate({**LAND_COVER, "folder": str(folder), **changes})
+
+
+def source_of(folder: Path, **changes: object):
+    cache = StageCache(folder / "out", report=lambda text: None)
+    return land_cover_source(section(folder, **changes), 0, ModelConfig.of_size(), cache)
+
+
+def tiny_config(folder: Path, **changes: object) -> Path:
+    """A bench of a few seconds: the same few patches in every place, three rows."""
+    ids = sample_ids(44)
+    splits = {}
+    for split, names in {"train": ids[:24], "val": ids[24:26], "test": ids[26:]}.items():
+        (folder / f"{split}.csv").write_text("\n".join(names) + "\n")
+        splits[split] = str(folder / f"{split}.csv")
+    given = {"dataset_path": str(SAMPLE), "splits": splits}
+    write_checkpoint(folder / "weights.pth", tiny_model(), epoch=0, best_train_loss=0.0)
+    values = {
+        "out_dir": str(folder / "out"),
+        "model": TINY_MODEL,
+        "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
+        "pretraining": given,
+        "choice": given,
+        "simulated": given,
+        "embed": {"pools": ["cls", "mean"]},
+        "baselines": [],
+        "bootstrap": {"draws": 100},
+        "ladder": {
+            "given": {"title": "weights", "checkpoint": str(folder / "weights.pth"), "pool": "cls",
+                      "seen": ["simulated"]},
+            "paper": {"title": "paper", "seeds": [0, 1]},
+            "twice": {"title": "two epochs", "after": "paper", "change": {"training.epochs": 2}},
+        },
+        **changes,
+    }  # fmt: skip
+    return write_config(folder / "recipe.yaml", **values)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    assert main(["--config_yaml", str(tiny_config(folder))]) == 0
+    return folder
+
+
+def test_every_row_stands_in_every_setting_that_it_may(done: Path) -> None:
+    found = json.loads((done / "out" / "recipe.json").read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    settings = ["simulated_with_metadata", "simulated_without_metadata"]  # fmt: skip
+    assert list(found["settings"]) == settings
+    assert list(rows["paper"]["scores"]) == settings
+    assert not rows["given"]["scores"] and not rows["given"]["masked_loss"], "it was pretrained on those patches"
+    assert list(rows["metadata"]["scores"]) == settings[:1], "a baseline of metadata needs them"
+    assert rows["twice"]["views"] == 2 * rows["paper"]["views"] == 48
+    assert [views for views, _ in rows["twice"]["loss_by_views"][0]] == [24, 48]
+    assert rows["paper"]["seeds"] == [0, 1] and rows["paper"]["pool"] in ("cls", "mean")
+    assert rows["given"]["encoder_parameters"] < rows["given"]["parameters"]
+    strongest = rows["random_features_and_statistics_and_metadata"]["scores"]["simulated_with_metadata"]
+    assert strongest["features"] == 512 + 28 + 8
+
+
+def test_differences_are_those_of_the_scores(done: Path) -> None:
+    found = json.loads((done / "out" / "recipe.json").read_text())
+    rows = {row["name"]: row["scores"] for row in found["rows"]}
+    name, protocol = "simulated_with_metadata", "knn5"
+    one, before = (rows[row][name][protocol] for row in ("twice", "paper"))
+    rival = rows["random_features_and_statistics_and_metadata"][name][protocol]
+    assert one["minus_before"][0] == pytest.approx(one["score"][0] - before["score"][0], abs=0.01)
+    assert one["minus_rival"][0] == pytest.approx(one["score"][0] - rival["score"][0], abs=0.01)
+    assert one["minus_rival"][1] <= one["minus_rival"][0] <= one["minus_rival"][2]
+    loss = found["rows"][-1]["masked_loss"]["simulated"]
+    gap = loss["model"][0] - loss["interpolation"][0]
+    assert loss["model_minus_interpolation"][0] == pytest.approx(gap, abs=0.01)
+
+
+def test_report_and_tables_are_made_from_the_result(done: Path, capsys) -> None:
+    assert (done / "out" / "report.html").stat().st_size > 20_000
+    config = str(done / "recipe.yaml")
+    assert main(["--config_yaml", config, "--tables"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() == (done / "out" / "recipe.md").read_text().strip()
+    assert "| two epochs |" in shown
+    with pytest.raises(DataError, match="no such result"):
+        main(["--config_yaml", config, "--tables", "--set", "result=elsewhere.json"])
+
+
+def test_windows_are_labelled_by_what_they_show(tmp_path: Path) -> None:
+    cover = write_scene(tmp_path)
+    source = source_of(tmp_path)
+    assert source.multilabel and source.classes == ("field", "lake", "wood")
+    assert len(source.folds) == 3 and source.count("test") == 30, "six windows in each of five labelled rows"
+    tested = [name for fold in range(3) for name in source.dataset("test", fold=fold).ids]
+    assert sorted(tested) == sorted(source.dataset("all").ids)
+    labels = dict(zip(source.dataset("all").ids, source.labels("all").tolist(), strict=True))
+    present = {source.classes.index(name) for number, name in ((1, "field"), (2, "wood"), (3, "lake"))
+               if (cover[:SIDE, SIDE : 2 * SIDE] == number).any()}  # fmt: skip
+    assert set(np.flatnonzero(labels["images/window_000_001.tif"])) == present
+    for fold in range(3):
+        parts = {split: set(source.blocks(source.dataset(split, fold=fold).ids)) for split in ("train", "val", "test")}
+        assert not parts["test"] & (parts["train"] | parts["val"]), "squares stay on one side"
+    assert (source.dataset("all").batch([0]).images[0, 0] == 0).all(), "the missing coastal band is the mean"
+    assert "SR_B1 not in the images" in source.remarks()[0]
+
+
+def test_folds_share_one_representation_of_all_patches(tmp_path: Path) -> None:
+    write_scene(tmp_path, windows=5)
+    source, asked = source_of(tmp_path), []
+
+    def numbers(split: str, fold: int) -> SplitRepresentation:
+        asked.append(split)
+        ids = source.dataset(split, fold=fold).ids
+        x = np.array([[float(name[-7:-4])] for name in ids])  # the window's column
+        return SplitRepresentation(Vectors(x, source.labels(split, fold), ids), "digest")
+
+    of_fold = by_folds(source, numbers)
+    for fold in range(3):
+        part = of_fold("test", fold)
+        assert part.vectors.ids == source.dataset("test", fold=fold).ids and part.digest.startswith("digest/")
+        assert (part.vectors.y == source.labels("test", fold)).all()
+        assert part.vectors.x[:, 0].tolist() == [float(name[-7:-4]) for name in part.vectors.ids]
+    assert asked == ["all"]
+
+
+def test_what_is_wrong_with_a_scene_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"scene.tif: no such file; set land_cover.folder"):
+        source_of(tmp_path)
+    write_scene(tmp_path)
+    with pytest.raises(DataError, match="too few for 3 folds"):
+        source_of(tmp_path, block=6)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        cover = file.read()
+    write_tif(tmp_path / "map.tif", cover, origin=(0.0, 0.0))
+    with pytest.raises(DataError, match="lies on another grid"):
+        source_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "message"),
+    [
+        ({"b": {"title": "b", "after": "a"}}, "ladder.b.after: is a, which is no row above it"),
+        ({"a": {"title": "a", "change": {"training.epoch": 3}}}, "ladder.a.change: .*training.epoch"),
+        ({"a": {"title": "a", "checkpoint": "x.pth", "seeds": [0, 1]}}, "ladder.a.seeds: is for rows that are"),
+        ({"a": {"title": "a", "seen": ["sea"]}}, "ladder.a.seen: knows no 'sea'"),
+        ({"a": {"name": "a"}}, "ladder.a.name: unknown key"),
+    ],
+)
+def test_an_impossible_ladder_is_refused_at_once(tmp_path: Path, ladder: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe_config(str(tiny_config(tmp_path, ladder=ladder)), [], ())
+
+
+def test_a_row_takes_over_the_changes_before_it(tmp_path: Path) -> None:
+    overrides = [
+        "ladder.twice.change={training.batch_size: 4}",
+        "ladder.z_last={title: last, after: twice, change: {training.epochs: 3, training.batch_size: 6}}",
+    ]
+    config = read_recipe_config(str(tiny_config(tmp_path)), overrides, ())
+    assert config.changes("z_last") == {"training.batch_size": 6, "training.epochs": 3}
+    assert config.changes("paper") == {}
