@@ -11,6 +11,7 @@ import torch
 
 from models.checkpoint import load_model
 from models.inference.embedder import Embedder
+from models.masking import LEAST_VISIBLE
 from models.pooling import vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
@@ -203,6 +204,7 @@ class SceneRun:
             "window": config.img_size,
             "dtype": settings.dtype,
             "min_clear": settings.min_clear,
+            "least_visible": None if config.published_behaviour else LEAST_VISIBLE,
             "statistics": self.statistics_name,
             "time": str(self.scene.time),
             "metadata": self.metadata.record(config),
