@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 from rasterio.windows import Window
+from scipy.spatial.distance import pdist
 
 import embed_scene
 from utils.errors import run_script
@@ -23,7 +24,7 @@ from utils.reporting import reporter
 
 
 class Differences(NamedTuple):
-    """Of the cells of all squares from the same cells of the whole scene, relative to the spread between its cells."""
+    """Of squares' cells from the same ones of the whole scene, relative to the mean distance between two cells."""
 
     border: np.ndarray
     inner: np.ndarray
@@ -65,7 +66,7 @@ def differences(
     """
     whole, at = embed(scene, checkpoint, work / "whole", options)
     seen = whole[np.isfinite(whole).all(axis=-1)]
-    spread = np.sqrt(np.square(seen - seen.mean(axis=0)).sum(axis=-1).mean())
+    spread = pdist(seen).mean()
     with rasterio.open(next(scene.glob("*_SR_B1.TIF"))) as band:
         height, width, pixel = band.height, band.width, band.transform
     random = np.random.default_rng(seed)
@@ -111,7 +112,9 @@ def main(argv: list[str] | None = None) -> int:
             Path(work),
             options,
         )
-    reporter.info(f"border cells {len(found.border):5d}: {found.border.mean():.3f} of the spread apart")
+    reporter.info(
+        f"border cells {len(found.border):5d}: {found.border.mean():.3f} times as far apart as two cells on average"
+    )
     reporter.info(f"inner cells  {len(found.inner):5d}: {found.inner.max():.3g} at most")
     return 0
 

@@ -8,6 +8,7 @@ import torch
 
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
+from models.masking import LEAST_VISIBLE
 from models.pooling import DEFAULT_POOL, MAP_POOLINGS, vector_width
 from models.pretrained import load_with_path, made_from
 from scenes.embed import SceneEmbedder, WindowMetadata
@@ -247,6 +248,7 @@ class SceneRun:
             "window": config.img_size,
             "dtype": settings.dtype,
             "min_clear": settings.min_clear,
+            "least_visible": None if config.published_behaviour else LEAST_VISIBLE,
             "statistics": self.statistics_name,
             "time": str(self.scene.time),
             "metadata": self.metadata.record(config),
