@@ -9,6 +9,7 @@ provenance, scores) and .png (scores per class) into DIR.
 import argparse
 import logging
 import re
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 
