@@ -9,7 +9,6 @@ provenance, scores) and .png (scores per class) into DIR.
 import argparse
 import logging
 import re
-from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -119,6 +119,7 @@ class TrainStep:
             self.objective = DistributedDataParallel(self.objective)
         capturable = self.device.type == "cuda" and processes.count == 1 and not scaler.is_enabled()
         captured = compilation.wanted and capturable
+        self._looks_at_pixels = self.device.type == "cpu" and not compilation.wanted
         self._run = CapturedStep(self.compute, compilation.say) if captured else self.compute
         self._buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
         self._number = torch.zeros((), device=self.device)
@@ -173,11 +174,11 @@ class TrainStep:
         return images, valid
 
     def _visible(self, valid: Tensor) -> Tensor | None:
-        """Visible patches; None, which costs nothing, where all pixels are known to be valid without waiting for it."""
+        """Visible patches; None, which costs nothing, where all are and a look is free: one graph has one kind of input."""
         config = self.model.config
         if config.published_behaviour:
             return None
-        look = visible_unless_all if valid.device.type == "cpu" else visible_patches
+        look = visible_unless_all if self._looks_at_pixels else visible_patches
         return look(valid, config.patch_size)
 
     def _some_masked(self, meta: Tensor, step: int) -> Tensor:
