@@ -174,7 +174,7 @@ class TrainStep:
         return images, valid
 
     def _visible(self, valid: Tensor) -> Tensor | None:
-        """Visible patches; None, which costs less, where all are and a look is free. Compiled steps always have them."""
+        """Visible patches; None, which costs less, where all are and looking is free. Compiled steps have them."""
         config = self.model.config
         if config.published_behaviour:
             return None
