@@ -61,6 +61,8 @@ def test_the_file_holds_tokens_before_the_final_norm(tmp_path, checkpoint, pool:
         "cls": tokens[:, 4],
         "meta_cls": tokens[:, :5].reshape(7, 5 * 24),
     }
+    expected["cls_mean_std"] = np.hstack([expected["cls"], expected["patch_mean"], tokens[:, 5:].std(1)])
+    expected["meta_cls_mean_std"] = np.hstack([tokens[:, :4].mean(1), expected["cls_mean_std"]])
     np.testing.assert_allclose(x, expected[pool], atol=1e-5)
     assert arrays["ids"].tolist() == batch.ids
     assert np.array_equal(y, batch.labels.numpy())
