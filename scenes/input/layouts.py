@@ -103,6 +103,10 @@ def find_band_file(path: Path) -> SceneFiles | None:
     own = _scenes_in(names, path.parent).get(_Scene("", stem))
     if own is None:
         return None
+    if len(own) == 1:
+        raise DataError(
+            f"{shown(path)}: is one band of a scene; give the folder that holds all of them, or put them beside it"
+        )
     files = {band: sibling(path, name) for band, name in own.items()}
     product = find_product_id(stem) or find_product_id(Path(shown_folder(path)).name)
     return _product_files(product, stem, files, names)

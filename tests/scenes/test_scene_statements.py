@@ -167,7 +167,9 @@ def test_band_files_of_every_archive(tmp_path, name) -> None:
         (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
     assert np.array_equal(pixels_of(tmp_path / "f"), some_numbers(SIDE))
     assert (find_scene(tmp_path / "f").time.day is None) == (not name.startswith("LC08"))
-    refused(path, "one band of a scene; give the folder")
+    assert np.array_equal(pixels_of(path), some_numbers(SIDE)), "a band file stands for those beside it"
+    alone = write_band(tmp_path / "alone" / path.name, some_numbers(SIDE)[:1])
+    refused(alone, "one band of a scene; give the folder")
 
 
 def test_stated_time_fills_what_is_missing_and_contradicts_nothing(tmp_path) -> None:
