@@ -9,7 +9,6 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import rasterio
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -22,32 +21,34 @@ from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
 from scenes.products.pictures import GREY, LARGEST_SIDE, paired_panels, show_cells
 from utils.analysis_utils import save_figure, short_name
+from utils.colour_vision import palette
 from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
 from utils.files import write_text
 
 NO_CLASS = 255
-LEGEND_WIDTH = 3.6
-"""Inches for the names of classes beside the map."""
 LEGEND_LETTERS = 42
-"""In a line of them."""
+"""In a line of the names beside the map."""
+LETTER, HANDLE = 0.078, 0.75
+"""Inches of a letter, and of the colour before it."""
 PROBABILITY_STEPS = 250
 """A probability is stored as a whole number of 1 / 250."""
 
 _COLOURS = {
-    "Urban fabric": "#e6004d", "Industrial or commercial units": "#a32ec4", "Arable land": "#f5e08a",
-    "Permanent crops": "#e8a33d", "Pastures": "#c8dc50", "Complex cultivation patterns": "#e3c26e",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation": "#c9b458",
-    "Agro-forestry areas": "#d9a679", "Broad-leaved forest": "#5fbf2a", "Coniferous forest": "#0b6b2e",
-    "Mixed forest": "#2f9e44", "Natural grassland and sparsely vegetated areas": "#b5d99c",
-    "Moors, heathland and sclerophyllous vegetation": "#8aa05a", "Transitional woodland, shrub": "#9bc46b",
-    "Beaches, dunes, sands": "#efe6d0", "Inland wetlands": "#8f8fd6", "Coastal wetlands": "#b9a6e8",
-    "Inland waters": "#4aa3df", "Marine waters": "#1b5fa8",
-    "AnnualCrop": "#f5e08a", "Forest": "#2f9e44", "HerbaceousVegetation": "#b5d99c", "Highway": "#6e6e6e",
-    "Industrial": "#a32ec4", "Pasture": "#c8dc50", "PermanentCrop": "#e8a33d", "Residential": "#e6004d",
-    "River": "#4aa3df", "SeaLake": "#1b5fa8",
+    "Urban fabric": "#d51012", "Industrial or commercial units": "#a232cb", "Arable land": "#f9ed99",
+    "Permanent crops": "#d2a06f", "Pastures": "#d5d549", "Complex cultivation patterns": "#cdb721",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation": "#cec583",
+    "Agro-forestry areas": "#ccabaa", "Broad-leaved forest": "#62a80d", "Coniferous forest": "#086d3c",
+    "Mixed forest": "#189a57", "Natural grassland and sparsely vegetated areas": "#a1dbe3",
+    "Moors, heathland and sclerophyllous vegetation": "#779b8d", "Transitional woodland, shrub": "#d3f629",
+    "Beaches, dunes, sands": "#e4d9b2", "Inland wetlands": "#868bd8", "Coastal wetlands": "#c09ac9",
+    "Inland waters": "#4eb5f8", "Marine waters": "#265fa2",
+    "AnnualCrop": "#faf4bb", "Forest": "#088408", "HerbaceousVegetation": "#a6d0a2", "Highway": "#59879e",
+    "Industrial": "#a72cdb", "Pasture": "#d6de3f", "PermanentCrop": "#e59a23", "Residential": "#fa215f",
+    "River": "#47a9e8", "SeaLake": "#285392",
 }  # fmt: skip
-"""Of the classes of the two datasets, close to what land-cover maps usually use; other classes take matplotlib's."""
+"""Of the classes of the two datasets: as near to those of land-cover maps as can be told apart, also with red-green
+colour blindness; other classes take those of `utils.colour_vision.palette`."""
 
 
 class Probe(NamedTuple):
@@ -126,15 +127,12 @@ def _class_names(record: dict, model: LogisticRegressionModel) -> tuple[str, ...
 
 def class_colours(classes: tuple[str, ...]) -> dict[int, tuple[int, int, int, int]]:
     """Class index to red, green, blue and opacity, 0 to 255."""
-    spare = colormaps["tab20"]
     texts = [_COLOURS.get(name) for name in classes]
-    colours = {}
-    for k, text in enumerate(texts):
-        red, green, blue = (
-            (int(text[i : i + 2], 16) for i in (1, 3, 5)) if text else (int(255 * v) for v in spare(k % 20)[:3])
-        )
-        colours[k] = (red, green, blue, 255)
-    return colours
+    named = {k: tuple(bytes.fromhex(text[1:])) for k, text in enumerate(texts) if text}
+    unnamed = [k for k, text in enumerate(texts) if not text]
+    spare = palette(len(unnamed), np.array(list(named.values())).reshape(-1, 3) / 255)
+    others = dict(zip(unnamed, np.rint(255 * spare).astype(int).tolist(), strict=True))
+    return {k: (*map(int, {**named, **others}[k]), 255) for k in range(len(classes))}
 
 
 def make_land_cover(
@@ -196,7 +194,10 @@ def write_land_cover(folder: Path, embeddings: EmbeddingMap, probe: Probe, scrat
 def plot_land_cover(scene: Scene, land_cover: Path, classes: tuple[str, ...], shares: dict[str, float]) -> Figure:
     """The map beside the scene in true colour, with the colours, names and shares of the classes that it shows."""
     colours = {index: np.array(colour) / 255 for index, colour in class_colours(classes).items()}
-    figure, (_, right) = paired_panels(scene, beside=LEGEND_WIDTH)
+    shown = sorted((k for k, name in enumerate(classes) if shares[name] > 0), key=lambda k: -shares[classes[k]])
+    handles = _handles(classes, shown, colours, shares)
+    longest = max((len(line) for handle in handles for line in str(handle.get_label()).splitlines()), default=0)
+    figure, (_, right) = paired_panels(scene, beside=HANDLE + LETTER * longest)
     with rasterio.open(land_cover) as file:
         step = -(-max(file.shape) // LARGEST_SIDE)
         named, transform = file.read(1)[::step, ::step], file.transform
@@ -205,9 +206,8 @@ def plot_land_cover(scene: Scene, land_cover: Path, classes: tuple[str, ...], sh
         image[named == index] = colour
     show_cells(right, image, transform, scene.grid, step)
     right.set_title("land cover as mapped by the probe", fontsize=10)
-    shown = sorted((k for k, name in enumerate(classes) if shares[name] > 0), key=lambda k: -shares[classes[k]])
     right.legend(
-        handles=_handles(classes, shown, colours, shares),
+        handles=handles,
         loc="upper left",
         bbox_to_anchor=(1.02, 1.0),
         borderaxespad=0.0,

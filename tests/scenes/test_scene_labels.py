@@ -10,11 +10,13 @@ import rasterio
 from rasterio.warp import Resampling, calculate_default_transform, reproject, transform, transform_geom
 from scene_files import ORIGIN, UTM_33N, embed, read, some_numbers, tiny_checkpoint, write_band, write_product
 
+from models.config import ModelConfig
 from scenes.input.grids import SceneGrid
 from scenes.labels.features import CellPixels
 from scenes.labels.probe import LabelledCells, fit_cells, score_cells
 from scenes.labels.raster import open_labels, write_label_raster
 from scenes.products.labelled import UNKNOWN
+from scenes.products.land_cover import load_probe
 from utils.errors import ConfigError, DataError
 
 SIDE = (120, 160)
@@ -184,9 +186,9 @@ def test_a_point_labels_its_cell_and_the_map_has_the_names(tmp_path, folder, che
     }
     said = capsys.readouterr().out
     assert "2 shapes without a class or a place" in said and "single pixels: accuracy" in said
-    again = tmp_path / "again"
-    embed(folder, checkpoint, again, "--cell", 4, "--probe", out / "labels_probe.npz")
-    assert np.array_equal(read(again / "land_cover.tif"), named[None]), "the probe maps other scenes, too"
+    probe = load_probe(out / "labels_probe.npz", ModelConfig.of_size("XXS", embed_dim=len(cells)))
+    assert (probe.classes, probe.pool) == (NAMES, "patch_mean")
+    assert np.array_equal(probe.model.predict(np.moveaxis(cells, 0, -1)[named != 255]), named[named != 255])
 
 
 def test_labels_that_cannot_be_used(tmp_path) -> None:

@@ -60,15 +60,14 @@ def test_nothing_of_an_earlier_run_stays(tmp_path, folder, checkpoint, capsys) -
 
 def test_a_run_that_fails_leaves_the_earlier_set(tmp_path, folder, checkpoint, monkeypatch) -> None:
     out = tmp_path / "out"
-    embed(folder, checkpoint, out)
+    out.mkdir()
+    for name in ("embeddings.tif", "land_cover.tif", "scene.json"):
+        (out / name).write_text("earlier")
     before = contents(out)
     monkeypatch.setattr("scenes.run.plot_quick_look", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         embed(folder, checkpoint, out, "--stride", 20)
     assert contents(out) == before
-    monkeypatch.undo()
-    embed(folder, checkpoint, out, "--stride", 20)
-    assert json.loads((out / "scene.json").read_text())["stride"] == 20
 
 
 def test_a_swap_that_was_interrupted_is_completed(tmp_path, monkeypatch) -> None:
@@ -96,17 +95,16 @@ def test_a_swap_that_was_interrupted_is_completed(tmp_path, monkeypatch) -> None
     assert left.pop("scene.json").startswith("{") and left == {"embeddings.tif": "new", "quick_look.png": "new"}
 
 
-def test_an_input_with_an_outputs_name_stays(tmp_path, folder, checkpoint) -> None:
-    out = tmp_path / "out"
-    probe = write_probe(out / "labels_probe.npz", checkpoint)
-    embed(folder, checkpoint, out, "--probe", probe)
-    assert probe.is_file() and probe.with_suffix(".json").is_file()
+def test_an_input_with_an_outputs_name_stays(tmp_path) -> None:
+    for name in ("labels_probe.npz", "labels_probe.json", "similarity.tif"):
+        (tmp_path / name).write_text("mine")
+    outputs = OutputSet(tmp_path, [tmp_path / "labels_probe.npz", tmp_path / "labels_probe.json"])
+    assert outputs.publish({}) == ["similarity.tif"]
+    assert (tmp_path / "labels_probe.npz").is_file() and (tmp_path / "labels_probe.json").is_file()
 
 
 def test_long_work_is_announced(tmp_path, folder, checkpoint, monkeypatch, capsys) -> None:
     monkeypatch.setattr("scenes.embed.LEAST_TIMED", 1)
-    embed(folder, checkpoint, tmp_path / "short")
-    assert "time " not in capsys.readouterr().out
     monkeypatch.setattr(SceneEmbedder, "seconds_a_window", lambda self: 20.0)
     embed(folder, checkpoint, tmp_path / "long")
     assert "time         about 4 minutes for up to 12 windows" in capsys.readouterr().out
