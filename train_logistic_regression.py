@@ -9,6 +9,7 @@ provenance, scores) and .png (scores per class) into DIR.
 import argparse
 import logging
 import re
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from classification_models.probe_files import ProbeFiles, new_run, write_run
 from classification_models.scores import class_table, score_probe, summary_table
 from classification_models.solvers import PRECONDITIONED, SOLVERS
 from utils.analysis_utils import plot_class_scores
-from utils.arguments import ArgumentParser, user_path
+from utils.arguments import ArgumentParser
 from utils.errors import DataError, run_script
 from utils.files import check_writable
 from utils.reporting import reporter
@@ -79,10 +80,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """
     parser = ArgumentParser(description="Fit a linear probe (L2 logistic regression) on embeddings and score it.")
     add = parser.add_argument
-    add("--train", required=True, type=user_path, metavar="T.npz", help="embeddings to fit on")
-    add("--val", type=user_path, metavar="V.npz", help="embeddings to score")
-    add("--test", type=user_path, metavar="S.npz", help="embeddings to score")
-    add("--out", required=True, type=user_path, metavar="DIR", help="folder for the results")
+    add("--train", required=True, type=expanduser, metavar="T.npz", help="embeddings to fit on")
+    add("--val", type=expanduser, metavar="V.npz", help="embeddings to score")
+    add("--test", type=expanduser, metavar="S.npz", help="embeddings to score")
+    add("--out", required=True, type=expanduser, metavar="DIR", help="folder for the results")
     add("--name", default="logistic_regression", type=_name, help="beginning of their names (default: %(default)s)")
     add("--multilabel", type=_boolean, metavar="true|false", help="several labels per patch (default: read off y)")
     add("--pool", type=_boolean, default=False, metavar="true|false", help="average the tokens (default: false)")

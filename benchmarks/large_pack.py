@@ -114,7 +114,7 @@ def table_rows(base: SimulatedPatches, patches: int) -> Iterator[TableRow]:
     seconds, lat, lon = (getattr(base.places, name).tolist() for name in ("seconds", "lat", "lon"))
     days = [FIRST_DAY + timedelta(days=day) for day in base.places.day.tolist()]
     labels = [";".join(map(str, np.flatnonzero(row))) for row in base.labels.numpy()]
-    fill = (~center_crop_all(base).any(axis=1)).sum(axis=(1, 2)).tolist()
+    fill = (~center_crop_all(base).all(axis=1)).sum(axis=(1, 2)).tolist()
     for index in range(patches):
         at = index % len(days)
         clock = timedelta(seconds=int(seconds[at]))

@@ -28,6 +28,9 @@ RELATED = 0.2
 RED_EDGE = 0.02
 """Median by which SR_B7 is above SR_B6, and SR_B6 above SR_B5, over land only where they are Sentinel-2's red edge."""
 
+LEAST_JUDGED = 400
+"""Pixels needed to judge by at all: of fewer, medians and correlations can be anything."""
+
 
 def vegetation(reflectance: np.ndarray) -> np.ndarray:
     """(n,) bool of (7, n) reflectances."""
@@ -42,7 +45,7 @@ def order_problem(reflectance: np.ndarray) -> str | None:
     Args:
         reflectance: (7, n) of pixels that show ground.
     """
-    if reflectance.shape[1] == 0 or _unrelated(reflectance):
+    if reflectance.shape[1] < LEAST_JUDGED or _unrelated(reflectance):
         return None
     return _of_all(reflectance) or _of_vegetation(reflectance[:, vegetation(reflectance)])
 

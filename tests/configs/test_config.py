@@ -6,8 +6,10 @@ import pytest
 from conftest import ROOT
 from tiny import write_config
 
+from configs.recipe import read_recipe_config
 from configs.reproduction import read_reproduction_config
 from configs.schema import Config, read_config
+from eval.probing.feature_baselines import COMBINATIONS
 from eval.probing.protocols import PROTOCOLS
 from studies.registry import STUDIES
 from utils.config import config_parser
@@ -205,7 +207,9 @@ def test_the_defaults_are_the_paper() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_committed_config_is_valid_and_says_how_it_runs(path: Path) -> None:
-    if path.name.startswith("reproduce_"):
+    if path.name.startswith("recipe_"):
+        read_recipe_config(str(path), [], tuple(COMBINATIONS))
+    elif path.name.startswith("reproduce_"):
         read_reproduction_config(str(path), [], tuple(STUDIES), tuple(PROTOCOLS))
     else:
         read_config(str(path), [], (), fresh_model="pretrain" in path.name)

@@ -13,7 +13,7 @@ from tiny_weights import tiny_model
 
 from embed.compute_embed import main
 from models import MOEMAE
-from models.pooling import POOLINGS
+from models.pooling import POOLINGS, vector_width
 from utils.data_utils import parse_patch_id
 from utils.errors import ConfigError, DataError
 from utils.sensors import OLI
@@ -93,7 +93,7 @@ def test_equal_to_the_file_of_real_patches_as_published(tmp_path, reference_dir,
 def test_pools_and_batches(model, patches, pool: str) -> None:
     whole = model.embed(patches, pool=pool)
     assert whole.dtype == np.float32
-    assert whole.shape == (3, 24 * {"all": 105, "meta_cls": 5}.get(pool, 1))
+    assert whole.shape == (3, vector_width(model.config, pool))
     np.testing.assert_allclose(model.embed(patches, pool=pool, batch_size=2), whole, atol=1e-5)
     np.testing.assert_allclose(model.embed(patches[1], pool=pool), whole[1], atol=1e-5)
     assert model.embed(patches[:0], pool=pool).shape == (0, whole.shape[1])

@@ -23,7 +23,7 @@ def test_the_width_is_what_the_table_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", MAP_POOLINGS)
 def test_a_maps_cells_have_the_pooled_vector_as_their_mean(name: str) -> None:
-    cells = POOLINGS[name].of_patches(TOKENS, P)
+    cells = POOLINGS[name].of_patches(TOKENS, P, None)
     torch.testing.assert_close(cells.mean(dim=1), pool_tokens(TOKENS, name, P))
 
 
