@@ -174,7 +174,7 @@ def test_a_signal_before_the_first_step(tmp_path, monkeypatch, capsys) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr(training.pretrain, "build_configured_dataset", interrupted)
+    monkeypatch.setattr(training.pretrain, "build_training_dataset", interrupted)
     assert train(training_config(tmp_path)) == 0
     assert "before the first step; nothing to save" in capsys.readouterr().out
 
