@@ -38,7 +38,7 @@ def hidden_values(
     Returns:
         (H, W) bool.
     """
-    hidden: np.ndarray = np.ma.getmaskarray(values).any(axis=0)
+    hidden = np.asarray(np.ma.getmaskarray(values).any(axis=0))
     values = np.ma.getdata(values)
     if masks is not None:
         hidden |= masks.reshape(-1, *hidden.shape).any(axis=0)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models.logistic_regression import LogisticRegressionModel
-from eval.probing.protocols import Scores, Vectors, score_probabilities, strong_probe
+from eval.probing.protocols import Vectors, score_probabilities, strong_probe
 from eval.statistics.bootstrap import SHARE, Interval, resample
 from eval.statistics.spatial_blocks import PATCH_KM, neighbour_blocks, split_by_area
 from eval.statistics.weighted_metrics import statistics_of
@@ -148,8 +148,8 @@ def _held_out_pixels(cells: LabelledCells, blocks: Blocks) -> Held:
         test, val = folds == fold, folds == (fold + 1) % FOLDS
         train = some[~(test | val)[some]]
         parts = [train, some[val[some]], np.flatnonzero(test)]
-        vectors = [Vectors(of.pixels[part], labels[part], [""] * len(part)) for part in parts]
-        found: Scores = strong_probe(*vectors, cells.names, grid=GRID)
+        fitted, chosen_on, scored = (Vectors(of.pixels[part], labels[part], [""] * len(part)) for part in parts)
+        found = strong_probe(fitted, chosen_on, scored, cells.names, grid=GRID)
         np.add.at(out, of.cell_of[parts[2]], found.scores)
         chosen.append(float(found.details["C"]))
     return Held(out / np.maximum(out.sum(axis=1, keepdims=True), 1e-12), chosen)

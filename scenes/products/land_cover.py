@@ -132,7 +132,11 @@ def class_colours(classes: tuple[str, ...]) -> dict[int, tuple[int, int, int, in
     unnamed = [k for k, text in enumerate(texts) if not text]
     spare = palette(len(unnamed), np.array(list(named.values())).reshape(-1, 3) / 255)
     others = dict(zip(unnamed, np.rint(255 * spare).astype(int).tolist(), strict=True))
-    return {k: (*map(int, {**named, **others}[k]), 255) for k in range(len(classes))}
+    colours = {}
+    for k in range(len(classes)):
+        red, green, blue = {**named, **others}[k]
+        colours[k] = (int(red), int(green), int(blue), 255)
+    return colours
 
 
 def make_land_cover(
