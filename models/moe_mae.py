@@ -152,7 +152,10 @@ class Encoder(nn.Module):
 
     def hidden_tokens(self, visible: Tensor | None) -> Tensor | None:
         """What blocks take as `hidden`, (B, P + n), from (B, n) visible patches: the tokens before them are seen."""
-        return None if visible is None else F.pad((~visible).float(), (self.num_prefix, 0))
+        if visible is None:
+            return None
+        hidden = (~visible).float()
+        return torch.cat([hidden.new_zeros(len(hidden), self.num_prefix), hidden], dim=1)
 
 
 class MOEMAE(Interface, nn.Module):

@@ -22,8 +22,9 @@ TOLERANCE = 1e-4
 KINDS, OF_EACH, CANDIDATES = 4, 2, 6
 """Patches: so many kinds, so many of each, chosen from so many candidates."""
 SEED = 0
-PATCH_SPREAD, PIXEL_SPREAD = 0.8, 0.5
-"""Of the synthetic pixels, in standard deviations of the data: between patches, and within one."""
+PATCH_SPREAD, PIXEL_SPREAD, BAND_SPREAD = 0.8, 0.5, 0.2
+"""Of the synthetic pixels, in standard deviations of the data: between patches, within one, and between the bands of a
+pixel, which are alike as those of any ground."""
 
 
 class CheckPatches(NamedTuple):
@@ -74,7 +75,10 @@ def _candidates(model: MOEMAE, statistics: str) -> tuple[np.ndarray, np.ndarray]
     numbers = DATASETS[statistics].STATISTICS
     mean, std = (np.array(values)[:, None, None] for values in numbers)
     shape = (count, config.in_channels, config.img_size, config.img_size)
-    scores = PATCH_SPREAD * rng.standard_normal((*shape[:2], 1, 1)) + PIXEL_SPREAD * rng.standard_normal(shape)
+    brightness = PATCH_SPREAD * rng.standard_normal((count, 1, 1, 1)) + PIXEL_SPREAD * rng.standard_normal(
+        (count, 1, *shape[2:])
+    )
+    scores = brightness + BAND_SPREAD * rng.standard_normal(shape)
     pixels = (mean + std * scores).clip(1, np.iinfo(np.uint16).max).astype(np.uint16)
     columns = np.stack([np.floor(rng.uniform(*field.limits, count)) for field in FIELDS.values()], axis=1)
     fill, timeless, unknown = (slice(CANDIDATES * kind, CANDIDATES * (kind + 1)) for kind in (1, 2, 3))
