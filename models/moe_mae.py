@@ -155,7 +155,7 @@ class Encoder(nn.Module):
         if visible is None:
             return None
         hidden = (~visible).float()
-        return torch.cat([hidden.new_zeros(len(hidden), self.num_prefix), hidden], dim=1)
+        return torch.cat([torch.zeros_like(hidden[:, :1]).expand(-1, self.num_prefix), hidden], dim=1)
 
 
 class MOEMAE(Interface, nn.Module):
