@@ -20,6 +20,7 @@ DARKEST_BLUE = -0.0075
 """Median reflectance of SR_B2 where the NIR is no water's, below which numbers are scaled otherwise: 0.002 or more in
 each of 119 real patches; light at the sensor without its air reads -0.01 to -0.03."""
 ORDER_FIX = "name them with --bands, in the order SR_B1..SR_B7"
+RED_EDGE_FIX = "give Landsat's bands, or those of Sentinel-2 nearest to them (B01, B02, B03, B04, B8A, B11, B12)"
 SCALE_FIX = "if you know how they are scaled, state it: --scale A,B for reflectance = value * A + B"
 
 
@@ -52,7 +53,12 @@ def check_numbers(reader: SceneReader) -> list[str]:
     factor, offset = scene.scale or COLLECTION2
     reflectance = values * np.float32(factor) + np.float32(offset)
     if what := order_problem(reflectance):
+<<<<<<< HEAD
         raise DataError(f"{shown(scene.path)}: {what}; {ORDER_FIX}")
+=======
+        fix = RED_EDGE_FIX if "red edge" in what else ORDER_FIX
+        raise DataError(f"{scene.path}: {what}; {fix}")
+>>>>>>> readers
     doubt = _light_at_the_sensor(reflectance)
     if doubt and scene.scale is None:
         raise DataError(f"{shown(scene.path)}: {doubt}; give the Level-2 product; {SCALE_FIX}")
