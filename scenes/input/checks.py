@@ -53,12 +53,8 @@ def check_numbers(reader: SceneReader) -> list[str]:
     factor, offset = scene.scale or COLLECTION2
     reflectance = values * np.float32(factor) + np.float32(offset)
     if what := order_problem(reflectance):
-<<<<<<< HEAD
-        raise DataError(f"{shown(scene.path)}: {what}; {ORDER_FIX}")
-=======
         fix = RED_EDGE_FIX if "red edge" in what else ORDER_FIX
-        raise DataError(f"{scene.path}: {what}; {fix}")
->>>>>>> readers
+        raise DataError(f"{shown(scene.path)}: {what}; {fix}")
     doubt = _light_at_the_sensor(reflectance)
     if doubt and scene.scale is None:
         raise DataError(f"{shown(scene.path)}: {doubt}; give the Level-2 product; {SCALE_FIX}")
