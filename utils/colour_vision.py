@@ -59,4 +59,4 @@ def palette(count: int, taken: np.ndarray | None = None) -> np.ndarray:
     while len(chosen) < count:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, difference(known, known[chosen[-1:]])[:, 0])
-    return known[chosen]
+    return known[chosen[:count]]
