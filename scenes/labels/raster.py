@@ -104,7 +104,9 @@ def _burn(shapes: Shapes, part: SceneGrid) -> np.ndarray:
                 chosen.append(shape)
         if not chosen:
             continue
-        burnt = rasterio.features.rasterize(chosen, result.shape, transform=part.transform, dtype="uint8") > 0
+        burnt = (
+            np.asarray(rasterio.features.rasterize(chosen, result.shape, transform=part.transform, dtype="uint8")) > 0
+        )
         result[burnt & ~taken], result[burnt & taken] = index, UNKNOWN
         taken |= burnt
     return result
