@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from scenes.input.grids import RasterFile, open_raster
 from scenes.input.metadata import find_product_id
-from scenes.input.virtual_files import plain_name, shown
+from scenes.input.virtual_files import shown
 from utils.errors import DataError
 from utils.sensors import HLS_L30, refusal, sensor_of_product
 
@@ -60,9 +60,6 @@ def open_granule(granule: str, layers: dict[str, Path], where: Path) -> HlsFiles
                 f"{refusal(HLS_L30)}; fetch it again"
             )
     fmask = open_raster(layers["FMASK"]) if "FMASK" in layers else None
-    if fmask is not None and (fmask.count, fmask.dtype) != (1, "uint8"):
-        raise DataError(f"{plain_name(fmask.path)}: holds {fmask.count} x {fmask.dtype}, Fmask is one band of uint8; "
-                        "fetch it again")  # fmt: skip
     return HlsFiles(granule, bands, fmask)
 
 

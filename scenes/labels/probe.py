@@ -84,9 +84,10 @@ def score_cells(cells: LabelledCells) -> dict[str, Any]:
     if blocks is None:
         squares = f"{len(np.unique(neighbour_blocks(cells.ids, cells.places, BLOCK_SIDES[-1])))} squares of 1.2 km"
         return {"not_scored": f"the labelled cells lie in {squares}, too few for {FOLDS} folds"}
+    cells_themselves = np.arange(len(cells.y))
     work: dict[str, Callable[[], Held]] = {
-        "embedding": lambda: _held_out(cells, blocks, cells.x),
-        "statistics": lambda: _held_out(cells, blocks, cells.pixels.statistics),
+        "embedding": lambda: _held_out(cells, blocks, cells.x, cells_themselves),
+        "statistics": lambda: _held_out(cells, blocks, cells.pixels.statistics, cells_themselves),
         "pixels": lambda: _held_out_pixels(cells, blocks),
     }
     try:
@@ -127,13 +128,20 @@ def fit_cells(cells: LabelledCells, scored: dict[str, Any]) -> LogisticRegressio
     return LogisticRegressionModel(scale=True, C=C).fit(cells.x, cells.y)
 
 
-def _held_out(cells: LabelledCells, blocks: Blocks, x: np.ndarray) -> Held:
-    vectors = Vectors(x, cells.y, cells.ids)
-    out, chosen = np.zeros((len(x), len(cells.names))), []
+def _held_out(cells: LabelledCells, blocks: Blocks, x: np.ndarray, cell_of: np.ndarray, step: int = 1) -> Held:
+    """Predictions of rows (M, D), added up by the cell (M,) that each belongs to; every `step`-th row is fitted on."""
+    some = np.arange(0, len(x), step)
+    labels, folds = cells.y[cell_of], blocks.fold_of[cell_of]
+    out, chosen = np.zeros((len(cells.y), len(cells.names))), []
     for fold in range(FOLDS):
-        test, val = blocks.fold_of == fold, blocks.fold_of == (fold + 1) % FOLDS
-        found = strong_probe(vectors.rows(~test & ~val), vectors.rows(val), vectors.rows(test), cells.names, grid=GRID)
-        out[test] = found.scores
+        test, val = folds == fold, folds == (fold + 1) % FOLDS
+        scored = np.flatnonzero(test)
+        fitted, chosen_on, held = (
+            Vectors(x[rows], labels[rows], [cells.ids[cell] for cell in cell_of[rows].tolist()])
+            for rows in (some[~(test | val)[some]], some[val[some]], scored)
+        )
+        found = strong_probe(fitted, chosen_on, held, cells.names, grid=GRID)
+        np.add.at(out, cell_of[scored], found.scores)
         chosen.append(float(found.details["C"]))
     return Held(out, chosen)
 
@@ -141,18 +149,10 @@ def _held_out(cells: LabelledCells, blocks: Blocks, x: np.ndarray) -> Held:
 def _held_out_pixels(cells: LabelledCells, blocks: Blocks) -> Held:
     """A cell is the mean of its pixels' probabilities."""
     of = cells.pixels
-    some = np.arange(0, len(of.pixels), -(-len(of.pixels) // MOST_CELLS) or 1)  # to fit on
-    labels, folds = cells.y[of.cell_of], blocks.fold_of[of.cell_of]
-    out, chosen = np.zeros((len(cells.y), len(cells.names))), []
-    for fold in range(FOLDS):
-        test, val = folds == fold, folds == (fold + 1) % FOLDS
-        train = some[~(test | val)[some]]
-        parts = [train, some[val[some]], np.flatnonzero(test)]
-        fitted, chosen_on, scored = (Vectors(of.pixels[part], labels[part], [""] * len(part)) for part in parts)
-        found = strong_probe(fitted, chosen_on, scored, cells.names, grid=GRID)
-        np.add.at(out, of.cell_of[parts[2]], found.scores)
-        chosen.append(float(found.details["C"]))
-    return Held(out / np.maximum(out.sum(axis=1, keepdims=True), 1e-12), chosen)
+    summed = _held_out(cells, blocks, of.pixels, of.cell_of, -(-len(of.pixels) // MOST_CELLS) or 1)
+    return summed._replace(
+        probabilities=summed.probabilities / np.maximum(summed.probabilities.sum(axis=1, keepdims=True), 1e-12)
+    )
 
 
 def _metrics(cells: LabelledCells, held: Held) -> dict[str, Any]:

@@ -100,10 +100,7 @@ class Source:
         Pixels, ids, the statistics that normalise them, and labels; the arguments are those of `dataset`.
         """
         dataset = self.dataset(split, model, fold, labels)
-        key = (
-            id(dataset),
-            labels,
-        )  # `_datasets` keeps the object; its patches may be held in memory, and so its digest
+        key = id(dataset), labels  # `_datasets` keeps the object, so that no other one gets its number
         if key not in self._digests:
             digest = hashlib.sha256(dataset.fingerprint().encode())
             digest.update(np.array([dataset.statistics.mean, dataset.statistics.std], np.float64).tobytes())
