@@ -7,7 +7,7 @@ add up to those of the whole, as in `models.losses`.
 Dimensions: B patches of the batch, N patches of 4 x 4 pixels, F metadata fields, D width.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -27,47 +27,35 @@ FILTERS = 64
 FITTED_ON = 2000
 """Patches of the training split from which filters and scales come."""
 
+FITTED_AT_ONCE = 100
+"""Of these, so that their responses fit into memory."""
+
 SMALLEST_SPREAD = 1e-3
 """In place of the standard deviation of a number that hardly varies."""
 
 
 class Examples(NamedTuple):
-    """Patches of the training split from which a target learns what its numbers look like."""
-
-    images: Tensor
-    """(M, C, S, S) z-scores."""
-    valid: Tensor
-    """(M, S, S)"""
-    meta: Tensor | None
-    """(M, F, 2)"""
-
-
-class TrainingPass(NamedTuple):
-    """What targets are computed and predicted from."""
+    """Patches with everything that targets are made of."""
 
     images: Tensor
     """(B, C, S, S) z-scores."""
     valid: Tensor
     """(B, S, S); False on fill."""
-    known: Tensor | None
+    meta: Tensor | None
     """(B, F, 2) metadata as they are; (0, 0) where they are not known. None where the dataset has none."""
+    responses: Tensor | None = None
+    """(B, 2 K, S, S) of the run's random features; None until `Targets` adds them, where any target needs them."""
+
+
+class TrainingPass(NamedTuple):
+    """What targets are predicted from, and of which patches."""
+
+    examples: Examples
     shown: Tensor | None
-    """(B, F, 2) what the encoder was given of them; (0, 0) where they were masked."""
+    """(B, F, 2) what the encoder was given of the metadata; (0, 0) where they were masked."""
     encoded: Encoded
     decoded: Tensor
     """(B, N, decoder_dim)"""
-
-
-class Target(nn.Module):
-    """One target: `fit` once, then called with every pass."""
-
-    def fit(self, examples: Examples, seed: int) -> None:
-        """Take scales and filters from patches of the training split."""
-        raise NotImplementedError
-
-    def forward(self, seen: TrainingPass) -> Tensor:
-        """(2,) float32: error and weight, added up over the batch."""
-        raise NotImplementedError
 
 
 class _Scale(nn.Module):
@@ -83,6 +71,7 @@ class _Scale(nn.Module):
 
     def fit(self, values: Tensor, counted: Tensor) -> None:
         """From (M, W) values, of which (M, W) `counted` are real."""
+        counted = counted.to(values.dtype)
         count = counted.sum(dim=0).clamp_min(1)
         mean = (values * counted).sum(dim=0) / count
         spread = (((values - mean) * counted).square().sum(dim=0) / count).sqrt()
@@ -93,116 +82,142 @@ class _Scale(nn.Module):
         return (values - self.mean) / self.std
 
 
+class Target(nn.Module):
+    """One target: numbers of a patch, predicted in units of their spread over the training split.
+
+    Args:
+        width: W, how many numbers.
+    """
+
+    uses_responses: bool = False
+    """Whether its numbers are made of random features."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = _Scale(width)
+
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """(M, W), not yet scaled, and how much each of them counts, (M, W) from 0 to 1; M rows a patch or more."""
+        raise NotImplementedError
+
+    def predicted(self, seen: TrainingPass) -> Tensor:
+        """(M, W), in units of the spread."""
+        raise NotImplementedError
+
+    def forward(self, seen: TrainingPass) -> Tensor:
+        """(2,) float32: error and weight, added up over the batch."""
+        with torch.no_grad():
+            values, counted = self.numbers(seen.examples)
+            wanted, weight = self.scale(values), self.weight(counted, seen)
+        error = (self.predicted(seen).float() - wanted).square()
+        return torch.stack([(error * weight).sum(), weight.sum()])
+
+    def weight(self, counted: Tensor, seen: TrainingPass) -> Tensor:
+        """(M, W) weights of the errors; those of a row add up to 1 where all of it counts."""
+        return counted / counted.shape[1]
+
+
 def _head(width: int, numbers: int, given: int | None = None) -> nn.Sequential:
     return nn.Sequential(nn.Linear(given or width, width), nn.GELU(), nn.Linear(width, numbers))
 
 
 class MetadataTarget(Target):
-    """The metadata fields that were masked, as (sin, cos) in units of their spread, from the CLS token.
+    """The metadata fields that were masked, as (sin, cos), from the CLS token.
 
     A field counts where it is known and the encoder was not given it, so that nothing is copied.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.fields = len(config.meta_fields)
-        self.scale = _Scale(2 * self.fields)
-        self.head = _head(config.embed_dim, 2 * self.fields)
+        super().__init__(2 * len(config.meta_fields))
+        self.head = _head(config.embed_dim, 2 * len(config.meta_fields))
 
-    def fit(self, examples: Examples, seed: int) -> None:
-        if examples.meta is not None:
-            pairs = examples.meta
-            counted = _given(pairs).repeat_interleave(2, dim=1)
-            self.scale.fit(pairs.flatten(1), counted.to(pairs.dtype))
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        return _metadata(examples)
 
-    def forward(self, seen: TrainingPass) -> Tensor:
-        assert seen.known is not None and seen.shown is not None  # a run without metadata has no such target
-        predicted = self.head(seen.encoded.cls)
-        wanted = _given(seen.known) & ~_given(seen.shown) & seen.valid.flatten(1).any(dim=1, keepdim=True)
-        error = (predicted.float() - self.scale(seen.known.flatten(1))).square()
-        error = error.unflatten(1, (self.fields, 2)).mean(dim=-1)
-        return torch.stack([(error * wanted).sum(), wanted.sum().float()])
+    def predicted(self, seen: TrainingPass) -> Tensor:
+        return self.head(seen.encoded.cls)
+
+    def weight(self, counted: Tensor, seen: TrainingPass) -> Tensor:
+        assert seen.shown is not None  # a run without metadata has no such target
+        masked = ~_given(seen.shown) & seen.examples.valid.flatten(1).any(dim=1, keepdim=True)
+        return counted * masked.repeat_interleave(2, dim=1) / 2  # a field is two numbers
 
 
 class PatchFeatureTarget(Target):
     """Random features of every patch and its surroundings (8 x 8 pixels), from the decoder's tokens."""
 
+    uses_responses = True
+
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(2 * FILTERS)
         self.side = config.patch_size
-        self.features = RandomFeatures(config.in_channels, FILTERS)
-        self.scale = _Scale(self.features.width)
-        self.head = nn.Linear(config.decoder_dim, self.features.width)
+        self.head = nn.Linear(config.decoder_dim, 2 * FILTERS)
 
-    def fit(self, examples: Examples, seed: int) -> None:
-        self.features.fit(examples.images, examples.valid, seed)
-        values = torch.cat([self.of(part) for part in examples.images.split(100)]).flatten(0, 1)
-        counted = self.weight(examples.valid).flatten(0, 1)
-        self.scale.fit(values, (counted > 0).float().expand_as(values))
-
-    def of(self, images: Tensor) -> Tensor:
-        """(B, N, W) means of the responses, not yet scaled."""
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Rows are patches of 4 x 4 pixels; one counts by the share of its pixels that are valid."""
+        assert examples.responses is not None
         side, border = self.side, self.side // 2
-        around = F.pad(self.features(images), (border,) * 4, mode="replicate")
-        return F.avg_pool2d(around, side + 2 * border, stride=side).flatten(2).transpose(1, 2)
+        around = F.pad(examples.responses, (border,) * 4, mode="replicate")
+        # The mean over two patch sides is that of four squares of one: a quarter of the work.
+        values = _rows(F.avg_pool2d(F.avg_pool2d(around, side), 2, stride=1))
+        counted = _rows(F.avg_pool2d(examples.valid.unsqueeze(1).float(), side))
+        return values, counted.expand_as(values)
 
-    def weight(self, valid: Tensor) -> Tensor:
-        """(B, N, 1) share of a patch's pixels that are valid."""
-        return F.avg_pool2d(valid.unsqueeze(1).float(), self.side).flatten(2).transpose(1, 2)
-
-    def forward(self, seen: TrainingPass) -> Tensor:
-        with torch.no_grad():
-            wanted = self.scale(self.of(seen.images))
-        error = (self.head(seen.decoded).float() - wanted).square().mean(dim=-1, keepdim=True)
-        weight = self.weight(seen.valid)
-        return torch.stack([(error * weight).sum(), weight.sum()])
+    def predicted(self, seen: TrainingPass) -> Tensor:
+        return self.head(seen.decoded).flatten(0, 1)
 
 
 class ImageTarget(Target):
     """Random features and statistics of the whole image, from the CLS token that has seen a quarter of it."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.features = RandomFeatures(config.in_channels, FILTERS)
-        width = self.features.width + 4 * config.in_channels
-        self.scale = _Scale(width)
-        self.head = _head(config.embed_dim, width, self.tokens(config) * config.embed_dim)
+    uses_responses = True
 
-    def tokens(self, config: ModelConfig) -> int:
-        """From how many tokens it is predicted."""
-        return 1
+    def __init__(self, config: ModelConfig, tokens: int = 1) -> None:
+        super().__init__(_image_width(config))
+        self.head = _head(config.embed_dim, _image_width(config), tokens * config.embed_dim)
 
-    def read(self, encoded: Encoded) -> Tensor:
-        """(B, tokens * D) what it is predicted from."""
-        return encoded.cls
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        return _image(examples)
 
-    def fit(self, examples: Examples, seed: int) -> None:
-        self.features.fit(examples.images, examples.valid, seed)
-        parts = zip(examples.images.split(100), examples.valid.split(100), strict=True)
-        values = torch.cat([self.of(images, valid) for images, valid in parts])
-        self.scale.fit(values, examples.valid.flatten(1).any(dim=1, keepdim=True).float().expand_as(values))
-
-    def of(self, images: Tensor, valid: Tensor) -> Tensor:
-        """(B, W), not yet scaled; an image of fill only counts as if all of it were valid."""
-        valid = valid | ~valid.flatten(1).any(dim=1)[:, None, None]
-        return torch.cat([image_mean(self.features(images), valid), image_statistics(images, valid)], dim=1)
-
-    def forward(self, seen: TrainingPass) -> Tensor:
-        with torch.no_grad():
-            wanted = self.scale(self.of(seen.images, seen.valid))
-        counted = seen.valid.flatten(1).any(dim=1).float()
-        error = (self.head(self.read(seen.encoded)).float() - wanted).square().mean(dim=-1)
-        return torch.stack([(error * counted).sum(), counted.sum()])
+    def predicted(self, seen: TrainingPass) -> Tensor:
+        return self.head(seen.encoded.cls)
 
 
 class PrefixImageTarget(ImageTarget):
     """The same from the metadata and CLS tokens side by side, so that not all of it has to fit into one."""
 
-    def tokens(self, config: ModelConfig) -> int:
-        return config.num_prefix
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, config.num_prefix)
 
-    def read(self, encoded: Encoded) -> Tensor:
-        return encoded.tokens[:, : encoded.num_prefix].flatten(1)
+    def predicted(self, seen: TrainingPass) -> Tensor:
+        return self.head(seen.encoded.tokens[:, : seen.encoded.num_prefix].flatten(1))
+
+
+class ReadoutTarget(Target):
+    """What the strongest baseline is made of, by a linear map from the embedding that `meta_cls` gives.
+
+    Random features and statistics of the whole image, the metadata and their pairwise products: a linear probe of the
+    embedding then finds in it what it would find in those.
+    """
+
+    uses_responses = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        numbers, given = 2 * len(config.meta_fields), config.num_prefix * config.embed_dim
+        super().__init__(_image_width(config) + numbers + numbers * (numbers + 1) // 2)
+        self.norm = nn.LayerNorm(given)
+        self.head = nn.Linear(given, len(self.scale.mean))
+
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        values, counted = _image(examples)
+        metadata, known = _metadata(examples)
+        known = known * counted[:, :1]  # not of an image of fill only
+        first, second = torch.triu_indices(metadata.shape[1], metadata.shape[1], device=metadata.device)
+        products, both = metadata[:, first] * metadata[:, second], known[:, first] * known[:, second]
+        return torch.cat([values, metadata, products], dim=1), torch.cat([counted, known, both], dim=1)
+
+    def predicted(self, seen: TrainingPass) -> Tensor:
+        return self.head(self.norm(seen.encoded.pre_norm[:, : seen.encoded.num_prefix].flatten(1)))
 
 
 def _given(pairs: Tensor) -> Tensor:
@@ -210,11 +225,36 @@ def _given(pairs: Tensor) -> Tensor:
     return (pairs != 0.0).any(dim=-1)
 
 
-TARGETS: dict[str, type[Target]] = {
+def _metadata(examples: Examples) -> tuple[Tensor, Tensor]:
+    """(B, 2 F) numbers and which of them are known."""
+    pairs = examples.images.new_zeros(len(examples.images), 0, 2) if examples.meta is None else examples.meta
+    return pairs.flatten(1), _given(pairs).repeat_interleave(2, dim=1).to(pairs.dtype)
+
+
+def _image_width(config: ModelConfig) -> int:
+    return 2 * FILTERS + 4 * config.in_channels
+
+
+def _image(examples: Examples) -> tuple[Tensor, Tensor]:
+    """(B, 2 K + 4 C) random features and statistics of the whole images; those of fill only do not count."""
+    assert examples.responses is not None
+    counted = examples.valid.flatten(1).any(dim=1)
+    valid = examples.valid | ~counted[:, None, None]
+    values = torch.cat([image_mean(examples.responses, valid), image_statistics(examples.images, valid)], dim=1)
+    return values, counted[:, None].to(values.dtype).expand_as(values)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, K, H, W) to (B H W, K)."""
+    return maps.flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+TARGETS: dict[str, Callable[[ModelConfig], Target]] = {
     "metadata": MetadataTarget,
     "patch_features": PatchFeatureTarget,
     "image": ImageTarget,
     "image_prefix": PrefixImageTarget,
+    "readout": ReadoutTarget,
 }
 """Every target by the name that configs give it."""
 
@@ -232,19 +272,36 @@ class Targets(nn.Module):
         super().__init__()
         self.names = tuple(name for name in TARGETS if weights.get(name))
         self.weights = tuple(weights[name] for name in self.names)
+        self.features = RandomFeatures(config.in_channels, FILTERS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "target heads"))
             self.heads = nn.ModuleDict({name: TARGETS[name](config) for name in self.names})
+        self._uses_responses = any(target.uses_responses for target in self._all())
 
+    @torch.no_grad()
     def fit(self, examples: Examples, seed: int) -> None:
-        """See `Target.fit`."""
-        for target in self._all():
-            with torch.no_grad():
-                target.fit(examples, seed)
+        """Take filters and scales from patches of the training split."""
+        if self._uses_responses:
+            self.features.fit(examples.images, examples.valid, seed)
+        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.names]
+        for start in range(0, len(examples.images), FITTED_AT_ONCE):
+            rows = slice(start, start + FITTED_AT_ONCE)
+            meta = None if examples.meta is None else examples.meta[rows]
+            part = self._with_responses(Examples(examples.images[rows], examples.valid[rows], meta))
+            for target, parts in zip(self._all(), found, strict=True):
+                parts.append(target.numbers(part))
+        for target, parts in zip(self._all(), found, strict=True):
+            values, counted = zip(*parts, strict=True)
+            target.scale.fit(torch.cat(values), torch.cat(counted) > 0)
 
     def forward(self, seen: TrainingPass) -> Tensor:
         """(2 T,) sums of T targets: error and weight of the first, and so on."""
+        with torch.no_grad():
+            seen = seen._replace(examples=self._with_responses(seen.examples))
         return torch.cat([target(seen) for target in self._all()])
+
+    def _with_responses(self, examples: Examples) -> Examples:
+        return examples._replace(responses=self.features(examples.images)) if self._uses_responses else examples
 
     def errors(self, sums: Tensor) -> Tensor:
         """(T,) mean errors from the (2 T,) sums of the whole batch."""

@@ -7,7 +7,7 @@ from models.losses import counted_tokens, masked_pass
 from models.masking import make_masking
 from models.moe_mae import MOEMAE
 from models.noise import PassNoise
-from models.targets import Targets, TrainingPass
+from models.targets import Examples, Targets, TrainingPass
 from utils.compilation import EAGER, Compilation
 
 
@@ -78,7 +78,7 @@ class Objective(nn.Module):
             passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
             sums, encoded = passed.sums, passed.encoded
             if self.targets is not None:
-                seen = TrainingPass(images, valid, known, meta, encoded, passed.decoded)
+                seen = TrainingPass(Examples(images, valid, known), meta, encoded, passed.decoded)
                 sums = torch.cat([sums, self.targets(seen)])
         counted = counted_tokens(valid, encoded).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]

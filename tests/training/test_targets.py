@@ -18,7 +18,7 @@ from transformation.augmentations import AUGMENTATIONS, symmetries
 from transformation.random_features import RandomFeatures, image_mean
 from utils.errors import ConfigError
 
-ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0}
+ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0, "readout": 3.0}
 PLUS = {"metadata_masking": 0.5, "targets": ALL, "augmentations": ["symmetries"]}
 
 
@@ -66,7 +66,7 @@ def test_padding_and_fill_count_in_no_target() -> None:
     torch.testing.assert_close(found.targets, expected.targets, rtol=1e-5, atol=1e-6)
     empty = batch._replace(valid=torch.zeros_like(batch.valid))
     step = plus_step()
-    assert plus_step()(empty, 0, 1e-3).targets.tolist() == [0.0] * 4
+    assert plus_step()(empty, 0, 1e-3).targets.tolist() == [0.0] * 5
     step(empty, 0, 1e-3)
     step.require_finite()
 
@@ -155,9 +155,12 @@ def test_the_mean_over_an_image_leaves_fill_out() -> None:
 
 
 def test_targets_have_unit_spread_on_what_they_were_fitted_on() -> None:
-    target, batch = fitted().heads["patch_features"], a_batch(7)
-    values = target.scale(target.of(batch.images))[target.weight(batch.valid).expand(-1, -1, 2 * FILTERS) > 0]
-    assert values.mean().abs() < 0.01 and values.std() == pytest.approx(1.0, abs=0.05)
+    targets, batch = fitted(), a_batch(7)
+    examples = Examples(batch.images, batch.valid, batch.meta, targets.features(batch.images))
+    for target in targets.heads.values():
+        values, counted = target.numbers(examples)
+        found = target.scale(values)[counted > 0]
+        assert found.mean().abs() < 0.01 and found.std() == pytest.approx(1.0, abs=0.05)
 
 
 # --------------------------------------------------------------------------- augmentations
