@@ -10,7 +10,7 @@ from configs.schema import TrainingSection, read_config
 from models import build_model
 from models.checkpoint import EXTRA_KEY, read_checkpoint
 from models.losses import LossWeights
-from models.targets import FILTERS, TARGETS, Examples, Targets
+from models.targets import TARGETS, Examples, Targets
 from training.progress import EpochSums
 from training.recipe import step_options
 from training.step import StepOptions, TrainStep
