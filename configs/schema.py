@@ -10,6 +10,7 @@ from models.config import POSITION_STARTS, ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import POOLINGS
 from models.targets import TARGETS
+from scheduler.schedulers import SCHEDULES
 from transformation.augmentations import AUGMENTATIONS
 from utils.config import PathText, Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, BigEarthNetInfo
@@ -101,6 +102,8 @@ class TrainingSection(Section):
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
     weight_decay: Weight = 0.05
     warmup_fraction: Share = 0.05
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
+    decay_fraction: Chance = 0.2
     grad_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     visible_weight: Weight = 0.1
     balance_weight: Weight = 0.5
@@ -169,7 +172,14 @@ class Config(Section):
 
 YOUNGER: dict[str, dict[str, object]] = {
     "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None},
-    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": [], "mixture": None},
+    "training": {
+        "metadata_masking": 0.0,
+        "targets": {},
+        "augmentations": [],
+        "mixture": None,
+        "schedule": "cosine",
+        "decay_fraction": 0.2,
+    },
 }
 """Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
 

@@ -1,5 +1,6 @@
 """The pretraining loop: epochs of steps, validation, log, checkpoints; stops cleanly and goes on exactly."""
 
+import json
 import math
 import signal
 import time
@@ -19,17 +20,18 @@ from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
 from models.moe_mae import count_parameters
 from models.targets import Targets
-from scheduler.schedulers import WarmupCosineLR
 from training.collapse import collapsed_experts, warning
 from training.optimizer import adamw, load_optimizer
 from training.progress import Progress
 from training.recipe import (
     first_model,
     first_targets,
+    free_keys,
     model_size,
     recipe_of,
     require_same_recipe,
     resolved_run,
+    schedule_of,
     step_options,
 )
 from training.run_folder import RunFolder
@@ -81,9 +83,7 @@ class Pretraining:
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
         )
-        self.schedule = WarmupCosineLR.by_epochs(
-            training.learning_rate, training.epochs, len(self.loader), training.warmup_fraction
-        )
+        self.schedule = schedule_of(training.model_dump(), len(self.loader))
         self.options = step_options(config, self.model.config, self.device)
         self.targets = self._first_targets(None if found is None else found[0])
         self.optimizer = adamw(self._trained(), self.device, training.learning_rate, training.weight_decay)
@@ -95,6 +95,7 @@ class Pretraining:
         self.progress = Progress(self.model.config, self.device, names)
         self.log = RunLog(self.folder, self.train_set)
         self._asked_to_resume = resume
+        self._recipe_changed = False
         # Where the log is cut when the run goes on; the checkpoint itself need not stay in memory.
         self._log_offsets: dict[str, int] | None = None if found is None else found[1]["log_offsets"]
         if found is not None:
@@ -148,7 +149,11 @@ class Pretraining:
         saved = content.get(EXTRA_KEY, {}).get("run")
         if saved is None:
             raise CheckpointError(f"{path}: holds no training run to go on with; start afresh without --resume")
-        require_same_recipe(path, saved["recipe"], self.recipe)
+        steps = len(self.loader)
+        done = saved["epoch"] * steps + saved["batch_in_epoch"]
+        free = free_keys(saved["recipe"]["training"], self.recipe["training"], steps, done)
+        require_same_recipe(path, saved["recipe"], self.recipe, free)
+        self._recipe_changed = bool(free)
         if saved["fingerprint"] != self.fingerprint:
             raise CheckpointError(
                 f"{path}: was trained on other data than {self.config.training.dataset_path} holds now "
@@ -195,9 +200,15 @@ class Pretraining:
             self.folder.remove_leftovers()
             # Lines that were written after the checkpoint will be written again.
             self.folder.cut_to(self._log_offsets)
+            if self._recipe_changed:
+                manifest = json.loads(self.folder.manifest.read_text(encoding="utf-8"))
+                self._write_records({**manifest, "recipe": self.recipe})
             return
         manifest = self._manifest()
         self.folder.start_afresh()
+        self._write_records(manifest)
+
+    def _write_records(self, manifest: dict[str, Any]) -> None:
         write_text(self.folder.config, yaml.safe_dump(self.resolved, sort_keys=False))
         write_json(self.folder.manifest, manifest)
 
