@@ -102,6 +102,8 @@ class TrainingSection(Section):
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
     weight_decay: Weight = 0.05
     warmup_fraction: Share = 0.05
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
     decay_fraction: Chance = 0.2
     grad_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
@@ -177,6 +179,8 @@ YOUNGER: dict[str, dict[str, object]] = {
         "targets": {},
         "augmentations": [],
         "mixture": None,
+        "optimizer": "adamw",
+        "muon_learning_rate": None,
         "schedule": "cosine",
         "decay_fraction": 0.2,
     },

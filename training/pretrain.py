@@ -21,7 +21,7 @@ from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
 from models.moe_mae import count_parameters
 from models.targets import Targets
 from training.collapse import collapsed_experts, warning
-from training.optimizer import adamw, load_optimizer
+from training.optimizer import load_optimizer, optimizer_of
 from training.progress import Progress
 from training.recipe import (
     first_model,
@@ -86,7 +86,7 @@ class Pretraining:
         self.schedule = schedule_of(training.model_dump(), len(self.loader))
         self.options = step_options(config, self.model.config, self.device)
         self.targets = self._first_targets(None if found is None else found[0])
-        self.optimizer = adamw(self._trained(), self.device, training.learning_rate, training.weight_decay)
+        self.optimizer = optimizer_of(training, self.model, self._trained(), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
         self.resolved = resolved_run(config, self.model, self.train_set, self.options)

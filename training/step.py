@@ -21,6 +21,7 @@ from models.targets import Targets
 from training.capture import CapturedStep
 from training.nan_guard import NanGuard, diverged
 from training.objective import Objective
+from training.optimizer import set_rate
 from transformation.augmentations import AUGMENTATIONS
 from utils.compilation import EAGER, Compilation
 from utils.processes import ALONE, Processes
@@ -135,12 +136,7 @@ class TrainStep:
             step: its number.
             lr: learning rate.
         """
-        for group in self.optimizer.param_groups:
-            # A captured graph reads the rate from the tensor it was captured with.
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        set_rate(self.optimizer, lr)
         return self._run(self.inputs(batch, step))
 
     def inputs(self, batch: Batch, step: int) -> StepInputs:
