@@ -104,6 +104,7 @@ class TrainingSection(Section):
     warmup_fraction: Share = 0.05
     optimizer: Literal["adamw", "muon"] = "adamw"
     muon_learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    ema_decay: Share = 0.0
     schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
     decay_fraction: Chance = 0.2
     grad_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
@@ -181,6 +182,7 @@ YOUNGER: dict[str, dict[str, object]] = {
         "mixture": None,
         "optimizer": "adamw",
         "muon_learning_rate": None,
+        "ema_decay": 0.0,
         "schedule": "cosine",
         "decay_fraction": 0.2,
     },

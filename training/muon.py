@@ -3,8 +3,8 @@
 The update of a matrix is its momentum with all singular values brought near 1 (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon), scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that
 rate and weight decay of AdamW suit it. `torch.optim.Muon` computes the same, one matrix at a time and in bfloat16: ten
-times the work on a CPU without bfloat16 units. It can neither take stacked experts one by one, nor leave out a step that
-is not finite without waiting for the device.
+times the work on a CPU without bfloat16 units. It can neither take stacked experts one by one, nor leave out a step
+that is not finite without waiting for the device.
 """
 
 import math

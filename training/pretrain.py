@@ -18,8 +18,9 @@ from datasets.loader import BatchLoader, Part, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
-from models.moe_mae import count_parameters
+from models.moe_mae import MOEMAE, count_parameters
 from models.targets import Targets
+from training.averaging import WeightAverage
 from training.collapse import collapsed_experts, warning
 from training.optimizer import load_optimizer, optimizer_of
 from training.progress import Progress
@@ -86,6 +87,7 @@ class Pretraining:
         self.schedule = schedule_of(training.model_dump(), len(self.loader))
         self.options = step_options(config, self.model.config, self.device)
         self.targets = self._first_targets(None if found is None else found[0])
+        self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
         self.optimizer = optimizer_of(training, self.model, self._trained(), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
@@ -104,7 +106,14 @@ class Pretraining:
             training.compile, self.device, self._steps_left(), COMPILE_MIN_STEPS, processes.say
         )
         self.step = TrainStep(
-            self.model, self.optimizer, self.options, self.scaler, processes, self.compilation, self.targets
+            self.model,
+            self.optimizer,
+            self.options,
+            self.scaler,
+            processes,
+            self.compilation,
+            self.targets,
+            self.average,
         )
 
     # ------------------------------------------------------------------ setting up
@@ -126,6 +135,11 @@ class Pretraining:
     def _trained(self) -> nn.Module:
         """Everything that has weights to train."""
         return self.model if self.targets is None else nn.ModuleList([self.model, self.targets])
+
+    @property
+    def _for_use(self) -> MOEMAE:
+        """The model that is validated and given away."""
+        return self.model if self.average is None else self.average.model
 
     def _steps_left(self) -> int:
         done = self.progress.epoch * len(self.loader) + self.progress.batch_in_epoch
@@ -160,6 +174,8 @@ class Pretraining:
                 "(fingerprints differ); restore the data, or start afresh without --resume"
             )
         load_optimizer(self.optimizer, content["opt_state"])
+        if self.average is not None:
+            self.average.model.load_state_dict(saved["average"])
         self.scaler.load_state_dict(content["scaler_state"])
         self.progress.restore(saved, content["best_train_loss"])
 
@@ -310,7 +326,7 @@ class Pretraining:
     def _validate(self, dataset: PatchDataset) -> dict[str, float]:
         training = self.config.training
         loader = BatchLoader(dataset, training.batch_size, training.num_workers, self.device)
-        losses = validation_losses(self.model, loader, self.options.seed, self.options.weights, self.processes)
+        losses = validation_losses(self._for_use, loader, self.options.seed, self.options.weights, self.processes)
         if not losses["val_patches"]:
             raise DataError(f"{training.val_csv}: no patch of it has a single valid pixel")
         if not math.isfinite(losses["val_loss"]):
@@ -327,7 +343,7 @@ class Pretraining:
         finished = done == training.epochs
         written = {self.folder.best: best, self.folder.last: finished}
         for path in (path for path, due in written.items() if due and self.processes.main):
-            write_checkpoint(path, self.model, epoch=done - 1, best_train_loss=self.progress.best_train_loss)
+            write_checkpoint(path, self._for_use, epoch=done - 1, best_train_loss=self.progress.best_train_loss)
         if finished or done % training.save_every_n_epochs == 0:
             self._save()
         if self.processes.main:
@@ -347,7 +363,9 @@ class Pretraining:
             "log_offsets": self.folder.offsets(),
             "recipe": self.recipe,
         }
-        heads = {} if self.targets is None else {"targets": self.targets.state_dict()}
+        beside = {} if self.targets is None else {"targets": self.targets.state_dict()}
+        if self.average is not None:
+            beside["average"] = self.average.model.state_dict()
         self.folder.save(
             self.model,
             record,
@@ -355,5 +373,5 @@ class Pretraining:
             best_train_loss=progress.best_train_loss,
             opt_state=self.optimizer.state_dict(),
             scaler_state=self.scaler.state_dict(),
-            extra={"run": {"recipe": self.recipe, "fingerprint": self.fingerprint, **progress.state(), **heads}},
+            extra={"run": {"recipe": self.recipe, "fingerprint": self.fingerprint, **progress.state(), **beside}},
         )

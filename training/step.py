@@ -18,6 +18,7 @@ from models.masking import visible_patches, visible_unless_all
 from models.moe_mae import MOEMAE
 from models.noise import NoiseBuffers, PassNoise
 from models.targets import Targets
+from training.averaging import WeightAverage
 from training.capture import CapturedStep
 from training.nan_guard import NanGuard, diverged
 from training.objective import Objective
@@ -98,6 +99,7 @@ class TrainStep:
         compilation: whether the forward and backward pass are compiled and, on CUDA in one process, the whole step
             is replayed as one graph; needs batches of one shape.
         targets: what is predicted beside the pixels, on the device; its heads are among the optimizer's parameters.
+        average: of the model's weights, that every step is taken into; None for none.
     """
 
     def __init__(
@@ -109,8 +111,9 @@ class TrainStep:
         processes: Processes = ALONE,
         compilation: Compilation = EAGER,
         targets: Targets | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
-        self.targets = targets
+        self.targets, self.average = targets, average
         self.model, self.optimizer, self.options = model, optimizer, options
         self.scaler, self.processes = scaler, processes
         self.device = next(model.parameters()).device
@@ -220,6 +223,8 @@ class TrainStep:
         grad_norm = torch.nn.utils.clip_grad_norm_(trained, self.options.grad_clip)
         losses = Losses(*(value.detach() for value in losses))
         self._update(losses, grad_norm, inputs.number)
+        if self.average is not None:
+            self.average.update(inputs.number)
         return StepResult(losses, grad_norm, chosen, counted, errors)
 
     def _losses(self, sums: Tensor) -> tuple[Losses, Tensor]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pretraining import same_weights, train
+from pretraining import train
 from tiny import training_config
 from tiny_step import CONFIG, CPU, SIZE, a_batch
 from torch import nn
@@ -12,7 +12,6 @@ from models import build_model
 from models.losses import LossWeights
 from training.muon import Matrix, MuonWithAdamW, block_matrices, orthogonalized
 from training.optimizer import load_optimizer, optimizer_of
-from training.run_log import RunLog
 from training.step import StepOptions, TrainStep
 from utils.errors import ConfigError, TrainingDiverged
 from utils.randomness import generator
@@ -116,17 +115,6 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
         step.require_finite()
     assert all(torch.equal(p, old) for p, old in zip(step.model.parameters(), before, strict=True))
     assert state and all(torch.equal(step.optimizer.state[key]["momentum"], old) for key, old in state.items())
-
-
-def test_a_run_is_resumed_to_the_bit(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(RunLog, "draw_curve", lambda log: None)
-    asked = {"optimizer": "muon", "batch_size": 2, "schedule": "stable_linear", "decay_fraction": 0}
-    last = "run/pretrained_XXS_last.pth"
-    for name, epochs in (("whole", 2), ("parts", 1)):
-        (tmp_path / name).mkdir()
-        assert train(training_config(tmp_path / name, 4, epochs=epochs, **asked)) == 0
-    assert train(tmp_path / "parts" / "train.yaml", "--set", "training.epochs=2", "--resume") == 0
-    assert same_weights(tmp_path / "whole" / last, tmp_path / "parts" / last)
 
 
 def test_other_optimizers_are_refused(tmp_path) -> None:

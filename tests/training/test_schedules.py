@@ -1,16 +1,11 @@
-"""Schedules of the learning rate, and runs that are prolonged and cooled down."""
-
-import json
-from pathlib import Path
+"""Schedules of the learning rate; a run that is prolonged: test_prolonging.py."""
 
 import pytest
-import yaml
-from pretraining import rows, same_weights, train
+from pretraining import train
 from tiny import training_config
 
 from scheduler.schedulers import SCHEDULES, Plan
-from training.run_log import RunLog
-from utils.errors import CheckpointError, ConfigError
+from utils.errors import ConfigError
 
 PLAN = Plan(2.0, epochs=20, steps_per_epoch=5, warmup_fraction=0.1, decay_fraction=0.4)
 
@@ -34,33 +29,6 @@ def test_a_decay_does_not_reach_into_the_warm_up_and_none_is_constant() -> None:
 def test_the_default_is_the_published_cosine() -> None:
     assert SCHEDULES["cosine"](PLAN)(55) == pytest.approx(1.0)
     assert SCHEDULES["cosine"](PLAN._replace(decay_fraction=0.9)) == SCHEDULES["cosine"](PLAN)
-
-
-def change(*changes: str) -> list[str]:
-    return [text for one in changes for text in ("--set", f"training.{one}")]
-
-
-def test_a_run_is_prolonged_and_cooled_down_to_the_bits_of_one_that_was_so_from_the_start(
-    tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setattr(RunLog, "draw_curve", lambda log: None)  # most of the time of such a run
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    last = Path("run") / "pretrained_XXS_last.pth"
-    asked = change("epochs=4", "decay_fraction=0.5")
-    assert train(training_config(whole, 4, batch_size=2, schedule="stable_sqrt"), *asked) == 0
-    config = training_config(parts, 4, batch_size=2, epochs=2, schedule="stable_sqrt", decay_fraction=0)
-    assert train(config) == 0
-    assert not same_weights(whole / last, parts / last)
-    assert train(config, *asked, "--resume") == 0
-    assert same_weights(whole / last, parts / last)
-    assert rows(whole / "run" / "training_metrics_XXS.csv") == rows(parts / "run" / "training_metrics_XXS.csv")
-    record = yaml.safe_load((parts / "run" / "config_XXS.yaml").read_text())
-    manifest = json.loads((parts / "run" / "manifest_XXS.json").read_text())
-    assert record["training"]["epochs"] == manifest["recipe"]["training"]["epochs"] == 4
-    with pytest.raises(CheckpointError, match=r"training\.epochs was 4 in the saved run and is 6 now"):
-        train(config, *change("epochs=6", "decay_fraction=0.5"), "--resume")  # steps of the decay are done
 
 
 def test_other_schedules_are_refused(tmp_path) -> None:
