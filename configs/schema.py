@@ -25,6 +25,7 @@ Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Pool = Annotated[str, one_of(POOLINGS)]
 TargetName = Annotated[str, one_of(TARGETS)]
+AugmentationName = Annotated[str, one_of(AUGMENTATIONS)]
 MetaField = Annotated[str, one_of(FIELDS)]
 
 
@@ -114,7 +115,7 @@ class TrainingSection(Section):
     metadata_dropout: Chance | None = None
     metadata_masking: Chance | dict[MetaField, Chance] = 0.0
     targets: dict[TargetName, Weight] = {}
-    augmentations: list[Annotated[str, one_of(AUGMENTATIONS)]] = []
+    augmentations: list[AugmentationName] | dict[AugmentationName, Chance] = []
     weight_path: PathText = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
     save_every_n_epochs: Positive = 1

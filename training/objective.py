@@ -42,6 +42,7 @@ class Objective(nn.Module):
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One masked pass.
 
@@ -53,12 +54,13 @@ class Objective(nn.Module):
             mask_noise: (B, N) uniform numbers that decide the mask.
             presampled: routing noise and dropout masks.
             known: (B, F, 2) or None: the metadata before any of them were masked, for the targets.
+            shown: (B, C, H, W), what the encoder is given of the images; None: all of them.
 
         Returns:
             The sums of `MaskedPass`, (4 + 2 E,), with those of T targets behind them, (2 T,), and how many tokens chose
             each of the encoder's E experts, (E,) float32.
         """
-        return self._compute(images, meta, valid, visible, mask_noise, presampled, known)
+        return self._compute(images, meta, valid, visible, mask_noise, presampled, known, shown)
 
     def _sums(
         self,
@@ -69,13 +71,14 @@ class Objective(nn.Module):
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None,
+        shown: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         masking = make_masking(mask_noise, self.model.masking, visible)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
-            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
+            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled, shown=shown)
             sums, encoded = passed.sums, passed.encoded
             if self.targets is not None:
                 seen = TrainingPass(Examples(images, valid, known), meta, encoded, passed.decoded)

@@ -17,6 +17,7 @@ from models.pooling import DEFAULT_POOL
 from models.targets import FITTED_ON, Examples, Targets
 from scheduler.schedulers import SCHEDULES, Plan, Schedule, same_until
 from training.step import StepOptions
+from transformation.augmentations import AUGMENTATIONS
 from utils.devices import mixed_precision
 from utils.errors import CheckpointError, ConfigError
 from utils.reporting import reporter
@@ -76,8 +77,17 @@ def step_options(config: Config, model: ModelConfig, device: torch.device) -> St
         autocast=mixed_precision(device, training.amp),
         batch_size=training.batch_size,
         metadata_masking=tuple(chances.get(name, 0.0) for name in model.meta_fields),
-        augmentations=tuple(training.augmentations),
+        augmentations=_augmentations(config, model),
     )
+
+
+def _augmentations(config: Config, model: ModelConfig) -> tuple[tuple[str, float], ...]:
+    """Names and strengths; those of strength 0 are left out."""
+    asked = config.training.augmentations
+    strengths = asked if isinstance(asked, dict) else {name: AUGMENTATIONS[name].strength for name in asked}
+    if model.published_behaviour and strengths.get("random_fill"):
+        raise ConfigError("training.augmentations: random_fill hides nothing with published_behaviour; leave it out")
+    return tuple((name, strength) for name, strength in strengths.items() if strength)
 
 
 def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> Targets | None:

@@ -23,7 +23,7 @@ from training.capture import CapturedStep
 from training.nan_guard import NanGuard, diverged
 from training.objective import Objective
 from training.optimizer import set_rate
-from transformation.augmentations import AUGMENTATIONS
+from transformation.augmentations import AUGMENTATIONS, Augmented
 from utils.compilation import EAGER, Compilation
 from utils.processes import ALONE, Processes
 from utils.randomness import generator
@@ -47,8 +47,8 @@ class StepOptions(NamedTuple):
     """Patches of a full batch of all processes: routing noise and masks are sampled for so many."""
     metadata_masking: tuple[float, ...] = ()
     """Chance of each of the model's fields to be replaced by the missing pair (0, 0) by itself; () masks none."""
-    augmentations: tuple[str, ...] = ()
-    """Names in `transformation.augmentations.AUGMENTATIONS`, in the order in which they are done."""
+    augmentations: tuple[tuple[str, float], ...] = ()
+    """Names in `transformation.augmentations.AUGMENTATIONS` with their strengths, in the order of their work."""
 
 
 class StepInputs(NamedTuple):
@@ -67,6 +67,8 @@ class StepInputs(NamedTuple):
     """() float32, of the step."""
     known: Tensor | None = None
     """The metadata before some were dropped or masked; None where no target asks for them."""
+    shown: Tensor | None = None
+    """The images as the encoder is given them; None where that is all of them."""
 
 
 class StepResult(NamedTuple):
@@ -151,26 +153,28 @@ class TrainStep:
         noise = torch.rand(whole, self.model.config.num_patches, generator=mask, device=self.device)
         self._buffers.fill(generator(seed, "routing noise and dropout", step, device=self.device))
         self._number.fill_(float(step))
-        images, valid = self._augmented(batch, step)
+        augmented = self._augmented(batch, step)
         shown = None if batch.meta is None else self._some_masked(self._some_dropped(batch.meta, step), step)
         return StepInputs(
-            images,
+            augmented.images,
             shown,
-            valid,
-            self._visible(valid),
+            augmented.valid,
+            self._visible(augmented.valid),
             noise[self.rows][:count],
             self._buffers.first(count),
             self._number,
             None if self.targets is None else batch.meta,
+            augmented.shown(),
         )
 
-    def _augmented(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """The images and their valid pixels after every augmentation of the recipe."""
-        images, valid = batch.images, batch.valid
-        for name in self.options.augmentations:
-            draw = self._uniform("augmentation " + name, step, len(images))
-            images, valid = AUGMENTATIONS[name](images, valid, draw)
-        return images, valid
+    def _augmented(self, batch: Batch, step: int) -> Augmented:
+        """The batch after every augmentation of the recipe."""
+        augmented = Augmented(batch.images, batch.valid)
+        for name, strength in self.options.augmentations:
+            row = AUGMENTATIONS[name]
+            draw = self._uniform("augmentation " + name, step, len(batch.images), row.numbers)
+            augmented = row.apply(augmented, draw, strength)
+        return augmented
 
     def _visible(self, valid: Tensor) -> Tensor | None:
         """Visible patches; None, which costs less, where all are and looking is free. Compiled steps have them."""
@@ -212,6 +216,7 @@ class TrainStep:
             inputs.mask_noise,
             inputs.presampled,
             inputs.known,
+            inputs.shown,
         )
         counted = inputs.valid.flatten(1).any(dim=1).sum().float()
         sums, chosen, counted = self._of_all(sums, chosen, counted)

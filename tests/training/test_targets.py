@@ -14,12 +14,12 @@ from models.targets import TARGETS, Examples, Targets
 from training.progress import EpochSums
 from training.recipe import step_options
 from training.step import StepOptions, TrainStep
-from transformation.augmentations import AUGMENTATIONS, symmetries
+from transformation.augmentations import Augmented, symmetries
 from transformation.random_features import RandomFeatures, image_mean
 from utils.errors import ConfigError
 
 ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0, "readout": 3.0}
-PLUS = {"metadata_masking": 0.5, "targets": ALL, "augmentations": ["symmetries"]}
+PLUS = {"metadata_masking": 0.5, "targets": ALL, "augmentations": ["symmetries", "band_dropout", "random_fill"]}
 
 
 def fitted(weights_of=ALL) -> Targets:
@@ -168,12 +168,12 @@ def test_targets_have_unit_spread_on_what_they_were_fitted_on() -> None:
 
 def test_the_eight_symmetries_are_different_and_move_fill_with_the_pixels() -> None:
     images = torch.arange(32.0).reshape(1, 2, 4, 4).expand(8, -1, -1, -1)
-    moved, valid = symmetries(images, images[:, 0] != 1.0, torch.arange(8) / 8)
+    moved, valid, bands = symmetries(Augmented(images, images[:, 0] != 1.0), torch.arange(8)[:, None] / 8, 1.0)
     assert torch.equal(moved[0], images[0])
     assert len({tuple(one.flatten().tolist()) for one in moved}) == 8
     assert torch.equal(valid, moved[:, 0] != 1.0)
     assert torch.equal(moved[:, 0] + 16, moved[:, 1])  # the bands stay together
-    assert set(AUGMENTATIONS) == {"symmetries"}
+    assert bands is None
 
 
 # --------------------------------------------------------------------------- whole runs
