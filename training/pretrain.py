@@ -71,6 +71,11 @@ class Pretraining:
                 f"training.batch_size: {training.batch_size} patches cannot be shared equally by {processes.count} "
                 "processes; it is the batch of all of them together"
             )
+        if processes.count > 1 and training.targets.get("contrast"):
+            raise ConfigError(
+                "training.targets: contrast tells all patches of a batch apart, which one process has to hold; "
+                "run it in one, or leave it out"
+            )
         self.config, self.signals, self.processes = config, signals, processes
         self.device = process_device(config.model.device, processes)
         # Files other than the data are the main process's alone: it may be the only one that sees them.

@@ -14,7 +14,7 @@ from models.checkpoint import read_checkpoint
 from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
 from models.pooling import DEFAULT_POOL
-from models.targets import FITTED_ON, Examples, Targets
+from models.targets import FITTED_ON, Examples, TargetOptions, Targets
 from scheduler.schedulers import SCHEDULES, Plan, Schedule, same_until
 from training.step import StepOptions
 from transformation.augmentations import AUGMENTATIONS
@@ -92,7 +92,9 @@ def _augmentations(config: Config, model: ModelConfig) -> tuple[tuple[str, float
 
 def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> Targets | None:
     """What the run predicts beside the pixels, with filters and scales from its training patches; None for nothing."""
-    seed, targets = config.training.seed, Targets(model, config.training.targets, config.training.seed)
+    training = config.training
+    seed, options = training.seed, TargetOptions(training.contrast_temperature)
+    targets = Targets(model, training.targets, seed, options)
     if not targets.names:
         return None
     some = shuffled(len(dataset), seed, 0)[:FITTED_ON]

@@ -16,7 +16,7 @@ from datasets.patches import Batch
 from models.losses import Losses, LossWeights, losses_of
 from models.masking import visible_patches, visible_unless_all
 from models.moe_mae import MOEMAE
-from models.noise import NoiseBuffers, PassNoise
+from models.noise import LayerNoise, NoiseBuffers, PassNoise
 from models.targets import Targets
 from training.averaging import WeightAverage
 from training.capture import CapturedStep
@@ -69,6 +69,10 @@ class StepInputs(NamedTuple):
     """The metadata before some were dropped or masked; None where no target asks for them."""
     shown: Tensor | None = None
     """The images as the encoder is given them; None where that is all of them."""
+    second_mask: Tensor | None = None
+    """(n, N) as `mask_noise`, for a second view of the images; None where no target asks for one."""
+    second_noise: tuple[LayerNoise, ...] = ()
+    """Routing noise and dropout masks of its encoder."""
 
 
 class StepResult(NamedTuple):
@@ -128,6 +132,9 @@ class TrainStep:
         self._looks_at_pixels = self.device.type == "cpu" and not compilation.wanted
         self._run = CapturedStep(self.compute, compilation.say) if captured else self.compute
         self._buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
+        self._second_buffers = None
+        if targets is not None and targets.uses_second:
+            self._second_buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
         self._number = torch.zeros((), device=self.device)
         self._nan_guard = NanGuard(self.device)
 
@@ -165,7 +172,17 @@ class TrainStep:
             self._number,
             None if self.targets is None else batch.meta,
             augmented.shown(),
+            *self._second_view(step, count),
         )
+
+    def _second_view(self, step: int, count: int) -> tuple[Tensor | None, tuple[LayerNoise, ...]]:
+        """Mask noise and the encoder's noise of a second view of the images, where a target asks for one."""
+        if self._second_buffers is None:
+            return None, ()
+        source = generator(self.options.seed, "second routing noise and dropout", step, device=self.device)
+        self._second_buffers.fill(source)
+        noise = self._uniform("second mask", step, count, self.model.config.num_patches)
+        return noise, self._second_buffers.first(count).encoder
 
     def _augmented(self, batch: Batch, step: int) -> Augmented:
         """The batch after every augmentation of the recipe."""
@@ -217,6 +234,8 @@ class TrainStep:
             inputs.presampled,
             inputs.known,
             inputs.shown,
+            inputs.second_mask,
+            inputs.second_noise,
         )
         counted = inputs.valid.flatten(1).any(dim=1).sum().float()
         sums, chosen, counted = self._of_all(sums, chosen, counted)

@@ -3,39 +3,25 @@
 import pytest
 import torch
 from pretraining import same_weights, train, weights
+from target_step import ALL, fitted, plus_step
 from tiny import training_config
 from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, padded
 
 from configs.schema import TrainingSection, read_config
-from models import build_model
 from models.checkpoint import EXTRA_KEY, read_checkpoint
 from models.losses import LossWeights
-from models.targets import TARGETS, Examples, Targets
+from models.targets import TARGETS, Examples
 from training.progress import EpochSums
 from training.recipe import step_options
-from training.step import StepOptions, TrainStep
 from transformation.augmentations import Augmented, symmetries
 from transformation.random_features import RandomFeatures, image_mean
 from utils.errors import ConfigError
 
-ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0, "readout": 3.0}
-PLUS = {"metadata_masking": 0.5, "targets": ALL, "augmentations": ["symmetries", "band_dropout", "random_fill"]}
-
-
-def fitted(weights_of=ALL) -> Targets:
-    targets = Targets(CONFIG, weights_of, seed=3)
-    batch = a_batch(7)
-    targets.fit(Examples(batch.images, batch.valid, batch.meta), seed=3)
-    return targets
-
-
-def plus_step(targets: Targets | None = None, masking: float = 0.5, **changes: object) -> TrainStep:
-    model = build_model(CONFIG, seed=0).train()
-    targets = fitted() if targets is None else targets
-    trained = torch.nn.ModuleList([model, targets]).parameters()
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.05, fused=True)
-    options = StepOptions(0, LossWeights(0.1, 50.0), 1.0, 0.0, None, SIZE, (masking,) * 4, ())._replace(**changes)
-    return TrainStep(model, optimizer, options, torch.amp.GradScaler("cpu", enabled=False), targets=targets)
+PLUS = {
+    "metadata_masking": 0.5,
+    "targets": {**ALL, "contrast": 1.0},
+    "augmentations": ["symmetries", "band_dropout", "random_fill"],
+}
 
 
 # --------------------------------------------------------------------------- one step
