@@ -10,6 +10,7 @@ from models.config import POSITION_STARTS, ModelConfig
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import POOLINGS
 from models.targets import TARGETS
+from scheduler.schedulers import SCHEDULES
 from transformation.augmentations import AUGMENTATIONS
 from utils.config import PathText, Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, BigEarthNetInfo
@@ -24,6 +25,7 @@ Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Pool = Annotated[str, one_of(POOLINGS)]
 TargetName = Annotated[str, one_of(TARGETS)]
+AugmentationName = Annotated[str, one_of(AUGMENTATIONS)]
 MetaField = Annotated[str, one_of(FIELDS)]
 
 
@@ -101,6 +103,11 @@ class TrainingSection(Section):
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3e-4
     weight_decay: Weight = 0.05
     warmup_fraction: Share = 0.05
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    ema_decay: Share = 0.0
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
+    decay_fraction: Chance = 0.2
     grad_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     visible_weight: Weight = 0.1
     balance_weight: Weight = 0.5
@@ -108,7 +115,8 @@ class TrainingSection(Section):
     metadata_dropout: Chance | None = None
     metadata_masking: Chance | dict[MetaField, Chance] = 0.0
     targets: dict[TargetName, Weight] = {}
-    augmentations: list[Annotated[str, one_of(AUGMENTATIONS)]] = []
+    contrast_temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.1
+    augmentations: list[AugmentationName] | dict[AugmentationName, Chance] = []
     weight_path: PathText = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
     save_every_n_epochs: Positive = 1
@@ -169,7 +177,18 @@ class Config(Section):
 
 YOUNGER: dict[str, dict[str, object]] = {
     "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None},
-    "training": {"metadata_masking": 0.0, "targets": {}, "augmentations": [], "mixture": None},
+    "training": {
+        "metadata_masking": 0.0,
+        "targets": {},
+        "contrast_temperature": 0.1,
+        "augmentations": [],
+        "mixture": None,
+        "optimizer": "adamw",
+        "muon_learning_rate": None,
+        "ema_decay": 0.0,
+        "schedule": "cosine",
+        "decay_fraction": 0.2,
+    },
 }
 """Keys that came after runs had been recorded, with their defaults: records name them only where they say something."""
 

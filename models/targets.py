@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ModelConfig
+from models.contrast import info_nce
 from models.losses import mean_error
 from models.moe_mae import Encoded
 from transformation.image_statistics import image_statistics
@@ -29,6 +30,9 @@ FITTED_ON = 2000
 
 FITTED_AT_ONCE = 100
 """Of these, so that their responses fit into memory."""
+
+CONTRASTED = 64
+"""Numbers by which images are told apart."""
 
 SMALLEST_SPREAD = 1e-3
 """In place of the standard deviation of a number that hardly varies."""
@@ -47,6 +51,13 @@ class Examples(NamedTuple):
     """(B, 2 K, S, S) of the run's random features; None until `Targets` adds them, where any target needs them."""
 
 
+class TargetOptions(NamedTuple):
+    """What a config says of targets besides their weights."""
+
+    temperature: float = 0.1
+    """Of the target `contrast`."""
+
+
 class TrainingPass(NamedTuple):
     """What targets are predicted from, and of which patches."""
 
@@ -56,6 +67,8 @@ class TrainingPass(NamedTuple):
     encoded: Encoded
     decoded: Tensor
     """(B, N, decoder_dim)"""
+    second: Encoded | None = None
+    """Of other patches of the same images, without metadata; None where no target asks for it."""
 
 
 class _Scale(nn.Module):
@@ -91,6 +104,8 @@ class Target(nn.Module):
 
     uses_responses: bool = False
     """Whether its numbers are made of random features."""
+    uses_second: bool = False
+    """Whether it is predicted from a second view of the images, too."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -127,7 +142,7 @@ class MetadataTarget(Target):
     A field counts where it is known and the encoder was not given it, so that nothing is copied.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
         super().__init__(2 * len(config.meta_fields))
         self.head = _head(config.embed_dim, 2 * len(config.meta_fields))
 
@@ -148,7 +163,7 @@ class PatchFeatureTarget(Target):
 
     uses_responses = True
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
         super().__init__(2 * FILTERS)
         self.side = config.patch_size
         self.head = nn.Linear(config.decoder_dim, 2 * FILTERS)
@@ -172,7 +187,7 @@ class ImageTarget(Target):
 
     uses_responses = True
 
-    def __init__(self, config: ModelConfig, tokens: int = 1) -> None:
+    def __init__(self, config: ModelConfig, options: TargetOptions, tokens: int = 1) -> None:
         super().__init__(_image_width(config))
         self.head = _head(config.embed_dim, _image_width(config), tokens * config.embed_dim)
 
@@ -186,8 +201,8 @@ class ImageTarget(Target):
 class PrefixImageTarget(ImageTarget):
     """The same from the metadata and CLS tokens side by side, so that not all of it has to fit into one."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, config.num_prefix)
+    def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
+        super().__init__(config, options, config.num_prefix)
 
     def predicted(self, seen: TrainingPass) -> Tensor:
         return self.head(seen.encoded.tokens[:, : seen.encoded.num_prefix].flatten(1))
@@ -202,7 +217,7 @@ class ReadoutTarget(Target):
 
     uses_responses = True
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
         numbers, given = 2 * len(config.meta_fields), config.num_prefix * config.embed_dim
         super().__init__(_image_width(config) + numbers + numbers * (numbers + 1) // 2)
         self.norm = nn.LayerNorm(given)
@@ -218,6 +233,30 @@ class ReadoutTarget(Target):
 
     def predicted(self, seen: TrainingPass) -> Tensor:
         return self.head(self.norm(seen.encoded.pre_norm[:, : seen.encoded.num_prefix].flatten(1)))
+
+
+class ContrastTarget(Target):
+    """Which image of the batch it is: two views of it, of a quarter of its patches each, by their CLS tokens.
+
+    The second view is without metadata, so that the views cannot be matched by these. The error is a cross entropy.
+    """
+
+    uses_second = True
+
+    def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
+        super().__init__(0)
+        self.temperature = options.temperature
+        self.head = _head(config.embed_dim, CONTRASTED)
+
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """None: what is to be told apart is the images themselves."""
+        none = examples.images.new_zeros(len(examples.images), 0)
+        return none, none
+
+    def forward(self, seen: TrainingPass) -> Tensor:
+        assert seen.second is not None
+        views = (self.head(encoded.cls) for encoded in (seen.encoded, seen.second))
+        return info_nce(*views, seen.examples.valid.flatten(1).any(dim=1), self.temperature)
 
 
 def _given(pairs: Tensor) -> Tensor:
@@ -249,12 +288,13 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2).flatten(0, 1)
 
 
-TARGETS: dict[str, Callable[[ModelConfig], Target]] = {
+TARGETS: dict[str, Callable[[ModelConfig, TargetOptions], Target]] = {
     "metadata": MetadataTarget,
     "patch_features": PatchFeatureTarget,
     "image": ImageTarget,
     "image_prefix": PrefixImageTarget,
     "readout": ReadoutTarget,
+    "contrast": ContrastTarget,
 }
 """Every target by the name that configs give it."""
 
@@ -266,17 +306,25 @@ class Targets(nn.Module):
         config: of the model.
         weights: names of `TARGETS` to weights; empty for none.
         seed: of the heads' first weights.
+        options: what else the config says.
     """
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, float],
+        seed: int,
+        options: TargetOptions = TargetOptions(),  # noqa: B008 - immutable
+    ) -> None:
         super().__init__()
         self.names = tuple(name for name in TARGETS if weights.get(name))
         self.weights = tuple(weights[name] for name in self.names)
         self.features = RandomFeatures(config.in_channels, FILTERS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "target heads"))
-            self.heads = nn.ModuleDict({name: TARGETS[name](config) for name in self.names})
+            self.heads = nn.ModuleDict({name: TARGETS[name](config, options) for name in self.names})
         self._uses_responses = any(target.uses_responses for target in self._all())
+        self.uses_second = any(target.uses_second for target in self._all())
 
     @torch.no_grad()
     def fit(self, examples: Examples, seed: int) -> None:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from models.losses import counted_tokens, masked_pass
 from models.masking import make_masking
-from models.moe_mae import MOEMAE
-from models.noise import PassNoise
+from models.moe_mae import MOEMAE, Encoded
+from models.noise import LayerNoise, PassNoise
 from models.targets import Examples, Targets, TrainingPass
 from utils.compilation import EAGER, Compilation
 
@@ -42,6 +42,9 @@ class Objective(nn.Module):
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None = None,
+        shown: Tensor | None = None,
+        second_mask: Tensor | None = None,
+        second_noise: tuple[LayerNoise, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """One masked pass.
 
@@ -53,12 +56,15 @@ class Objective(nn.Module):
             mask_noise: (B, N) uniform numbers that decide the mask.
             presampled: routing noise and dropout masks.
             known: (B, F, 2) or None: the metadata before any of them were masked, for the targets.
+            shown: (B, C, H, W), what the encoder is given of the images; None: all of them.
+            second_mask, second_noise: as `mask_noise`, and as the encoder's part of `presampled`, for a second view.
 
         Returns:
             The sums of `MaskedPass`, (4 + 2 E,), with those of T targets behind them, (2 T,), and how many tokens chose
             each of the encoder's E experts, (E,) float32.
         """
-        return self._compute(images, meta, valid, visible, mask_noise, presampled, known)
+        seconds = (second_mask, second_noise)
+        return self._compute(images, meta, valid, visible, mask_noise, presampled, known, shown, *seconds)
 
     def _sums(
         self,
@@ -69,17 +75,30 @@ class Objective(nn.Module):
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None,
+        shown: Tensor | None,
+        second_mask: Tensor | None,
+        second_noise: tuple[LayerNoise, ...],
     ) -> tuple[Tensor, Tensor]:
         masking = make_masking(mask_noise, self.model.masking, visible)
         # Within a captured graph a cache of cast weights would go stale.
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
-            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled)
+            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled, shown=shown)
             sums, encoded = passed.sums, passed.encoded
             if self.targets is not None:
-                seen = TrainingPass(Examples(images, valid, known), meta, encoded, passed.decoded)
+                given = images if shown is None else shown
+                second = None if second_mask is None else self._second(given, second_mask, second_noise, visible)
+                seen = TrainingPass(Examples(images, valid, known), meta, encoded, passed.decoded, second)
                 sums = torch.cat([sums, self.targets(seen)])
         counted = counted_tokens(valid, encoded).unsqueeze(-1)
         chosen = [((routing.gates > 0) * counted).sum(dim=0) for routing in encoded.routing if routing is not None]
         return sums, torch.cat(chosen) if chosen else sums[:0].detach()
+
+    def _second(
+        self, images: Tensor, mask_noise: Tensor, presampled: tuple[LayerNoise, ...], visible: Tensor | None
+    ) -> Encoded:
+        """Other patches of the same images, without metadata."""
+        masking = make_masking(mask_noise, self.model.masking, visible)
+        kept = None if masking.full else masking.mask == 0
+        return self.model.encode(images, None, masking.ids_keep, visible=kept, presampled=presampled)

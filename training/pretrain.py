@@ -1,5 +1,6 @@
 """The pretraining loop: epochs of steps, validation, log, checkpoints; stops cleanly and goes on exactly."""
 
+import json
 import math
 import signal
 import time
@@ -17,19 +18,21 @@ from datasets.loader import BatchLoader, Part, shuffled
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
-from models.moe_mae import count_parameters
+from models.moe_mae import MOEMAE, count_parameters
 from models.targets import Targets
-from scheduler.schedulers import WarmupCosineLR
+from training.averaging import WeightAverage
 from training.collapse import collapsed_experts, warning
-from training.optimizer import adamw, load_optimizer
+from training.optimizer import load_optimizer, optimizer_of
 from training.progress import Progress
 from training.recipe import (
     first_model,
     first_targets,
+    free_keys,
     model_size,
     recipe_of,
     require_same_recipe,
     resolved_run,
+    schedule_of,
     step_options,
 )
 from training.run_folder import RunFolder
@@ -68,6 +71,11 @@ class Pretraining:
                 f"training.batch_size: {training.batch_size} patches cannot be shared equally by {processes.count} "
                 "processes; it is the batch of all of them together"
             )
+        if processes.count > 1 and training.targets.get("contrast"):
+            raise ConfigError(
+                "training.targets: contrast tells all patches of a batch apart, which one process has to hold; "
+                "run it in one, or leave it out"
+            )
         self.config, self.signals, self.processes = config, signals, processes
         self.device = process_device(config.model.device, processes)
         # Files other than the data are the main process's alone: it may be the only one that sees them.
@@ -81,12 +89,11 @@ class Pretraining:
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
         )
-        self.schedule = WarmupCosineLR.by_epochs(
-            training.learning_rate, training.epochs, len(self.loader), training.warmup_fraction
-        )
+        self.schedule = schedule_of(training.model_dump(), len(self.loader))
         self.options = step_options(config, self.model.config, self.device)
         self.targets = self._first_targets(None if found is None else found[0])
-        self.optimizer = adamw(self._trained(), self.device, training.learning_rate, training.weight_decay)
+        self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
+        self.optimizer = optimizer_of(training, self.model, self._trained(), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
         self.fingerprint = self._fingerprint()
         self.resolved = resolved_run(config, self.model, self.train_set, self.options)
@@ -95,6 +102,7 @@ class Pretraining:
         self.progress = Progress(self.model.config, self.device, names)
         self.log = RunLog(self.folder, self.train_set)
         self._asked_to_resume = resume
+        self._recipe_changed = False
         # Where the log is cut when the run goes on; the checkpoint itself need not stay in memory.
         self._log_offsets: dict[str, int] | None = None if found is None else found[1]["log_offsets"]
         if found is not None:
@@ -103,7 +111,14 @@ class Pretraining:
             training.compile, self.device, self._steps_left(), COMPILE_MIN_STEPS, processes.say
         )
         self.step = TrainStep(
-            self.model, self.optimizer, self.options, self.scaler, processes, self.compilation, self.targets
+            self.model,
+            self.optimizer,
+            self.options,
+            self.scaler,
+            processes,
+            self.compilation,
+            self.targets,
+            self.average,
         )
 
     # ------------------------------------------------------------------ setting up
@@ -125,6 +140,11 @@ class Pretraining:
     def _trained(self) -> nn.Module:
         """Everything that has weights to train."""
         return self.model if self.targets is None else nn.ModuleList([self.model, self.targets])
+
+    @property
+    def _for_use(self) -> MOEMAE:
+        """The model that is validated and given away."""
+        return self.model if self.average is None else self.average.model
 
     def _steps_left(self) -> int:
         done = self.progress.epoch * len(self.loader) + self.progress.batch_in_epoch
@@ -148,13 +168,19 @@ class Pretraining:
         saved = content.get(EXTRA_KEY, {}).get("run")
         if saved is None:
             raise CheckpointError(f"{path}: holds no training run to go on with; start afresh without --resume")
-        require_same_recipe(path, saved["recipe"], self.recipe)
+        steps = len(self.loader)
+        done = saved["epoch"] * steps + saved["batch_in_epoch"]
+        free = free_keys(saved["recipe"]["training"], self.recipe["training"], steps, done)
+        require_same_recipe(path, saved["recipe"], self.recipe, free)
+        self._recipe_changed = bool(free)
         if saved["fingerprint"] != self.fingerprint:
             raise CheckpointError(
                 f"{path}: was trained on other data than {self.config.training.dataset_path} holds now "
                 "(fingerprints differ); restore the data, or start afresh without --resume"
             )
         load_optimizer(self.optimizer, content["opt_state"])
+        if self.average is not None:
+            self.average.model.load_state_dict(saved["average"])
         self.scaler.load_state_dict(content["scaler_state"])
         self.progress.restore(saved, content["best_train_loss"])
 
@@ -195,9 +221,15 @@ class Pretraining:
             self.folder.remove_leftovers()
             # Lines that were written after the checkpoint will be written again.
             self.folder.cut_to(self._log_offsets)
+            if self._recipe_changed:
+                manifest = json.loads(self.folder.manifest.read_text(encoding="utf-8"))
+                self._write_records({**manifest, "recipe": self.recipe})
             return
         manifest = self._manifest()
         self.folder.start_afresh()
+        self._write_records(manifest)
+
+    def _write_records(self, manifest: dict[str, Any]) -> None:
         write_text(self.folder.config, yaml.safe_dump(self.resolved, sort_keys=False))
         write_json(self.folder.manifest, manifest)
 
@@ -299,7 +331,7 @@ class Pretraining:
     def _validate(self, dataset: PatchDataset) -> dict[str, float]:
         training = self.config.training
         loader = BatchLoader(dataset, training.batch_size, training.num_workers, self.device)
-        losses = validation_losses(self.model, loader, self.options.seed, self.options.weights, self.processes)
+        losses = validation_losses(self._for_use, loader, self.options.seed, self.options.weights, self.processes)
         if not losses["val_patches"]:
             raise DataError(f"{training.val_csv}: no patch of it has a single valid pixel")
         if not math.isfinite(losses["val_loss"]):
@@ -316,7 +348,7 @@ class Pretraining:
         finished = done == training.epochs
         written = {self.folder.best: best, self.folder.last: finished}
         for path in (path for path, due in written.items() if due and self.processes.main):
-            write_checkpoint(path, self.model, epoch=done - 1, best_train_loss=self.progress.best_train_loss)
+            write_checkpoint(path, self._for_use, epoch=done - 1, best_train_loss=self.progress.best_train_loss)
         if finished or done % training.save_every_n_epochs == 0:
             self._save()
         if self.processes.main:
@@ -336,7 +368,9 @@ class Pretraining:
             "log_offsets": self.folder.offsets(),
             "recipe": self.recipe,
         }
-        heads = {} if self.targets is None else {"targets": self.targets.state_dict()}
+        beside = {} if self.targets is None else {"targets": self.targets.state_dict()}
+        if self.average is not None:
+            beside["average"] = self.average.model.state_dict()
         self.folder.save(
             self.model,
             record,
@@ -344,5 +378,5 @@ class Pretraining:
             best_train_loss=progress.best_train_loss,
             opt_state=self.optimizer.state_dict(),
             scaler_state=self.scaler.state_dict(),
-            extra={"run": {"recipe": self.recipe, "fingerprint": self.fingerprint, **progress.state(), **heads}},
+            extra={"run": {"recipe": self.recipe, "fingerprint": self.fingerprint, **progress.state(), **beside}},
         )

@@ -1,5 +1,6 @@
 """Settings that determine a run bit for bit: its first model, the options of a step, the recipe that a resume keeps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from models.checkpoint import read_checkpoint
 from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
 from models.pooling import DEFAULT_POOL
-from models.targets import FITTED_ON, Examples, Targets
+from models.targets import FITTED_ON, Examples, TargetOptions, Targets
+from scheduler.schedulers import SCHEDULES, Plan, Schedule, same_until
 from training.step import StepOptions
+from transformation.augmentations import AUGMENTATIONS
 from utils.devices import mixed_precision
 from utils.errors import CheckpointError, ConfigError
 from utils.reporting import reporter
@@ -25,6 +28,9 @@ DEFAULT_METADATA_DROPOUT = 0.1
 # Keys that may differ between a run and its continuation: they change where things are, not what is computed.
 _FREE_KEYS = ("dataset_path", "dataset_csv", "val_csv", "weight_path", "num_workers", "save_every_n_epochs",
               "save_every_n_steps", "compile")  # fmt: skip
+
+_SCHEDULE_KEYS = ("epochs", "warmup_fraction", "schedule", "decay_fraction")
+"""Keys that decide nothing but the rates, and how long they go on."""
 
 _BEFORE: dict[str, dict[str, Any]] = {
     "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL, "position_start": "random"},
@@ -71,13 +77,24 @@ def step_options(config: Config, model: ModelConfig, device: torch.device) -> St
         autocast=mixed_precision(device, training.amp),
         batch_size=training.batch_size,
         metadata_masking=tuple(chances.get(name, 0.0) for name in model.meta_fields),
-        augmentations=tuple(training.augmentations),
+        augmentations=_augmentations(config, model),
     )
+
+
+def _augmentations(config: Config, model: ModelConfig) -> tuple[tuple[str, float], ...]:
+    """Names and strengths; those of strength 0 are left out."""
+    asked = config.training.augmentations
+    strengths = asked if isinstance(asked, dict) else {name: AUGMENTATIONS[name].strength for name in asked}
+    if model.published_behaviour and strengths.get("random_fill"):
+        raise ConfigError("training.augmentations: random_fill hides nothing with published_behaviour; leave it out")
+    return tuple((name, strength) for name, strength in strengths.items() if strength)
 
 
 def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> Targets | None:
     """What the run predicts beside the pixels, with filters and scales from its training patches; None for nothing."""
-    seed, targets = config.training.seed, Targets(model, config.training.targets, config.training.seed)
+    training = config.training
+    seed, options = training.seed, TargetOptions(training.contrast_temperature)
+    targets = Targets(model, training.targets, seed, options)
     if not targets.names:
         return None
     some = shuffled(len(dataset), seed, 0)[:FITTED_ON]
@@ -112,13 +129,48 @@ def recipe_of(config: Config, model: MOEMAE, resolved: dict[str, Any]) -> dict[s
     }
 
 
-def require_same_recipe(path: Path, saved: dict[str, dict[str, Any]], recipe: dict[str, dict[str, Any]]) -> None:
+def schedule_of(training: Mapping[str, Any], steps_per_epoch: int) -> Schedule:
+    """The schedule of a section "training", of a config or a recipe, as plain values."""
+    values = {**_BEFORE["training"], **training}
+    plan = Plan(
+        values["learning_rate"],
+        values["epochs"],
+        steps_per_epoch,
+        values["warmup_fraction"],
+        values["decay_fraction"],
+    )
+    return SCHEDULES[values["schedule"]](plan)
+
+
+def free_keys(
+    saved: Mapping[str, Any], training: Mapping[str, Any], steps_per_epoch: int, done: int
+) -> tuple[str, ...]:
+    """Keys of a schedule that may change in the middle of a run: where the rates of the steps done stay the same.
+
+    A run at a constant rate can so be prolonged, or cooled down, to the bits of one that was so from the start.
+
+    Args:
+        saved: section "training" of the saved recipe.
+        training: of the run that would go on.
+        steps_per_epoch: of both.
+        done: steps behind the saved run.
+    """
+    if all(saved.get(key) == training.get(key) for key in _SCHEDULE_KEYS):
+        return ()
+    before, after = (schedule_of(values, steps_per_epoch) for values in (saved, training))
+    return _SCHEDULE_KEYS if same_until(before, after, done) else ()
+
+
+def require_same_recipe(
+    path: Path, saved: dict[str, dict[str, Any]], recipe: dict[str, dict[str, Any]], free: tuple[str, ...] = ()
+) -> None:
     """Refuse to go on with another recipe than the saved run's.
 
     Args:
         path: of the checkpoint.
         saved: its recipe.
         recipe: of the run that would go on.
+        free: keys of its section "training" that may differ.
 
     Raises:
         CheckpointError: naming the first key that differs.
@@ -127,7 +179,7 @@ def require_same_recipe(path: Path, saved: dict[str, dict[str, Any]], recipe: di
         before, after = {**_BEFORE[section], **saved[section]}, {**_BEFORE[section], **values}
         for key, value in after.items():
             was = before.get(key)
-            if was != value:
+            if was != value and not (section == "training" and key in free):
                 raise CheckpointError(
                     f"{path}: {section}.{key} was {was} in the saved run and is {value} now; "
                     "set it back, or start afresh without --resume"

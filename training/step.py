@@ -16,12 +16,14 @@ from datasets.patches import Batch
 from models.losses import Losses, LossWeights, losses_of
 from models.masking import visible_patches, visible_unless_all
 from models.moe_mae import MOEMAE
-from models.noise import NoiseBuffers, PassNoise
+from models.noise import LayerNoise, NoiseBuffers, PassNoise
 from models.targets import Targets
+from training.averaging import WeightAverage
 from training.capture import CapturedStep
 from training.nan_guard import NanGuard, diverged
 from training.objective import Objective
-from transformation.augmentations import AUGMENTATIONS
+from training.optimizer import set_rate
+from transformation.augmentations import AUGMENTATIONS, Augmented
 from utils.compilation import EAGER, Compilation
 from utils.processes import ALONE, Processes
 from utils.randomness import generator
@@ -45,8 +47,8 @@ class StepOptions(NamedTuple):
     """Patches of a full batch of all processes: routing noise and masks are sampled for so many."""
     metadata_masking: tuple[float, ...] = ()
     """Chance of each of the model's fields to be replaced by the missing pair (0, 0) by itself; () masks none."""
-    augmentations: tuple[str, ...] = ()
-    """Names in `transformation.augmentations.AUGMENTATIONS`, in the order in which they are done."""
+    augmentations: tuple[tuple[str, float], ...] = ()
+    """Names in `transformation.augmentations.AUGMENTATIONS` with their strengths, in the order of their work."""
 
 
 class StepInputs(NamedTuple):
@@ -65,6 +67,12 @@ class StepInputs(NamedTuple):
     """() float32, of the step."""
     known: Tensor | None = None
     """The metadata before some were dropped or masked; None where no target asks for them."""
+    shown: Tensor | None = None
+    """The images as the encoder is given them; None where that is all of them."""
+    second_mask: Tensor | None = None
+    """(n, N) as `mask_noise`, for a second view of the images; None where no target asks for one."""
+    second_noise: tuple[LayerNoise, ...] = ()
+    """Routing noise and dropout masks of its encoder."""
 
 
 class StepResult(NamedTuple):
@@ -97,6 +105,7 @@ class TrainStep:
         compilation: whether the forward and backward pass are compiled and, on CUDA in one process, the whole step
             is replayed as one graph; needs batches of one shape.
         targets: what is predicted beside the pixels, on the device; its heads are among the optimizer's parameters.
+        average: of the model's weights, that every step is taken into; None for none.
     """
 
     def __init__(
@@ -108,8 +117,9 @@ class TrainStep:
         processes: Processes = ALONE,
         compilation: Compilation = EAGER,
         targets: Targets | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
-        self.targets = targets
+        self.targets, self.average = targets, average
         self.model, self.optimizer, self.options = model, optimizer, options
         self.scaler, self.processes = scaler, processes
         self.device = next(model.parameters()).device
@@ -122,6 +132,9 @@ class TrainStep:
         self._looks_at_pixels = self.device.type == "cpu" and not compilation.wanted
         self._run = CapturedStep(self.compute, compilation.say) if captured else self.compute
         self._buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
+        self._second_buffers = None
+        if targets is not None and targets.uses_second:
+            self._second_buffers = NoiseBuffers(model.config, model.masking, options.batch_size, self.device, self.rows)
         self._number = torch.zeros((), device=self.device)
         self._nan_guard = NanGuard(self.device)
 
@@ -135,12 +148,7 @@ class TrainStep:
             step: its number.
             lr: learning rate.
         """
-        for group in self.optimizer.param_groups:
-            # A captured graph reads the rate from the tensor it was captured with.
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        set_rate(self.optimizer, lr)
         return self._run(self.inputs(batch, step))
 
     def inputs(self, batch: Batch, step: int) -> StepInputs:
@@ -152,26 +160,38 @@ class TrainStep:
         noise = torch.rand(whole, self.model.config.num_patches, generator=mask, device=self.device)
         self._buffers.fill(generator(seed, "routing noise and dropout", step, device=self.device))
         self._number.fill_(float(step))
-        images, valid = self._augmented(batch, step)
+        augmented = self._augmented(batch, step)
         shown = None if batch.meta is None else self._some_masked(self._some_dropped(batch.meta, step), step)
         return StepInputs(
-            images,
+            augmented.images,
             shown,
-            valid,
-            self._visible(valid),
+            augmented.valid,
+            self._visible(augmented.valid),
             noise[self.rows][:count],
             self._buffers.first(count),
             self._number,
             None if self.targets is None else batch.meta,
+            augmented.shown(),
+            *self._second_view(step, count),
         )
 
-    def _augmented(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """The images and their valid pixels after every augmentation of the recipe."""
-        images, valid = batch.images, batch.valid
-        for name in self.options.augmentations:
-            draw = self._uniform("augmentation " + name, step, len(images))
-            images, valid = AUGMENTATIONS[name](images, valid, draw)
-        return images, valid
+    def _second_view(self, step: int, count: int) -> tuple[Tensor | None, tuple[LayerNoise, ...]]:
+        """Mask noise and the encoder's noise of a second view of the images, where a target asks for one."""
+        if self._second_buffers is None:
+            return None, ()
+        source = generator(self.options.seed, "second routing noise and dropout", step, device=self.device)
+        self._second_buffers.fill(source)
+        noise = self._uniform("second mask", step, count, self.model.config.num_patches)
+        return noise, self._second_buffers.first(count).encoder
+
+    def _augmented(self, batch: Batch, step: int) -> Augmented:
+        """The batch after every augmentation of the recipe."""
+        augmented = Augmented(batch.images, batch.valid)
+        for name, strength in self.options.augmentations:
+            row = AUGMENTATIONS[name]
+            draw = self._uniform("augmentation " + name, step, len(batch.images), row.numbers)
+            augmented = row.apply(augmented, draw, strength)
+        return augmented
 
     def _visible(self, valid: Tensor) -> Tensor | None:
         """Visible patches; None, which costs less, where all are and looking is free. Compiled steps have them."""
@@ -213,6 +233,9 @@ class TrainStep:
             inputs.mask_noise,
             inputs.presampled,
             inputs.known,
+            inputs.shown,
+            inputs.second_mask,
+            inputs.second_noise,
         )
         counted = inputs.valid.flatten(1).any(dim=1).sum().float()
         sums, chosen, counted = self._of_all(sums, chosen, counted)
@@ -224,6 +247,8 @@ class TrainStep:
         grad_norm = torch.nn.utils.clip_grad_norm_(trained, self.options.grad_clip)
         losses = Losses(*(value.detach() for value in losses))
         self._update(losses, grad_norm, inputs.number)
+        if self.average is not None:
+            self.average.update(inputs.number)
         return StepResult(losses, grad_norm, chosen, counted, errors)
 
     def _losses(self, sums: Tensor) -> tuple[Losses, Tensor]:

@@ -1,29 +1,111 @@
 """What may be done at random to the images of a training batch: one row of `AUGMENTATIONS` each."""
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from transformation.transformer import Normalized
+from transformation.transformer import fill_hidden
+from utils.sensors import OLI
+
+WAVES = 4
+"""Whose sum a cloud is the upper part of."""
 
 
-def symmetries(images: Tensor, valid: Tensor, draw: Tensor) -> Normalized:
-    """One of the eight symmetries of the square for every image: Landsat looks down, so none of them is special.
+class Augmented(NamedTuple):
+    """Images of a training batch."""
 
-    Args:
-        images: (B, C, S, S), square.
-        valid: (B, S, S).
-        draw: (B,) uniform numbers in [0, 1) that decide which.
+    images: Tensor
+    """(B, C, S, S) z-scores, square."""
+    valid: Tensor
+    """(B, S, S); False on fill."""
+    bands: Tensor | None = None
+    """(B, C) bool, the bands that the encoder is given; None is all. What is to be reconstructed has all of them."""
+
+    def shown(self) -> Tensor | None:
+        """The images with 0, the dataset's mean, in the bands that are not given; None where all are."""
+        return None if self.bands is None else self.images * self.bands[:, :, None, None]
+
+
+class Augmentation(NamedTuple):
+    """A row of the table."""
+
+    apply: Callable[[Augmented, Tensor, float], Augmented]
+    """Takes the images, (B, `numbers`) uniform numbers in [0, 1) that decide everything, and the strength, 0 to 1."""
+    numbers: int
+    strength: float
+    """Where a config gives none."""
+
+
+def symmetries(given: Augmented, draw: Tensor, strength: float) -> Augmented:
+    """One of the eight symmetries of the square: Landsat looks down, so none of them is special.
+
+    `strength` is the chance of an image to be moved at all, of which an eighth leaves it as it is.
     """
-    which = (draw * 8).to(torch.int64)
-    stacked = torch.cat([images, valid.unsqueeze(1).to(images.dtype)], dim=1)
+    which = (draw[:, 0] / strength * 8).to(torch.int64)
+    which = torch.where(which < 8, which, 0)
+    stacked = torch.cat([given.images, given.valid.unsqueeze(1).to(given.images.dtype)], dim=1)
     for bit, moved in enumerate((lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))):
         chosen = (which >> bit & 1).bool()[:, None, None, None]
         stacked = torch.where(chosen, moved(stacked), stacked)
-    return Normalized(stacked[:, :-1].contiguous(), stacked[:, -1] > 0)
+    return given._replace(images=stacked[:, :-1].contiguous(), valid=stacked[:, -1] > 0)
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Normalized]] = {"symmetries": symmetries}
-"""Every augmentation by the name that configs give it: from images (B, C, S, S), valid pixels (B, S, S) and one uniform
-number an image, (B,), to other images and their valid pixels."""
+def band_dropout(given: Augmented, draw: Tensor, strength: float) -> Augmented:
+    """Every band is missing with the chance `strength`, as in images of a sensor without it; never all of them."""
+    kept = draw >= strength
+    kept = kept | ~kept.any(dim=1, keepdim=True)
+    return given._replace(bands=kept if given.bands is None else kept & given.bands)
+
+
+def random_fill(given: Augmented, draw: Tensor, strength: float) -> Augmented:
+    """With the chance `strength` a part becomes fill: beyond a straight line, in a rectangle, or in cloudlike shapes.
+
+    The three are equally likely. An image of which nothing would be left stays as it is.
+    """
+    some, kind, *rest = draw.T[:, :, None, None]
+    hidden = torch.stack([shape(*_coordinates(given.valid), *rest) for shape in (_beyond_a_line, _rectangle, _clouds)])
+    which = (kind * len(hidden)).to(torch.int64).expand_as(given.valid)
+    left = given.valid & ~hidden.gather(0, which[None])[0]
+    changed = (some < strength) & left.flatten(1).any(dim=1)[:, None, None]
+    valid = torch.where(changed, left, given.valid)
+    images = torch.where(changed[:, None], fill_hidden(given.images, valid), given.images)
+    return given._replace(images=images, valid=valid)
+
+
+def _coordinates(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """(1, 1, S) and (1, S, 1), from -1 to 1."""
+    along = torch.linspace(-1.0, 1.0, valid.shape[-1], device=valid.device)
+    return along[None, None, :], along[None, :, None]
+
+
+def _beyond_a_line(x: Tensor, y: Tensor, direction: Tensor, distance: Tensor, *_: Tensor) -> Tensor:
+    """At most half of the image."""
+    angle = 2 * math.pi * direction
+    return x * angle.cos() + y * angle.sin() > distance
+
+
+def _rectangle(x: Tensor, y: Tensor, left: Tensor, top: Tensor, width: Tensor, height: Tensor, *_: Tensor) -> Tensor:
+    """Of a tenth to seven tenths of the image's side, with the centre anywhere."""
+    sides = ((x, left, width), (y, top, height))
+    across, down = ((at - (2 * middle - 1)).abs() < 0.1 + 0.6 * size for at, middle, size in sides)
+    return across & down
+
+
+def _clouds(x: Tensor, y: Tensor, level: Tensor, *rest: Tensor) -> Tensor:
+    """Where a sum of waves of random direction, length (half a side to two) and phase is above a level."""
+    field = torch.zeros((), device=x.device)
+    for direction, length, phase in zip(*(iter(rest[: 3 * WAVES]),) * 3, strict=True):
+        angle, turns = 2 * math.pi * direction, math.pi * (0.5 + 1.5 * length)
+        field = field + torch.cos(turns * (x * angle.cos() + y * angle.sin()) + 2 * math.pi * phase)
+    return field > 2.0 * level
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "symmetries": Augmentation(symmetries, 1, 1.0),
+    "band_dropout": Augmentation(band_dropout, len(OLI.bands), 0.15),
+    "random_fill": Augmentation(random_fill, 3 + 3 * WAVES, 0.3),
+}
+"""Every augmentation by the name that configs give it."""

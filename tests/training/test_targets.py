@@ -3,39 +3,25 @@
 import pytest
 import torch
 from pretraining import same_weights, train, weights
+from target_step import ALL, fitted, plus_step
 from tiny import training_config
 from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, padded
 
 from configs.schema import TrainingSection, read_config
-from models import build_model
 from models.checkpoint import EXTRA_KEY, read_checkpoint
 from models.losses import LossWeights
-from models.targets import TARGETS, Examples, Targets
+from models.targets import TARGETS, Examples
 from training.progress import EpochSums
 from training.recipe import step_options
-from training.step import StepOptions, TrainStep
-from transformation.augmentations import AUGMENTATIONS, symmetries
+from transformation.augmentations import Augmented, symmetries
 from transformation.random_features import RandomFeatures, image_mean
 from utils.errors import ConfigError
 
-ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0, "readout": 3.0}
-PLUS = {"metadata_masking": 0.5, "targets": ALL, "augmentations": ["symmetries"]}
-
-
-def fitted(weights_of=ALL) -> Targets:
-    targets = Targets(CONFIG, weights_of, seed=3)
-    batch = a_batch(7)
-    targets.fit(Examples(batch.images, batch.valid, batch.meta), seed=3)
-    return targets
-
-
-def plus_step(targets: Targets | None = None, masking: float = 0.5, **changes: object) -> TrainStep:
-    model = build_model(CONFIG, seed=0).train()
-    targets = fitted() if targets is None else targets
-    trained = torch.nn.ModuleList([model, targets]).parameters()
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.05, fused=True)
-    options = StepOptions(0, LossWeights(0.1, 50.0), 1.0, 0.0, None, SIZE, (masking,) * 4, ())._replace(**changes)
-    return TrainStep(model, optimizer, options, torch.amp.GradScaler("cpu", enabled=False), targets=targets)
+PLUS = {
+    "metadata_masking": 0.5,
+    "targets": {**ALL, "contrast": 1.0},
+    "augmentations": ["symmetries", "band_dropout", "random_fill"],
+}
 
 
 # --------------------------------------------------------------------------- one step
@@ -168,12 +154,12 @@ def test_targets_have_unit_spread_on_what_they_were_fitted_on() -> None:
 
 def test_the_eight_symmetries_are_different_and_move_fill_with_the_pixels() -> None:
     images = torch.arange(32.0).reshape(1, 2, 4, 4).expand(8, -1, -1, -1)
-    moved, valid = symmetries(images, images[:, 0] != 1.0, torch.arange(8) / 8)
+    moved, valid, bands = symmetries(Augmented(images, images[:, 0] != 1.0), torch.arange(8)[:, None] / 8, 1.0)
     assert torch.equal(moved[0], images[0])
     assert len({tuple(one.flatten().tolist()) for one in moved}) == 8
     assert torch.equal(valid, moved[:, 0] != 1.0)
     assert torch.equal(moved[:, 0] + 16, moved[:, 1])  # the bands stay together
-    assert set(AUGMENTATIONS) == {"symmetries"}
+    assert bands is None
 
 
 # --------------------------------------------------------------------------- whole runs
