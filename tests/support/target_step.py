@@ -7,14 +7,14 @@ from tiny_step import CONFIG, SIZE, a_batch
 
 from models import build_model
 from models.losses import LossWeights
-from models.targets import Examples, Targets
+from models.targets import Examples, TargetOptions, Targets
 from training.step import StepOptions, TrainStep
 
 ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0, "readout": 3.0}
 
 
-def fitted(weights_of: Mapping[str, float] = ALL) -> Targets:
-    targets = Targets(CONFIG, weights_of, seed=3)
+def fitted(weights_of: Mapping[str, float] = ALL, options: TargetOptions = TargetOptions()) -> Targets:  # noqa: B008
+    targets = Targets(CONFIG, weights_of, 3, options)
     batch = a_batch(7)
     targets.fit(Examples(batch.images, batch.valid, batch.meta), seed=3)
     return targets
