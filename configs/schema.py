@@ -116,6 +116,7 @@ class TrainingSection(Section):
     metadata_masking: Chance | dict[MetaField, Chance] = 0.0
     targets: dict[TargetName, Weight] = {}
     contrast_temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.1
+    target_widths: list[Positive] = []
     augmentations: list[AugmentationName] | dict[AugmentationName, Chance] = []
     weight_path: PathText = "weights/moe_mae_bigearthnet_ls"
     num_workers: Count = 0
@@ -181,6 +182,7 @@ YOUNGER: dict[str, dict[str, object]] = {
         "metadata_masking": 0.0,
         "targets": {},
         "contrast_temperature": 0.1,
+        "target_widths": [],
         "augmentations": [],
         "mixture": None,
         "optimizer": "adamw",

@@ -56,6 +56,8 @@ class TargetOptions(NamedTuple):
 
     temperature: float = 0.1
     """Of the target `contrast`."""
+    widths: tuple[int, ...] = ()
+    """So many first numbers of a token have to do as well as all of them (arXiv:2205.13147), below its width D."""
 
 
 class TrainingPass(NamedTuple):
@@ -115,8 +117,8 @@ class Target(nn.Module):
         """(M, W), not yet scaled, and how much each of them counts, (M, W) from 0 to 1; M rows a patch or more."""
         raise NotImplementedError
 
-    def predicted(self, seen: TrainingPass) -> Tensor:
-        """(M, W), in units of the spread."""
+    def predictions(self, seen: TrainingPass) -> list[Tensor]:
+        """(M, W) each, in units of the spread; their errors are averaged."""
         raise NotImplementedError
 
     def forward(self, seen: TrainingPass) -> Tensor:
@@ -124,7 +126,8 @@ class Target(nn.Module):
         with torch.no_grad():
             values, counted = self.numbers(seen.examples)
             wanted, weight = self.scale(values), self.weight(counted, seen)
-        error = (self.predicted(seen).float() - wanted).square()
+        errors = [(predicted.float() - wanted).square() for predicted in self.predictions(seen)]
+        error = sum(errors[1:], start=errors[0]) / len(errors)
         return torch.stack([(error * weight).sum(), weight.sum()])
 
     def weight(self, counted: Tensor, seen: TrainingPass) -> Tensor:
@@ -136,21 +139,48 @@ def _head(width: int, numbers: int, given: int | None = None) -> nn.Sequential:
     return nn.Sequential(nn.Linear(given or width, width), nn.GELU(), nn.Linear(width, numbers))
 
 
-class MetadataTarget(Target):
+class TokenTarget(Target):
+    """A target that is read from tokens before the patches: from whole ones, and from the first numbers of each.
+
+    Args:
+        width: W.
+        config: of the model.
+        options: which first numbers.
+    """
+
+    head: nn.Module
+
+    def __init__(self, width: int, config: ModelConfig, options: TargetOptions) -> None:
+        super().__init__(width)
+        self.widths = (*options.widths, config.embed_dim)
+
+    def tokens(self, encoded: Encoded) -> Tensor:
+        """(B, T, D), of which the head reads all numbers side by side."""
+        return encoded.cls.unsqueeze(1)
+
+    def cut(self, encoded: Encoded) -> list[Tensor]:
+        """(B, T D) for every width, with 0 in place of the other numbers."""
+        tokens, last = self.tokens(encoded), self.widths[-1]
+        return [F.pad(tokens[..., :width], (0, last - width)).flatten(1) for width in self.widths[:-1]] + [
+            tokens.flatten(1)
+        ]
+
+    def predictions(self, seen: TrainingPass) -> list[Tensor]:
+        return [self.head(numbers) for numbers in self.cut(seen.encoded)]
+
+
+class MetadataTarget(TokenTarget):
     """The metadata fields that were masked, as (sin, cos), from the CLS token.
 
     A field counts where it is known and the encoder was not given it, so that nothing is copied.
     """
 
     def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
-        super().__init__(2 * len(config.meta_fields))
+        super().__init__(2 * len(config.meta_fields), config, options)
         self.head = _head(config.embed_dim, 2 * len(config.meta_fields))
 
     def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
         return _metadata(examples)
-
-    def predicted(self, seen: TrainingPass) -> Tensor:
-        return self.head(seen.encoded.cls)
 
     def weight(self, counted: Tensor, seen: TrainingPass) -> Tensor:
         assert seen.shown is not None  # a run without metadata has no such target
@@ -178,24 +208,21 @@ class PatchFeatureTarget(Target):
         counted = _rows(F.avg_pool2d(examples.valid.unsqueeze(1).float(), side))
         return values, counted.expand_as(values)
 
-    def predicted(self, seen: TrainingPass) -> Tensor:
-        return self.head(seen.decoded).flatten(0, 1)
+    def predictions(self, seen: TrainingPass) -> list[Tensor]:
+        return [self.head(seen.decoded).flatten(0, 1)]
 
 
-class ImageTarget(Target):
+class ImageTarget(TokenTarget):
     """Random features and statistics of the whole image, from the CLS token that has seen a quarter of it."""
 
     uses_responses = True
 
     def __init__(self, config: ModelConfig, options: TargetOptions, tokens: int = 1) -> None:
-        super().__init__(_image_width(config))
+        super().__init__(_image_width(config), config, options)
         self.head = _head(config.embed_dim, _image_width(config), tokens * config.embed_dim)
 
     def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
         return _image(examples)
-
-    def predicted(self, seen: TrainingPass) -> Tensor:
-        return self.head(seen.encoded.cls)
 
 
 class PrefixImageTarget(ImageTarget):
@@ -204,11 +231,11 @@ class PrefixImageTarget(ImageTarget):
     def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
         super().__init__(config, options, config.num_prefix)
 
-    def predicted(self, seen: TrainingPass) -> Tensor:
-        return self.head(seen.encoded.tokens[:, : seen.encoded.num_prefix].flatten(1))
+    def tokens(self, encoded: Encoded) -> Tensor:
+        return encoded.tokens[:, : encoded.num_prefix]
 
 
-class ReadoutTarget(Target):
+class ReadoutTarget(TokenTarget):
     """What the strongest baseline is made of, by a linear map from the embedding that `meta_cls` gives.
 
     Random features and statistics of the whole image, the metadata and their pairwise products: a linear probe of the
@@ -219,7 +246,7 @@ class ReadoutTarget(Target):
 
     def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
         numbers, given = 2 * len(config.meta_fields), config.num_prefix * config.embed_dim
-        super().__init__(_image_width(config) + numbers + numbers * (numbers + 1) // 2)
+        super().__init__(_image_width(config) + numbers + numbers * (numbers + 1) // 2, config, options)
         self.norm = nn.LayerNorm(given)
         self.head = nn.Linear(given, len(self.scale.mean))
 
@@ -231,11 +258,14 @@ class ReadoutTarget(Target):
         products, both = metadata[:, first] * metadata[:, second], known[:, first] * known[:, second]
         return torch.cat([values, metadata, products], dim=1), torch.cat([counted, known, both], dim=1)
 
-    def predicted(self, seen: TrainingPass) -> Tensor:
-        return self.head(self.norm(seen.encoded.pre_norm[:, : seen.encoded.num_prefix].flatten(1)))
+    def tokens(self, encoded: Encoded) -> Tensor:
+        return encoded.pre_norm[:, : encoded.num_prefix]
+
+    def predictions(self, seen: TrainingPass) -> list[Tensor]:
+        return [self.head(self.norm(numbers)) for numbers in self.cut(seen.encoded)]
 
 
-class ContrastTarget(Target):
+class ContrastTarget(TokenTarget):
     """Which image of the batch it is: two views of it, of a quarter of its patches each, by their CLS tokens.
 
     The second view is without metadata, so that the views cannot be matched by these. The error is a cross entropy.
@@ -244,7 +274,7 @@ class ContrastTarget(Target):
     uses_second = True
 
     def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
-        super().__init__(0)
+        super().__init__(0, config, options)
         self.temperature = options.temperature
         self.head = _head(config.embed_dim, CONTRASTED)
 
@@ -255,8 +285,10 @@ class ContrastTarget(Target):
 
     def forward(self, seen: TrainingPass) -> Tensor:
         assert seen.second is not None
-        views = (self.head(encoded.cls) for encoded in (seen.encoded, seen.second))
-        return info_nce(*views, seen.examples.valid.flatten(1).any(dim=1), self.temperature)
+        counted = seen.examples.valid.flatten(1).any(dim=1)
+        views = zip(self.cut(seen.encoded), self.cut(seen.second), strict=True)
+        sums = [info_nce(self.head(one), self.head(other), counted, self.temperature) for one, other in views]
+        return torch.stack(sums).mean(dim=0)
 
 
 def _given(pairs: Tensor) -> Tensor:

@@ -93,7 +93,9 @@ def _augmentations(config: Config, model: ModelConfig) -> tuple[tuple[str, float
 def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> Targets | None:
     """What the run predicts beside the pixels, with filters and scales from its training patches; None for nothing."""
     training = config.training
-    seed, options = training.seed, TargetOptions(training.contrast_temperature)
+    seed, options = training.seed, TargetOptions(training.contrast_temperature, tuple(training.target_widths))
+    if wide := [width for width in options.widths if width >= model.embed_dim]:
+        raise ConfigError(f"training.target_widths: {wide[0]} is not below the model's width, {model.embed_dim}")
     targets = Targets(model, training.targets, seed, options)
     if not targets.names:
         return None

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
+from target_step import ALL, fitted, plus_step
 from tiny import training_config
 from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, a_step, numbers, padded
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InvalidCxxCompiler
 
 from models import ModelConfig
+from models.targets import TargetOptions
 from pretrain_mae import main as pretrain
 from training.capture import WARM_UP, CapturedStep
 from training.objective import Objective
@@ -56,6 +58,22 @@ def test_one_graph_for_full_and_padded_batches(graphs) -> None:
     for expected, found in both_ways(Compilation(True, lines.append)):
         assert numbers(found) == pytest.approx(numbers(expected), rel=1e-5)
         assert torch.equal(found.chosen, expected.chosen)
+    assert (len(graphs), lines) == (1, [])
+
+
+def test_every_target_and_augmentation_is_in_that_graph(graphs) -> None:
+    weights, widths = {**ALL, "contrast": 1.0}, TargetOptions(widths=(8,))
+    augmentations = (("symmetries", 1.0), ("band_dropout", 0.5), ("random_fill", 0.5))
+    lines = []
+    eager, compiled = (
+        plus_step(fitted(weights, widths), compilation=compilation, augmentations=augmentations)
+        for compilation in (EAGER, Compilation(True, lines.append))
+    )
+    for number in range(2):
+        batch = padded(a_batch(number, SIZE if number % 2 == 0 else ROWS))
+        expected, found = (step(batch, number, 1e-3) for step in (eager, compiled))
+        assert numbers(found) == pytest.approx(numbers(expected), rel=1e-4)
+        torch.testing.assert_close(found.targets, expected.targets, rtol=1e-4, atol=1e-6)
     assert (len(graphs), lines) == (1, [])
 
 
