@@ -19,7 +19,7 @@ TRUE_COLOUR = tuple(map(OLI.bands.index, OLI.rgb_bands))
 """Places of red, green and blue among the bands that models take."""
 ONE_TWO_FIVE = 10
 """An axis that spans at least this factor has ticks at 1, 2 and 5 times powers of ten, another evenly spaced ones."""
-MARKERS = "o^sDv"
+MARKERS = "o^sDvP*X"
 """Of classes in a plane, beside their colours: where there are many, colours come close to each other."""
 
 

@@ -51,7 +51,7 @@ def test_classes_in_a_plane_can_be_told_apart(names) -> None:
         apart = difference(colours, colours)
         for first in range(len(names)):
             for second in range(first):
-                assert apart[first, second] > (3 if shapes[first] != shapes[second] else 4) * NOTICED
+                assert apart[first, second] > (3 if shapes[first] != shapes[second] else 5) * NOTICED
 
 
 def test_series_can_be_told_apart() -> None:
