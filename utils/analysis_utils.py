@@ -17,6 +17,8 @@ from utils.sensors import OLI
 
 TRUE_COLOUR = tuple(map(OLI.bands.index, OLI.rgb_bands))
 """Places of red, green and blue among the bands that models take."""
+LEAST_SPAN = 0.06
+"""Reflectance from black to white at least: stretched further, the noise of water and forest is all that is seen."""
 ONE_TWO_FIVE = 10
 """An axis that spans at least this factor has ticks at 1, 2 and 5 times powers of ten, another evenly spaced ones."""
 MARKERS = "o^sDvP*X"
@@ -100,11 +102,12 @@ def true_colour(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarr
 
     Args:
         numbers: the image.
-        like: the image whose 2nd and 98th percentile of reflectance become black and white; None means itself.
+        like: the image whose 2nd and 98th percentile of reflectance become black and white; None means itself. Where
+            they are closer than `LEAST_SPAN`, white is that much above black.
     """
     stretched = _reflectance(numbers if like is None else like)
     low, high = np.nanpercentile(stretched, (2, 98)) if np.isfinite(stretched).any() else (0.0, 1.0)
-    image = (_reflectance(numbers) - low) / max(high - low, 1e-3)
+    image = (_reflectance(numbers) - low) / max(high - low, LEAST_SPAN)
     return np.where(np.isfinite(image), image.clip(0, 1), 0.6)
 
 

@@ -194,5 +194,5 @@ def plot_overfit(curve: list[tuple[int, float]], baseline: float) -> Drawing:
     axes.set(xlabel="step", ylabel="squared error per patch")
     logarithmic(axes)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9)  # inside, it would cover a line
     return figure
