@@ -14,7 +14,7 @@ from eval.probing.protocols import PROTOCOLS
 from studies.comparison.claims import claims_section, few_blocks
 from studies.comparison.literature import published_section, setting_section
 from studies.comparison.main_table import main_rows, main_section, summary
-from studies.comparison.reconstruction import reconstruction_section
+from studies.comparison.reconstruction import opening_section, reconstruction_section
 from studies.engine.context import StudyContext
 from studies.engine.stages import StageCache
 from studies.registry import STUDIES
@@ -52,6 +52,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, s
     context = StudyContext.prepare(config, StageCache(folder), signals)
     data = context.data
     reporter.info(f"== {config.title}: {data.main.measured_on()}")
+    opening = opening_section(context)
     sections = [setting_section(context), reconstruction_section(context)]
     rows_of = {source.key: main_rows(context, source) for source in data.probed}
     sections += [main_section(context, source, rows_of[source.key]) for source in data.probed]
@@ -60,6 +61,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, s
     sections += _study_sections(context)
     claims = claims_section(sections, few_blocks(context))
     sections[1:1] = [] if claims is None else [claims]
+    sections[:0] = [] if opening is None else [opening]
     subtitle = f"Main dataset: {data.main.measured_on()}."
     return write_report(report_of(context, config.title, subtitle, sections, started), folder)
 

@@ -11,10 +11,11 @@ from datasets.labelled_folder import NAME, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
 from datasets.mixture import MixedDataset
 from datasets.patches import Labels, PatchDataset
-from models.checkpoint import load_model
+from models.checkpoint import Checkpoint, as_asked
 from models.config import ModelConfig, to_record
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE
+from models.pretrained import read_weights, weights_path
 from utils.data_config import DATASETS
 from utils.errors import ConfigError
 from utils.files import sha256
@@ -25,18 +26,24 @@ def load_configured_model(config: Config, device: torch.device) -> MOEMAE:
     """The model in `model.checkpoint_path`, in evaluation mode; see `models.checkpoint.load_model`."""
     section = config.model
     asked = {"size": section.size, **section.numbers(), **section.masking_numbers()}
-    return load_model(configured_checkpoint(config), asked, config.published_behaviour, device)
+    return as_asked(configured_weights(config), asked, config.published_behaviour).build(device)
 
 
-def configured_checkpoint(config: Config) -> str:
-    """The path under `model.checkpoint_path`.
+def configured_weights(config: Config) -> Checkpoint:
+    """What `model.checkpoint_path` holds."""
+    return read_weights(configured_checkpoint(config))
+
+
+def configured_checkpoint(config: Config) -> Path:
+    """The file of weights under `model.checkpoint_path`, which takes what `MOEMAE.from_pretrained` takes.
 
     Raises:
-        ConfigError: where there is none.
+        ConfigError: where the key is not set.
+        CheckpointError: where it names nothing that holds weights.
     """
     if config.model.checkpoint_path is None:
         raise ConfigError("model.checkpoint_path: is required by this script")
-    return config.model.checkpoint_path
+    return weights_path(config.model.checkpoint_path)
 
 
 def loss_weights(training: TrainingSection, model: ModelConfig) -> LossWeights:
@@ -114,7 +121,7 @@ def result_origin(
     config: Config, model: MOEMAE, dataset: PatchDataset, device: torch.device, section: str
 ) -> dict[str, Any]:
     """Where a result comes from: checkpoint and data with their hashes, the resolved config, versions and device."""
-    checkpoint = Path(configured_checkpoint(config))
+    checkpoint = configured_checkpoint(config)
     folder = {NAME: dataset.description()} if isinstance(dataset, LabelledFolderDataset) else {}
     return {
         "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},

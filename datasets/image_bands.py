@@ -101,6 +101,12 @@ def stated_scale(path: Path) -> Scale | None:
     return next(iter(found - {(1.0, 0.0)}), None)
 
 
+def stored_type(path: Path) -> str:
+    """The type of a file's numbers, such as uint16."""
+    with _opened(path) as source:
+        return source.dtypes[0]
+
+
 def read_image(path: Path, bands: Sequence[str], min_side: int) -> ImageBands:
     """Read a file's bands but for transparency, within `rasterio.Env(**GDAL_OPTIONS)`.
 

@@ -24,10 +24,20 @@ import torch
 from tqdm import tqdm
 
 from datasets.geotiff import GDAL_OPTIONS
-from datasets.image_bands import IGNORED, LABELLED_FOLDER, TRAIN, hidden_of, read_image, stated_scale, usual_bands
+from datasets.image_bands import (
+    IGNORED,
+    LABELLED_FOLDER,
+    TRAIN,
+    hidden_of,
+    read_image,
+    stated_scale,
+    stored_type,
+    usual_bands,
+)
 from datasets.labelled_table import read_table, split_rows
 from datasets.patches import PatchDataset, RawBatch
-from transformation.landsat_numbers import LARGEST, landsat_numbers
+from transformation.band_order import order_problem
+from transformation.landsat_numbers import COLLECTION2, LARGEST, NO_REFLECTANCE, landsat_numbers, without_number
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.errors import DataError
@@ -40,6 +50,9 @@ NAME = LABELLED_FOLDER
 
 EIGHT_BITS = 257
 """8-bit numbers are stored times this, so that a resized picture keeps what lies between them."""
+
+LOOKED_AT = 64
+"""Images, evenly spread, by whose numbers the order of the bands is judged."""
 
 CACHED_STATISTICS = 64
 """Training splits whose statistics are remembered at once."""
@@ -110,6 +123,7 @@ class LabelledFolderDataset(PatchDataset):
         self.statistics = _flat_where_missing(found, self.missing)
         self.normalize = ZScoreNormalize(self.statistics, fill_is_data=published_behaviour)
         _say_once(self.remarks())
+        self._check_order()
 
     @property
     def statistics_name(self) -> str:
@@ -127,7 +141,9 @@ class LabelledFolderDataset(PatchDataset):
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels of some images; see `PatchDataset.read`. Bands that are not there hold their mean."""
         with rasterio.Env(**GDAL_OPTIONS):
-            return RawBatch(np.stack([self.square(self._stored(self.path_of(index))) for index in indices]), None)
+            read = [self._stored(self.path_of(index)) for index in indices]
+        lost = np.array([without_number for _, without_number in read], np.int64)
+        return RawBatch(np.stack([self.square(pixels) for pixels, _ in read]), None, lost)
 
     def fingerprint(self) -> str:
         """As for every dataset, and of what the numbers are taken for."""
@@ -161,8 +177,11 @@ class LabelledFolderDataset(PatchDataset):
     def _of_given(self, values: Sequence[float]) -> dict[str, float]:
         return {band: value for band, value in zip(self.sensor.bands, values, strict=True) if band not in self.missing}
 
-    def _stored(self, path: Path) -> np.ndarray:
-        """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing."""
+    def _stored(self, path: Path) -> tuple[np.ndarray, int]:
+        """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing.
+
+        The second value counts pixels with NaN or infinity although nothing says so.
+        """
         image = read_image(path, self.bands, self.min_side)
         numbers, options = image.numbers, self.options
         scale = None if options.scale is None else (options.scale, options.offset)
@@ -183,7 +202,34 @@ class LabelledFolderDataset(PatchDataset):
             if band != IGNORED:
                 pixels[self.sensor.bands.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
         pixels[:, hidden] = 0
-        return pixels
+        taken = [at for at, band in enumerate(self.bands) if band != IGNORED]
+        lost = without_number(numbers[taken], [image.nodata[at] for at in taken])
+        return pixels, int(lost.any(axis=0).sum())
+
+    def _check_order(self) -> None:
+        """Notice bands in another order than SR_B1..SR_B7, by what some of the images show.
+
+        Raises:
+            DataError: where the numbers are known to be reflectances; else it is a doubt, which is said.
+        """
+        if self.missing or (self.root, self.options) in _JUDGED:
+            return
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int))
+        with rasterio.Env(**GDAL_OPTIONS):
+            kind = stored_type(self.path_of(0))
+            parts = [self._stored(self.path_of(index))[0].reshape(len(self.sensor.bands), -1) for index in chosen]
+        values = np.concatenate(parts, axis=1)
+        values = values[:, values.any(axis=0)]
+        known = self.options.scale is not None
+        if not values.size or not (known or (kind == "uint16" and np.median(values, axis=1).max() >= NO_REFLECTANCE)):
+            return
+        what = order_problem(values * np.float32(COLLECTION2[0]) + np.float32(COLLECTION2[1]))
+        problem = f"{self.root}: {what}; name them in data.bands, in the order in which the images have them"
+        if what and known:
+            raise DataError(problem)
+        _JUDGED.add((self.root, self.options))
+        if what:
+            _say_once(f"if these are Landsat's digital numbers: {problem}")
 
     def _named_statistics(self, name: str) -> BandStatistics:
         if self.options.scale is None:
@@ -212,7 +258,7 @@ class LabelledFolderDataset(PatchDataset):
         sums, squares, count = np.zeros(len(self.sensor.bands)), np.zeros(len(self.sensor.bands)), 0
         with rasterio.Env(**GDAL_OPTIONS):
             for path in tqdm(paths, desc="statistics of training", leave=False, disable=None):
-                pixels = self.square(self._stored(path)).reshape(len(self.sensor.bands), -1).astype(np.float64)
+                pixels = self.square(self._stored(path)[0]).reshape(len(self.sensor.bands), -1).astype(np.float64)
                 pixels = pixels[:, pixels.any(axis=0)]
                 sums, squares = sums + pixels.sum(axis=1), squares + np.square(pixels).sum(axis=1)
                 count += pixels.shape[1]
@@ -232,6 +278,8 @@ class LabelledFolderDataset(PatchDataset):
 
 
 _KNOWN_STATISTICS: dict[tuple, BandStatistics] = {}
+_JUDGED: set[tuple[Path, FolderOptions]] = set()
+"""Folders whose order of bands has been judged: once for all splits."""
 _SAID: set[str] = set()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
@@ -13,8 +14,10 @@ from datasets.packed import PackedDataset
 from datasets.patches import Batch, Labels, PatchDataset
 from datasets.readers import RawPatches, reader
 from utils.data_config import DATASETS, Crop, DatasetInfo
+from utils.data_utils import list_some
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
+from utils.reporting import reporter
 
 
 def build_dataset(
@@ -86,7 +89,8 @@ class Part(NamedTuple):
 class BatchLoader:
     """Batches of a dataset in a given order, normalised on the device.
 
-    Patches without a single valid pixel count nowhere; `skipped_fill` counts them.
+    Patches without a single valid pixel count nowhere; `skipped_fill` counts them. What files hide without saying so
+    (NaN, infinity) is said after a pass, each file once.
 
     Args:
         dataset: the patches.
@@ -107,6 +111,8 @@ class BatchLoader:
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
         self.reader = reader(dataset, num_workers, device, resident)
         self.skipped_fill = 0
+        self._without_number: dict[str, int] = {}
+        self._said: set[str] = set()
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -130,6 +136,7 @@ class BatchLoader:
                 self.skipped_fill += int(raw.empty.sum())
                 batch = batch.select(~raw.empty)
             yield batch
+        self._say_without_number()
 
     def training_batches(
         self,
@@ -157,6 +164,7 @@ class BatchLoader:
             batch.valid[len(indices) :] = False  # the rows that pad it
             self.skipped_fill += int(raw.empty[: len(indices)].sum())
             yield batch
+        self._say_without_number()
 
     def _slices(self, order: Sequence[int] | None) -> list[Sequence[int]]:
         order = range(len(self.dataset)) if order is None else order
@@ -165,4 +173,18 @@ class BatchLoader:
     def _batch(self, indices: Sequence[int], raw: RawPatches) -> Batch:
         images, valid = self.dataset.normalize(raw.pixels)
         labels = self.dataset.labels_of(indices)
-        return Batch(images, raw.meta, valid, labels, [self.dataset.ids[index] for index in indices])
+        ids = [self.dataset.ids[index] for index in indices]
+        for at in np.flatnonzero(raw.without_number[: len(ids)]):
+            self._without_number[ids[at]] = int(raw.without_number[at])
+        return Batch(images, raw.meta, valid, labels, ids)
+
+    def _say_without_number(self) -> None:
+        new = {name: count for name, count in self._without_number.items() if name not in self._said}
+        if new:
+            self._said |= new.keys()
+            most = sorted(new, key=lambda name: (-new[name], name))
+            listed = list_some(f"{name} ({new[name]:,})" for name in most)
+            reporter.warning(
+                f"note: {self.dataset.root}: NaN or infinite numbers in {sum(new.values()):,} pixels of {len(new):,} "
+                f"files are taken for hidden: {listed}"
+            )

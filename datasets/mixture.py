@@ -69,7 +69,7 @@ class MixedDataset(PatchDataset):
         parts = [self._part(index) for index in indices]
         size = self.image_size
         pixels = np.empty((len(parts), len(self.sensor.bands), size, size), np.uint16)
-        columns = unknown_columns(len(parts))
+        columns, without_number = unknown_columns(len(parts)), np.zeros(len(parts), np.int64)
         for dataset in (self.first, self.second):
             rows = [row for row, part in enumerate(parts) if part[0] is dataset]
             if not rows:
@@ -78,7 +78,9 @@ class MixedDataset(PatchDataset):
             pixels[rows] = raw.pixels
             if raw.columns is not None:
                 columns[rows] = raw.columns
-        return RawBatch(pixels, columns)
+            if raw.without_number is not None:
+                without_number[rows] = raw.without_number
+        return RawBatch(pixels, columns, without_number)
 
     def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
         """Each of the two by itself: a patch that comes again is held once."""

@@ -95,6 +95,8 @@ class RawBatch(NamedTuple):
     """(B, C, S, S) uint16"""
     columns: np.ndarray | None
     """(B, len(FIELDS)) float64 in plain units, NaN where not known; see `utils.metadata`. None without metadata."""
+    without_number: np.ndarray | None = None
+    """(B,) int64, pixels of each file that hold NaN or infinity although nothing says so; None where none can."""
 
 
 class PatchDataset(Dataset[Sample]):
@@ -227,8 +229,8 @@ class PatchDataset(Dataset[Sample]):
         if self._held is None:
             return self.read(indices)
         rows = np.asarray(indices)
-        columns = None if self._held.columns is None else self._held.columns[rows]
-        return RawBatch(self._held.pixels[rows], columns)
+        of_rows = (None if values is None else values[rows] for values in self._held[1:])
+        return RawBatch(self._held.pixels[rows], *of_rows)
 
     @property
     def in_memory(self) -> bool:
@@ -254,9 +256,8 @@ class PatchDataset(Dataset[Sample]):
         with ThreadPoolExecutor(threads) as pool:
             reads = pool.map(self.read, chunks)
             parts = list(tqdm(reads, total=len(chunks), desc="reading patches", leave=False, disable=None))
-        known = [part.columns for part in parts if part.columns is not None]
-        columns = np.concatenate(known) if known else None
-        self._held = RawBatch(np.concatenate([part.pixels for part in parts]), columns)
+        fields = zip(*parts, strict=True)  # one that is None is None in every part
+        self._held = RawBatch(*(None if part[0] is None else np.concatenate(part) for part in fields))
         return True
 
     def fingerprint(self) -> str:

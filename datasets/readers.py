@@ -31,6 +31,8 @@ class RawPatches(NamedTuple):
     """(B, F, 2) float32"""
     empty: np.ndarray
     """(B,) bool, on the host: patches without a single valid pixel."""
+    without_number: np.ndarray
+    """(B,) int64, on the host: see `RawBatch`."""
 
 
 class Reader(Protocol):
@@ -86,8 +88,9 @@ class WorkerReader:
         for found in loader:
             if isinstance(found, UserError):
                 raise found
-            pixels, meta, empty = found
-            yield _moved(_pinned(RawPatches(pixels, meta, empty.numpy()), self.device), self.device)
+            pixels, meta, empty, without_number = found
+            raw = RawPatches(pixels, meta, empty.numpy(), without_number.numpy())
+            yield _moved(_pinned(raw, self.device), self.device)
 
 
 class ResidentReader:
@@ -100,7 +103,7 @@ class ResidentReader:
         self.device = device
         shape = (len(dataset), *dataset.gather([0]).pixels.shape[1:])
         self._pixels = torch.empty(shape, dtype=torch.int16, device=device)
-        self._empty = np.zeros(len(dataset), dtype=bool)
+        self._empty, self._without_number = np.zeros(len(dataset), dtype=bool), np.zeros(len(dataset), np.int64)
         metas = []
         starts = range(0, len(dataset), chunk)
         for start in tqdm(starts, desc=f"loading onto {device}", leave=False, disable=None):
@@ -108,6 +111,7 @@ class ResidentReader:
             raw = _on_host(dataset, dataset.gather(rows))
             self._pixels[start : start + len(rows)] = raw.pixels.view(torch.int16).to(device)
             self._empty[start : start + len(rows)] = raw.empty
+            self._without_number[start : start + len(rows)] = raw.without_number
             metas.append(raw.meta)
         self._meta = None if metas[0] is None else torch.cat(metas).to(device)
 
@@ -116,7 +120,8 @@ class ResidentReader:
             host = torch.as_tensor(indices)
             at = _pin(host, self.device).to(self.device, non_blocking=True)
             meta = None if self._meta is None else self._meta.index_select(0, at)
-            yield RawPatches(self._pixels.index_select(0, at), meta, self._empty[host.numpy()])
+            rows = host.numpy()
+            yield RawPatches(self._pixels.index_select(0, at), meta, self._empty[rows], self._without_number[rows])
 
 
 def empty_patches(pixels: np.ndarray) -> np.ndarray:
@@ -178,7 +183,8 @@ def _fits(dataset: PatchDataset, device: torch.device) -> bool:
 def _on_host(dataset: PatchDataset, raw: RawBatch) -> RawPatches:
     published = dataset.published_behaviour  # fill is data there
     empty = np.zeros(len(raw.pixels), dtype=bool) if published else empty_patches(raw.pixels)
-    return RawPatches(torch.from_numpy(raw.pixels), dataset.encode(raw.columns), empty)
+    lost = np.zeros(len(empty), np.int64) if raw.without_number is None else raw.without_number
+    return RawPatches(torch.from_numpy(raw.pixels), dataset.encode(raw.columns), empty, lost)
 
 
 def _pin(tensor: Tensor, device: torch.device) -> Tensor:
@@ -189,12 +195,12 @@ def _pinned(raw: RawPatches, device: torch.device) -> RawPatches:
     if device.type == "cpu":
         return raw
     meta = None if raw.meta is None else _pin(raw.meta, device)
-    return RawPatches(_pin(raw.pixels.view(torch.int16), device), meta, raw.empty)
+    return raw._replace(pixels=_pin(raw.pixels.view(torch.int16), device), meta=meta)
 
 
 def _moved(raw: RawPatches, device: torch.device) -> RawPatches:
     meta = None if raw.meta is None else raw.meta.to(device, non_blocking=True)
-    return RawPatches(raw.pixels.to(device, non_blocking=True), meta, raw.empty)
+    return raw._replace(pixels=raw.pixels.to(device, non_blocking=True), meta=meta)
 
 
 def _ignore_signals(worker: int) -> None:
@@ -220,9 +226,9 @@ class _Batches(Dataset):
     def __init__(self, dataset: PatchDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor] | UserError:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor, Tensor] | UserError:
         try:
             raw = _on_host(self.dataset, self.dataset.gather(indices))
         except UserError as error:
             return error
-        return raw.pixels, raw.meta, torch.from_numpy(raw.empty)
+        return raw.pixels, raw.meta, torch.from_numpy(raw.empty), torch.from_numpy(raw.without_number)

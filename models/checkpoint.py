@@ -35,7 +35,7 @@ EXTRA_KEY = "moe_mae"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint file's content."""
+    """What a checkpoint, or a folder of weights without pickle, holds."""
 
     path: Path
     config: ModelConfig
@@ -275,7 +275,14 @@ def load_model(
     Raises:
         CheckpointError: as `read_checkpoint`, or when the file holds another model than the one asked for.
     """
-    checkpoint = read_checkpoint(path)
+    return as_asked(read_checkpoint(path), asked, published_behaviour).build(device)
+
+
+def as_asked(
+    checkpoint: Checkpoint, asked: dict[str, Any] | None = None, published_behaviour: bool | None = None
+) -> Checkpoint:
+    """Weights with what leaves no trace in them as a caller wants it; see `load_model`."""
+    path = checkpoint.path
     stored = asdict(checkpoint.config)
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
     free = {key: asked.pop(key) for key in _NO_TRACE if key in asked}
@@ -299,7 +306,7 @@ def load_model(
     return checkpoint._replace(
         config=checkpoint.config.replace(**free),
         masking=MaskingConfig.from_dict({**checkpoint.masking.to_dict(), **masking}),
-    ).build(device)
+    )
 
 
 def _shown(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from models.checkpoint import load_model
+from models.checkpoint import Checkpoint, as_asked, read_checkpoint
 from models.moe_mae import MOEMAE
 from models.weights_folder import (
     CONFIG_FILE,
@@ -45,22 +45,26 @@ def load_with_path(
     device: torch.device | str = "cpu",
 ) -> tuple[MOEMAE, Path]:
     """The same, and the file that holds the weights."""
+    found = weights_path(source, file=file, revision=revision)
+    return _on(as_asked(read_weights(found)).build(), device), found
+
+
+def weights_path(source: str | Path, *, file: str | None = None, revision: str | None = None) -> Path:
+    """The file that holds the weights of a name, as `MOEMAE.from_pretrained` takes it."""
     path = Path(source).expanduser()
     if not str(source):
         raise CheckpointError("no weights are named; give a checkpoint, a folder, or a model on the Hugging Face hub")
     if path.is_dir():
-        found = _in_folder(path, file)
-    elif path.exists():
-        found = path
-    else:
+        return _in_folder(path, file)
+    if not path.exists():
         name = str(source)
         if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
             raise CheckpointError(
                 f"{source}: no such file or folder; give a checkpoint ({CHECKPOINT_ENDING}), a folder that export.py "
                 "wrote, or owner/name of a model on the Hugging Face hub"
             )
-        found = _in_folder(fetch_from_hub(name, file, revision), file)
-    return _on(_from_file(found), device), found
+        return _in_folder(fetch_from_hub(name, file, revision), file)
+    return path
 
 
 def made_from(weights: Path) -> set[str]:
@@ -79,9 +83,14 @@ def _on(model: MOEMAE, device: torch.device | str) -> MOEMAE:
         raise ConfigError(f"device: {str(device)!r} cannot be used ({reason}); use cpu") from error
 
 
-def _from_file(path: Path) -> MOEMAE:
+def read_weights(path: Path) -> Checkpoint:
+    """What a file that `weights_path` found holds.
+
+    Raises:
+        CheckpointError: saying what it is, where it holds no weights of this model.
+    """
     if path.suffix != ".safetensors":
-        return load_model(path)
+        return read_checkpoint(path)
     if path.name != WEIGHTS_FILE or not is_weights_folder(path.parent):
         raise CheckpointError(f"{path}: needs its {CONFIG_FILE} beside it; give the folder that export.py wrote")
     return read_weights_folder(path.parent)

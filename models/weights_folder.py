@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.checkpoint import Checkpoint
 from models.config import from_record, to_record
 from models.moe_mae import MOEMAE, count_parameters
 from utils.errors import CheckpointError, ConfigError
@@ -52,8 +53,8 @@ def write_weights_folder(folder: Path, model: MOEMAE, about: dict[str, Any]) -> 
     write_json(folder / CONFIG_FILE, config)
 
 
-def read_weights_folder(folder: Path) -> MOEMAE:
-    """The model of a folder, in evaluation mode on the CPU, with the very bits that were written.
+def read_weights_folder(folder: Path) -> Checkpoint:
+    """The weights of a folder, with the very bits that were written.
 
     Raises:
         CheckpointError: naming the file, when one is damaged, newer, of another project, or the two do not belong
@@ -74,10 +75,10 @@ def read_weights_folder(folder: Path) -> MOEMAE:
         state = safetensors.load_file(path)
     except Exception as error:  # the package's own errors share no base class with anything
         raise CheckpointError(f"{path}: damaged or truncated ({error}); fetch it again") from error
-    model = MOEMAE(config, masking)
-    _require_same_entries(path, state, model.state_dict())
-    model.load_state_dict(state, strict=True)
-    return model.eval()
+    with torch.device("meta"):
+        expected = MOEMAE(config, masking).state_dict()
+    _require_same_entries(path, state, expected)
+    return Checkpoint(path, config, masking, state, published=False, content={})
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _about(
 
 def _require_same_weights(model: MOEMAE, folder: Path) -> None:
     """Read the weights back and compare every bit."""
-    again = read_weights_folder(folder)
+    again = read_weights_folder(folder).build()
     before, after = model.state_dict(), again.state_dict()
     same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     if not same or again.config != model.config:

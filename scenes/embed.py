@@ -162,6 +162,8 @@ class SceneEmbedder:
             DataError: where the model gives numbers that cannot be stored.
         """
         frame, first = self.frame, store.done
+        if store.notes:
+            self.reader.without_number.earlier = dict(store.notes)
         if first == frame.blocks_down:
             return
         blended = BlendedRows(frame, self.record_shape[-1])
@@ -172,6 +174,8 @@ class SceneEmbedder:
             self.add_stripe(blended, stripe)
             cells = blended.finish(shares, self.min_clear)
             if stripe > first:
+                # A run that goes on after this row reads the row itself again, for the windows that reach into it.
+                store.notes = self.reader.without_number.above((stripe - 1) * frame.window - frame.above)
                 store.append(self._half(cells))
             shares = self._shares(stripe)
 
@@ -185,8 +189,8 @@ class SceneEmbedder:
             images, valid = self.normalize(stripe.images(part, frame.window).to(self.device))
             config = self.embedder.model.config
             meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
-            tokens = self.embedder(images, meta, valid)
             visible = visible_unless_all(valid, config.patch_size)
+            tokens = self.embedder.of_visible(images, meta, visible)
             fields = token_fields(tokens, self.pool, side, config.num_prefix, visible).cpu().numpy()
             if not np.isfinite(fields).all():
                 raise DataError(f"{self.where}: the model gives NaN or infinity here; check the checkpoint")

@@ -27,6 +27,8 @@ class RowStore:
         self.record_bytes = int(np.prod(shape)) * self.dtype.itemsize
         self.done = 0
         """Records that are on disk."""
+        self.notes: dict[str, int] = {}
+        """What the journal says beside: counts that belong to the records on disk."""
 
     def __enter__(self) -> "RowStore":
         make_folder(self.path.parent)
@@ -45,7 +47,7 @@ class RowStore:
         self._file.flush()
         sync(self.path)
         self.done += 1
-        write_json(self.journal, {"fingerprint": self.fingerprint, "records": self.done})
+        write_json(self.journal, {"fingerprint": self.fingerprint, "records": self.done, "notes": self.notes})
 
     def records(self) -> Iterator[np.ndarray]:
         """The whole records one by one; a mapped file would count as memory."""
@@ -57,6 +59,9 @@ class RowStore:
         try:
             journal = json.loads(self.journal.read_text(encoding="utf-8"))
             whole = self.path.stat().st_size // self.record_bytes
-            return min(int(journal["records"]), whole) if journal["fingerprint"] == self.fingerprint else 0
+            if journal["fingerprint"] != self.fingerprint:
+                return 0
+            self.notes = dict(journal.get("notes", {}))
+            return min(int(journal["records"]), whole)
         except (OSError, ValueError, KeyError, TypeError):
             return 0

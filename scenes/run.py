@@ -21,11 +21,13 @@ from scenes.labels.run import LabelWork, fit_labels
 from scenes.outputs import RECORD, OutputSet
 from scenes.products.embedding_file import (
     FINGERPRINT_TAG,
+    WITHOUT_NUMBER,
     EmbeddingMap,
     MapStatistics,
     map_statistics,
     provenance_tags,
     stored_fingerprint,
+    without_number_in,
     write_embeddings,
 )
 from scenes.products.labelled import open_truth, write_labelled_cells
@@ -124,8 +126,7 @@ class SceneRun:
             for doubt in check_numbers(reader):
                 reporter.info(f"note         {doubt}")
             embeddings, made = self._embed(reader)
-            if reader.infinite:
-                reporter.info(f"note         {reader.infinite:,} pixels hold an infinite number: taken for hidden")
+            record |= self._say_without_number(embeddings)
             files = [embeddings.path]
             statistics = map_statistics(embeddings)
             self._require_visible(statistics)
@@ -155,6 +156,13 @@ class SceneRun:
         if settings.geoparquet:
             files.append(write_cells(self.outputs.new("cells.parquet"), embeddings, self.scene))
         return self._publish(record, files, time.perf_counter() - started)
+
+    def _say_without_number(self, embeddings: EmbeddingMap) -> dict[str, Any]:
+        """What the scene's files hide without saying so; the value is for the record."""
+        found = without_number_in(embeddings)
+        for name, count in found.items():
+            reporter.info(f"note         {name}: {count:,} pixels hold NaN or an infinite number: taken for hidden")
+        return {WITHOUT_NUMBER: found} if found else {}
 
     def _require_visible(self, statistics: MapStatistics) -> None:
         if not statistics.count:
@@ -310,7 +318,9 @@ class SceneRun:
             started = time.perf_counter()
             scene_embedder.run(store)
             seconds = time.perf_counter() - started
-            write_embeddings(path, store, frame, self.scene.crs, settings.dtype, self._tags(), self.scratch)
+            found = reader.without_number.counts()
+            tags = self._tags() | (provenance_tags({WITHOUT_NUMBER: found}) if found else {})
+            write_embeddings(path, store, frame, self.scene.crs, settings.dtype, tags, self.scratch)
         rate = scene_embedder.windows / max(seconds, 1e-9)
         rows, columns = frame.output_shape
         reporter.info(f"embeddings   {scene_embedder.windows:,} windows in {seconds:.0f} s ({rate:.0f} a second), "

@@ -212,11 +212,13 @@ def _table_html(table: Table) -> str:
         for row in table.rows
     )
     note = f'<p class="soft">{_text(table.note)}</p>' if table.note else ""
-    many = ' class="many"' if len(table.columns) > MANY_COLUMNS else ""
+    wider = len(table.columns) > MANY_COLUMNS
+    many = ' class="many"' if wider else ""
+    more = '<p class="more soft">Scroll the table sideways for all columns.</p>' if wider else ""
     return (
         f'<h3 id="t-{table.name}">{_text(table.title)}</h3>'
         f'<p class="on soft">Measured on: {_text(table.measured_on)}.</p>'
-        f'<div class="wide" tabindex="0" role="region" aria-label="{_text(table.title)}">'
+        f'{more}<div class="wide" tabindex="0" role="region" aria-label="{_text(table.title)}">'
         f"<table{many}><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>{note}"
     )
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from configs.build import load_configured_model, loss_weights, resolved_config
+from configs.build import configured_weights, load_configured_model, loss_weights, resolved_config
 from configs.schema import YOUNGER, Config, without_silent
 from datasets.loader import shuffled
 from datasets.patches import PatchDataset
-from models.checkpoint import read_checkpoint
 from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
 from models.pooling import DEFAULT_POOL
@@ -46,7 +45,7 @@ def model_size(config: Config) -> str:
     """The size that names a run's files: as asked, or that of the weights to start from."""
     section = config.model
     if section.size is None and section.checkpoint_path is not None:
-        return read_checkpoint(section.checkpoint_path).config.size
+        return configured_weights(config).config.size
     return section.size or "S"
 
 

@@ -58,6 +58,26 @@ def hidden_values(
     return hidden
 
 
+def without_number(values: np.ndarray, nodata: Sequence[float | None] = ()) -> np.ndarray:
+    """Where NaN or infinity stands although nothing says so: hidden, but nothing that a source means to hide.
+
+    Args:
+        values: (C, H, W) as stored; what a mask of numpy's hides does not count.
+        nodata: of every band; NaN declares NaN.
+
+    Returns:
+        (C, H, W) bool.
+    """
+    numbers = np.ma.getdata(values)
+    if numbers.dtype.kind != "f":
+        return np.zeros(numbers.shape, bool)
+    lost = ~np.isfinite(numbers)
+    for band, of_band, fill in zip(lost, numbers, nodata, strict=False):
+        if fill is not None and np.isnan(fill):
+            band &= ~np.isnan(of_band)
+    return lost & ~np.ma.getmaskarray(values)
+
+
 def _as_stored(fill: float, dtype: np.dtype) -> float:
     """A fill value as an array of this type holds it: -3.4e38 is another number in float32 than in a text."""
     return float(np.float32(fill)) if dtype == np.float32 and abs(fill) <= np.finfo(np.float32).max else fill
@@ -100,6 +120,11 @@ def implausible(values: np.ndarray, scale: Scale) -> tuple[float, float] | None:
 def reflectance_as_numbers(reflectance: np.ndarray) -> np.ndarray:
     """Reflectance as Collection-2 digital numbers that are not rounded."""
     return (reflectance - OLI.offset) / OLI.scale
+
+
+NO_REFLECTANCE = float(reflectance_as_numbers(np.zeros(())))
+"""The number of reflectance 0, about 7,273. Some band is brighter in the middle of any ground (7,492 or more in each of
+119 real patches)."""
 
 
 def _exact(values: np.ndarray, scale: Scale) -> np.ndarray:

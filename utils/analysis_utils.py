@@ -6,15 +6,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from utils.colour_vision import palette
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.files import atomic_path
 from utils.sensors import OLI
 
 TRUE_COLOUR = tuple(map(OLI.bands.index, OLI.rgb_bands))
 """Places of red, green and blue among the bands that models take."""
+LEAST_SPAN = 0.06
+"""Reflectance from black to white at least: stretched further, the noise of water and forest is all that is seen."""
+ONE_TWO_FIVE = 10
+"""An axis that spans at least this factor has ticks at 1, 2 and 5 times powers of ten, another evenly spaced ones."""
+MARKERS = "o^sDvP*X"
+"""Of classes in a plane, beside their colours: where there are many, colours come close to each other."""
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
@@ -38,7 +46,8 @@ def plot_loss_curve(metrics: str | Path, kind: str) -> Figure:
     axes.plot(table["epoch"], table["train_um_loss"], label="visible, training", color="C0", alpha=0.4, ls="--")
     if "val_m_loss" in table:
         axes.plot(table["epoch"], table["val_m_loss"], label="masked, validation", color="C1")
-    axes.set(xlabel="epoch", ylabel="squared error per patch", yscale="log")
+    axes.set(xlabel="epoch", ylabel="squared error per patch")
+    logarithmic(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     rates = axes.twinx()
@@ -48,6 +57,16 @@ def plot_loss_curve(metrics: str | Path, kind: str) -> Figure:
     axes.legend(frameon=False)
     axes.set_title(f"Reconstruction loss, {kind}", loc="left")
     return figure
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis of what is drawn, whose ticks are plain numbers and several, however little it spans."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    few = high < ONE_TWO_FIVE * low
+    axes.yaxis.set_major_locator(MaxNLocator(6) if few else LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def plot_reconstructions(
@@ -83,11 +102,12 @@ def true_colour(numbers: np.ndarray, like: np.ndarray | None = None) -> np.ndarr
 
     Args:
         numbers: the image.
-        like: the image whose 2nd and 98th percentile of reflectance become black and white; None means itself.
+        like: the image whose 2nd and 98th percentile of reflectance become black and white; None means itself. Where
+            they are closer than `LEAST_SPAN`, white is that much above black.
     """
     stretched = _reflectance(numbers if like is None else like)
     low, high = np.nanpercentile(stretched, (2, 98)) if np.isfinite(stretched).any() else (0.0, 1.0)
-    image = (_reflectance(numbers) - low) / max(high - low, 1e-3)
+    image = (_reflectance(numbers) - low) / max(high - low, LEAST_SPAN)
     return np.where(np.isfinite(image), image.clip(0, 1), 0.6)
 
 
@@ -138,11 +158,11 @@ def plot_projection(points: np.ndarray, classes: np.ndarray, names: Sequence[str
         title: of the figure.
     """
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
-    axes = figure.subplots()
+    axes, colours = figure.subplots(), palette(len(names))
     for index in map(int, np.unique(classes)):
         chosen = classes == index
-        marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
-        axes.scatter(*points[chosen].T, s=28, color=f"C{index % 10}", marker=marker, label=short_name(names[index]))
+        look = {"color": tuple(colours[index]), "marker": MARKERS[index % len(MARKERS)]}
+        axes.scatter(*points[chosen].T, s=28, label=short_name(names[index]), **look)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, loc="left")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)

@@ -15,19 +15,17 @@ from transformation.band_order import order_problem
 from transformation.landsat_numbers import (
     COLLECTION2,
     LARGEST,
+    NO_REFLECTANCE,
     hidden_values,
     implausible,
     landsat_numbers,
-    reflectance_as_numbers,
+    without_number,
 )
 from transformation.transformer import MIN_RESIZED, squared
 from utils.errors import ConfigError, DataError
 from utils.sensors import ETM, OLI, misnamed, other_than_landsat, refusal, refusal_of_said, sensor_with_bands
 
 CROPS = ("center", "resize")
-NO_REFLECTANCE = float(reflectance_as_numbers(np.zeros(())))
-"""The number of reflectance 0, about 7,273. Some band is brighter in the middle of any ground (7,492 or more in each of
-119 real patches)."""
 LARGEST_REFLECTANCE = 2.0
 """Floats whose middle 98 % lie between minus and plus this are reflectance."""
 LOOKED_AT = 64
@@ -175,11 +173,14 @@ class LandsatPatches(NamedTuple):
         return np.concatenate(parts, axis=1) if parts else np.empty((len(OLI.bands), 0))
 
     @property
-    def infinite(self) -> int:
-        """Pixels with an infinite number in one of the seven bands."""
-        if not any(patch.dtype.kind == "f" for patch in self.given.patches[:1]):
-            return 0
-        return sum(int(np.isinf(np.ma.getdata(patch)[self.order]).any(axis=0).sum()) for patch in self.given.patches)
+    def without_number(self) -> int:
+        """Pixels with NaN or infinity in one of the seven bands, where nothing says what stands for fill."""
+        said = self.given.nodata
+        meant = self.nodata is not None and np.isnan(self.nodata)
+        # xarray turns whatever fill value is stated into NaN.
+        fills = [np.nan if meant or (said and said[place] is not None) else None for place in self.order]
+        patches = (patch for patch in self.given.patches if patch.dtype.kind == "f")
+        return sum(int(without_number(patch[self.order], fills).any(axis=0).sum()) for patch in patches)
 
 
 def band_order(shape: tuple[int, ...], names: Sequence[str] | None) -> list[int]:

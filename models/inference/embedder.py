@@ -35,7 +35,6 @@ class Embedder:
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None = None) -> Tensor:
         """Vectors (B, D) float32.
 
@@ -44,8 +43,13 @@ class Embedder:
             meta: (B, F, 2); None: missing.
             valid: (B, H, W) bool, pixels that can be seen; None: all.
         """
-        count = len(images)
         visible = None if valid is None else visible_unless_all(valid, self.model.config.patch_size)
+        return self.of_visible(images, meta, visible)
+
+    @torch.no_grad()
+    def of_visible(self, images: Tensor, meta: Tensor | None, visible: Tensor | None) -> Tensor:
+        """The same where the patches that can be seen are known: `visible` (B, N) bool; None: all."""
+        count = len(images)
         missing = max(0, self._fill_to - count)
         if missing:
             images = F.pad(images, (0, 0) * 3 + (0, missing))

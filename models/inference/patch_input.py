@@ -206,7 +206,8 @@ def _band_names(names: np.ndarray) -> tuple[str, ...] | None:
 
 
 def _nodata(attributes: Mapping[Any, Any], encoding: Mapping[Any, Any]) -> float | None:
-    """The fill value that a band's attributes, or its file's encoding, state."""
+    """The fill value that a band's attributes, or its file's encoding, state: a number before NaN."""
+    found = None
     for source in (attributes, encoding):
         for name in ("_FillValue", "nodata", "missing_value"):
             try:
@@ -215,4 +216,5 @@ def _nodata(attributes: Mapping[Any, Any], encoding: Mapping[Any, Any]) -> float
                 continue
             if np.isfinite(value):
                 return value
-    return None
+            found = value if np.isnan(value) else found
+    return found

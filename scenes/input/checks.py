@@ -7,13 +7,11 @@ from scenes.input.product import Scene
 from scenes.input.reader import SceneReader
 from scenes.input.virtual_files import shown
 from transformation.band_order import LEAST_VEGETATION, VEGETATION_NIR, order_problem, vegetation
-from transformation.landsat_numbers import COLLECTION2, implausible, reflectance_as_numbers
+from transformation.landsat_numbers import COLLECTION2, NO_REFLECTANCE, implausible
 from utils.errors import DataError
 
 SAMPLES, SAMPLE_SIDE = 5, 256
 """A scene is looked at in SAMPLES x SAMPLES squares of SAMPLE_SIDE pixels, spread evenly."""
-NO_REFLECTANCE = float(reflectance_as_numbers(np.zeros(())))
-"""The number of reflectance 0, about 7,273."""
 LARGEST_REFLECTANCE = 2.0
 """Floats whose middle 98 % lie between minus and plus this are reflectance."""
 DARKEST_BLUE = -0.0075

@@ -1,6 +1,8 @@
 """Rectangles of a scene as Collection-2 digital numbers, 0 wherever the ground is not seen."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import PurePath
 from types import TracebackType
 
 import numpy as np
@@ -11,7 +13,14 @@ from rasterio.windows import Window
 from scenes.input.grids import RasterFile
 from scenes.input.product import Scene
 from scenes.input.virtual_files import GDAL_NETWORK, shown
-from transformation.landsat_numbers import COLLECTION2, LARGEST, Scale, hidden_values, landsat_numbers
+from transformation.landsat_numbers import (
+    COLLECTION2,
+    LARGEST,
+    Scale,
+    hidden_values,
+    landsat_numbers,
+    without_number,
+)
 from utils.errors import DataError
 from utils.sensors import OLI, Sensor
 
@@ -31,6 +40,41 @@ def hidden_pixels(qa: np.ndarray, sensor: Sensor = OLI) -> np.ndarray:
     return (qa & bits) != 0
 
 
+class WithoutNumber:
+    """Pixels of each file that hold NaN or infinity although nothing says so; rows that are read again count once.
+
+    Args:
+        bands: of the scene.
+        shape: rows and columns of the scene.
+    """
+
+    def __init__(self, bands: Sequence[RasterFile], shape: tuple[int, int]) -> None:
+        self.bands, self.width = bands, shape[1]
+        self.earlier: dict[str, int] = {}
+        """Of rows that an interrupted run has read and this one does not."""
+        self._rows = {band.path: np.zeros(shape[0], np.int64) for band in bands}
+
+    def look(self, values: np.ndarray, window: Window) -> None:
+        """Count in (7, h, w) values of whole rows; parts of rows are looked at elsewhere as well."""
+        if values.dtype.kind != "f" or window.width != self.width:
+            return
+        lost = without_number(values, [band.nodata for band in self.bands])
+        rows = slice(round(window.row_off), round(window.row_off) + values.shape[1])
+        for path, counts in self._rows.items():
+            of_file = [at for at, band in enumerate(self.bands) if band.path == path]
+            counts[rows] = lost[of_file].any(axis=0).sum(axis=1)
+
+    def above(self, row: int) -> dict[str, int]:
+        """Name of each file that has any to their number in the rows above one of the scene."""
+        found = {PurePath(shown(path)).name: int(counts[: max(0, row)].sum()) for path, counts in self._rows.items()}
+        total = {name: count + self.earlier.get(name, 0) for name, count in found.items()}
+        return {name: count for name, count in total.items() if count}
+
+    def counts(self) -> dict[str, int]:
+        """The same in all rows."""
+        return self.above(max(len(counts) for counts in self._rows.values()))
+
+
 class SceneReader:
     """The files of a scene, held open: a context manager.
 
@@ -38,13 +82,12 @@ class SceneReader:
     become 0 in all bands: what the model takes for fill. Values of another scale are turned into Collection-2 numbers.
 
     Attributes:
-        infinite: pixels with an infinite number, among the rows read so far.
+        without_number: pixels with NaN or infinity among the rows read so far.
     """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.infinite = 0
-        self._counted = 0
+        self.without_number = WithoutNumber(scene.bands, (scene.grid.height, scene.grid.width))
         self._stack = ExitStack()
 
     def __enter__(self) -> "SceneReader":
@@ -98,19 +141,12 @@ class SceneReader:
 
     def _read_inside(self, window: Window) -> np.ndarray:
         values = self.read_values(window)
-        self._count_infinite(values, round(window.row_off))
+        self.without_number.look(values, window)
         hidden = self.hidden(values, window)
         if self.scene.scale is not None:
             return landsat_numbers(values, hidden, self.scene.scale)
         values[:, hidden] = 0
         return values
-
-    def _count_infinite(self, values: np.ndarray, top: int) -> None:
-        """Scenes are read from top to bottom over their whole width, some rows several times."""
-        if values.dtype.kind == "f":
-            new = np.isinf(values[:, max(0, self._counted - top) :]).any(axis=0)
-            self.infinite += int(new.sum())
-        self._counted = max(self._counted, top + values.shape[1])
 
     def _mask(self, file: RasterFile, window: Window) -> np.ndarray:
         """(h, w) bool: what a file's own mask hides of a band."""

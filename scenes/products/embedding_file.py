@@ -22,6 +22,8 @@ from scenes.windows import Frame
 
 DTYPES = ("float16", "int8")
 FINGERPRINT_TAG = "MOEMAE_FINGERPRINT"
+WITHOUT_NUMBER = "without_number"
+"""Beside it: pixels of each file of the scene that hold NaN or infinity although nothing says so."""
 INT8_NODATA, INT8_STEPS = -128, 254
 TILE = 64
 """Cells along a tile's side: a tile holds all bands."""
@@ -179,6 +181,16 @@ def map_statistics(embeddings: EmbeddingMap) -> MapStatistics:
     return MapStatistics(count, mean, products / max(count, 1) - np.outer(mean, mean))
 
 
-def provenance_tags(values: dict[str, object]) -> dict[str, str]:
+def without_number_in(embeddings: EmbeddingMap) -> dict[str, int]:
+    """Name of each file of the scene that has pixels without a number to how many; see `WITHOUT_NUMBER`."""
+    return json.loads(embeddings.tags.get(tag_name(WITHOUT_NUMBER), "{}"))
+
+
+def tag_name(key: str) -> str:
+    """What a value of the record is called among a GeoTIFF's tags."""
+    return f"MOEMAE_{key.upper()}"
+
+
+def provenance_tags(values: dict[str, Any]) -> dict[str, str]:
     """Plain values as GeoTIFF tags."""
-    return {f"MOEMAE_{name.upper()}": v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}
+    return {tag_name(name): v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}

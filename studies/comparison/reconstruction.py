@@ -25,6 +25,22 @@ PANELS = 6
 """Patches in the picture."""
 
 
+def opening_section(context: StudyContext) -> Section | None:
+    """What weights that were trained elsewhere make of masked patches, as a picture; None where none are there."""
+    given = ((name, context.runs.given(name)) for name in context.config.checkpoints)
+    name, run = next(((name, run) for name, run in given if run is not None), ("", None))
+    if run is None:
+        return None
+    source, called = context.data.main, f"{name.replace('_', ' ')} weights"
+    caption = (
+        f"Test patches ({source.patches()}): original, what is left of it by the mask, the reconstruction by the "
+        f"{called}, and an interpolation of the visible patches, which needs no model."
+    )
+    figure = Figure(_panels(context, run, f"reconstruction/{run.name}/panels"), caption)
+    text = f"The model sees a quarter of a patch and predicts the rest. Here the {called} do; how well, in numbers, is "
+    return Section(f"Reconstructions by the {called}", [f"{text}in the section Reconstruction."], (), [figure])
+
+
 def reconstruction_section(context: StudyContext) -> Section:
     """The masked loss of every encoder and every baseline on the main dataset's test patches."""
     source = context.data.main
@@ -94,6 +110,19 @@ def _figures(context: StudyContext) -> list[Figure]:
         context.config.pretraining_seeds[0], 0
     )
     source = context.data.main
+    curve = next(run.folder.glob("loss_curve_*.png"))
+    return [
+        Figure(curve, f"Loss of the main run, seed {run.seed}, on {source.patches()}."),
+        Figure(
+            _panels(context, run, "reconstruction/panels"),
+            f"Test patches ({source.patches()}): original, masked, reconstruction by the main run, interpolation.",
+        ),
+    ]
+
+
+def _panels(context: StudyContext, run: Run, stage: str) -> Path:
+    """The picture of some of the main dataset's test patches, as a run reconstructs them."""
+    source = context.data.main
     dataset = source.dataset("test", run.config, 0, labels=False)
 
     def work(folder: Path) -> None:
@@ -101,15 +130,7 @@ def _figures(context: StudyContext) -> list[Figure]:
 
     patches = source.digest("test", run.config, 0, labels=False)
     inputs = {"weights": run.digest, "patches": patches, "panels": PANELS, "seed": context.config.seed}
-    stage = context.cache.stage("reconstruction/panels", inputs, work, quiet=True)
-    curve = next(run.folder.glob("loss_curve_*.png"))
-    return [
-        Figure(curve, f"Loss of the main run, seed {run.seed}, on {source.patches()}."),
-        Figure(
-            stage.folder / "reconstructions_masked.png",
-            f"Test patches ({source.patches()}): original, masked, reconstruction by the main run, interpolation.",
-        ),
-    ]
+    return context.cache.stage(stage, inputs, work, quiet=True).folder / "reconstructions_masked.png"
 
 
 def _count(context: StudyContext) -> str:

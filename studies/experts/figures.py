@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
-from utils.analysis_utils import short_id, short_name, true_colour
+from utils.analysis_utils import MARKERS, short_id, short_name, true_colour
+from utils.colour_vision import palette
 
 EXPERT_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
 """Distinguishable by colour-blind readers (Okabe and Ito 2008)."""
@@ -90,7 +91,8 @@ def plot_assignment_maps(
 
     Args:
         images: (C, H, W) digital numbers each.
-        maps: per image, column title to (grid, grid) best experts and (grid, grid) gates between 0 and 1.
+        maps: per image, column title to (grid, grid) best experts, below 0 where the encoder saw nothing, and
+            (grid, grid) gates between 0 and 1.
         ids: one per image.
         title: of the figure.
     """
@@ -104,7 +106,7 @@ def plot_assignment_maps(
         line[0].set_ylabel(short_id(name), fontsize=7)
         for axes, column in zip(line[1:], columns, strict=True):
             experts, gates = found[column]
-            seen |= set(np.unique(experts).tolist())
+            seen |= set(np.unique(experts[experts >= 0]).tolist())
             _overlay(axes, colours.mean(axis=-1), experts, gates)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[])
@@ -149,10 +151,10 @@ def plot_information(
     """
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
+    colours = [tuple(colour) for colour in palette(len(found) + len(controls))]
     for index, (name, values) in enumerate(found.items()):
-        axes.plot(blocks, values, "os^"[index % 3] + "-", color=f"C{index}", label=name)
-    for index, (name, draws) in enumerate(controls.items()):
-        colour = ("0.5", "#b8860b", "#4a7c59")[index % 3]
+        axes.plot(blocks, values, MARKERS[index % len(MARKERS)] + "-", color=colours[index], label=name)
+    for colour, (name, draws) in zip(colours[len(found) :], controls.items(), strict=True):
         axes.fill_between(blocks, draws.min(axis=0), draws.max(axis=0), color=colour, alpha=0.3, linewidth=0)
         axes.plot(blocks, draws.mean(axis=0), color=colour, label=f"{name} (mean and range)")
     axes.set(xlabel="block", ylabel=label, xticks=list(blocks))
@@ -235,12 +237,11 @@ def plot_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     figure = Figure(figsize=(11, 3.9 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False)
     for place, (axes, (name, (points, classes, names))) in enumerate(zip(grid.ravel(), panels.items(), strict=False)):
-        for index in np.unique(classes):
+        colours = palette(len(names))
+        for index in map(int, np.unique(classes)):
             chosen = classes == index
-            marker = "o^s"[index // 10 % 3]  # ten colours; further classes differ by marker
-            axes.scatter(
-                *points[chosen].T, s=9, color=f"C{index % 10}", marker=marker, label=short_name(names[int(index)])
-            )
+            look = {"color": tuple(colours[index]), "marker": MARKERS[index % len(MARKERS)]}
+            axes.scatter(*points[chosen].T, s=9, label=short_name(names[index]), **look)
         axes.set(xticks=[], yticks=[])
         axes.set_title(name, loc="left", fontsize=9)
         if place % 2:
@@ -279,7 +280,9 @@ def _overlay(axes: Axes, grey: np.ndarray, experts: np.ndarray, gates: np.ndarra
     """Expert colours over a grey (H, W) image, as opaque as the gate is large."""
     extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
     axes.imshow(grey, cmap="gray", vmin=0.0, vmax=1.0, extent=extent)
-    axes.imshow(_expert_colour(experts), alpha=0.85 * gates, extent=extent, interpolation="nearest")
+    seen = experts >= 0
+    alpha = np.where(seen, 0.85 * np.where(seen, gates, 0.0), 0.0)
+    axes.imshow(_expert_colour(experts), alpha=alpha, extent=extent, interpolation="nearest")
 
 
 def _expert_colour(experts: np.ndarray) -> np.ndarray:

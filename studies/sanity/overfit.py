@@ -26,7 +26,7 @@ from studies.engine.subset import some, subset
 from studies.report_parts.sections import Figure, Section, Table, Value
 from training.optimizer import adamw
 from training.step import StepInputs, StepOptions, TrainStep
-from utils.analysis_utils import save_figure
+from utils.analysis_utils import logarithmic, save_figure
 
 PASS_SHARE = 0.1
 """The criterion: a masked loss below this share of the patches' visible means'."""
@@ -190,8 +190,9 @@ def plot_overfit(curve: list[tuple[int, float]], baseline: float) -> Drawing:
     axes = figure.subplots()
     axes.plot(*zip(*curve, strict=True), "o-", ms=3, label="masked loss, fixed masks")
     axes.axhline(baseline, color="0.4", ls="--", label="each image's visible mean")
-    axes.axhline(PASS_SHARE * baseline, color="C2", ls=":", label=f"criterion: {PASS_SHARE:.0%} of that")
-    axes.set(xlabel="step", ylabel="squared error per patch", yscale="log")
+    axes.axhline(PASS_SHARE * baseline, color="C1", ls=":", label=f"criterion: {PASS_SHARE:.0%} of that")
+    axes.set(xlabel="step", ylabel="squared error per patch")
+    logarithmic(axes)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9)  # inside, it would cover a line
     return figure

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from conftest import ROOT
+from scene_files import some_numbers
 from tiny import TINY_MODEL, write_config
 
 from configs.schema import read_config
@@ -335,6 +336,45 @@ def test_readers_and_batches_agree(folder) -> None:
     dataset = LabelledFolderDataset(folder, "0-60%", options=options())
     one, two = (list(BatchLoader(dataset, 8, workers, torch.device("cpu")).batches()) for workers in (0, 1))
     assert all(torch.equal(a.images, b.images) and a.ids == b.ids for a, b in zip(one, two, strict=True))
+
+
+def test_what_files_hide_without_a_word_is_said_by_file(tmp_path, caplog) -> None:
+    for index, (name, nodata) in enumerate((("a/one", None), ("a/two", None), ("b/meant", np.nan), ("b/none", None))):
+        real = np.full((2, 45, 45), 0.2, np.float32)
+        real[1, :3, :index], real[0, 0, 0] = np.nan, np.inf if name == "a/one" else 0.2
+        write_image(tmp_path / f"{name}.tif", real if name != "b/none" else np.full_like(real, 0.3), nodata=nodata)
+    folder = FolderOptions(("SR_B4", "SR_B5"), 1.0)
+    for workers, held in ((0, False), (1, False), (0, True)):
+        dataset = LabelledFolderDataset(tmp_path, "0-100%", options=folder, image_size=40, crop="center")
+        if held:
+            dataset.hold_in_memory()
+        loader = BatchLoader(dataset, 3, workers, torch.device("cpu"))
+        caplog.clear()
+        for _ in range(2):
+            assert len(list(loader.batches())) == 2
+        said = [line for line in caplog.messages if "infinite" in line]
+        assert len(said) == 1 and said[0].endswith(
+            "4 pixels of 2 files are taken for hidden: a/two.tif (3), a/one.tif (1)"
+        )
+
+
+@pytest.mark.parametrize("order", [slice(None, None, -1), [0, 1, 2, 4, 3, 5, 6], [5, 3, 0, 6, 1, 4, 2]])
+def test_bands_in_another_order_are_noticed(tmp_path, caplog, order) -> None:
+    """As reflectances they are refused; stored without a scale they may be anything, so that it is a doubt."""
+    right = some_numbers((60, 60))
+    for name, values in (("right", right), ("wrong", right[order])):
+        write_image(tmp_path / name / "a" / "real.tif", (values * 2.75e-5 - 0.2).astype(np.float32))
+        write_image(tmp_path / f"{name}_stored" / "a" / "one.tif", values)
+    stated = FolderOptions(OLI.bands, 1.0)
+    LabelledFolderDataset(tmp_path / "right", "0-100%", options=stated)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"wrong: SR_B.* bands in another order; name them in data\.bands"):
+            LabelledFolderDataset(tmp_path / "wrong", "0-100%", options=stated)
+    for name, doubts in (("right", 0), ("wrong", 1)):
+        caplog.clear()
+        for _ in range(2):
+            LabelledFolderDataset(tmp_path / f"{name}_stored", "0-100%", options=options(train_split="0-100%"))
+        assert sum("another order" in line for line in caplog.messages) == doubts
 
 
 def test_configs_say_what_is_wrong(tmp_path) -> None:

@@ -214,6 +214,16 @@ def test_ablation_table(loader) -> None:
             remove_expert(model, block, expert)
 
 
+def test_hidden_patches_have_no_expert_in_the_legend() -> None:
+    image = np.full((7, 40, 40), 10_000, np.float32)
+    experts = np.array([[0, -1], [2, -1]])
+    figure = plot_assignment_maps([image], [{"block 1": (experts, np.where(experts < 0, np.nan, 0.7))}], ["a"], "maps")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["expert 0", "expert 2"]
+    overlay = figure.axes[1].images[1]
+    assert overlay.get_alpha()[:, 1].tolist() == [0, 0] and (overlay.get_alpha()[:, 0] > 0.5).all()
+    figure.draw_without_rendering()
+
+
 def test_figures_take_these_arrays(loader) -> None:
     record = record_routing(tiny_model(experts=[3, 9]), loader)
     blocks = [block.block for block in record.blocks]

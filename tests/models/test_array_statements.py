@@ -1,5 +1,7 @@
 """What arrays say of themselves counts in `MOEMAE.embed`: masks, fill, coordinates, names, scales, sensors, times."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scene_files import some_numbers
@@ -56,8 +58,19 @@ def test_hidden_is_hidden_however_it_is_said(model) -> None:
         found = model.embed(values, **options)
         found = found["embedding"] if isinstance(found, dict) else np.asarray(found)
         np.testing.assert_array_equal(found.reshape(expected.shape), expected)
-    with pytest.warns(UserWarning, match="968 pixels hold an infinite number"):
-        np.testing.assert_array_equal(model.embed(with_fill(np.inf, np.float32, slice(5, 6))), expected)
+    for fill in (np.inf, np.nan):
+        with pytest.warns(UserWarning, match="968 pixels hold NaN or an infinite number"):
+            np.testing.assert_array_equal(model.embed(with_fill(fill, np.float32, slice(5, 6))), expected)
+    lost = with_fill(np.nan, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for values, options in (
+            (lost, {"nodata": np.nan}),
+            (np.ma.masked_invalid(lost), {}),
+            (cube(lost).assign_attrs(_FillValue=np.nan), {}),
+            (cube(lost).assign_attrs(_FillValue=0), {}),  # as xarray decodes it
+        ):
+            np.testing.assert_array_equal(np.asarray(model.embed(values, **options)).reshape(expected.shape), expected)
 
 
 def test_coordinates_turn_patches_north_up(model) -> None:

@@ -6,12 +6,16 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from model_hub import serving
+from tiny import write_config
 from tiny_weights import tiny_model, write_published_checkpoint, write_tiny_checkpoint
 
+from configs.build import configured_checkpoint, load_configured_model
+from configs.schema import read_config
 from models import MOEMAE, build_model
 from models.checkpoint import write_checkpoint
 from utils.errors import CheckpointError, ConfigError
@@ -102,6 +106,41 @@ def test_weights_folders_keep_every_bit_and_call_no_pickle(weights_folder, monke
     assert not model.training
     assert same_weights(model, tiny_model())
     assert same_weights(MOEMAE.from_pretrained(weights_folder / "model.safetensors"), model)
+
+
+def test_configs_take_what_from_pretrained_takes(weights_folder, tmp_path) -> None:
+    """`model.checkpoint_path` of every script: files, folders, exports; and what is none is said as what it is."""
+
+    def configured(source, **model):
+        path = write_config(tmp_path / "c.yaml", model={"checkpoint_path": str(source), **model})
+        config = read_config(str(path), [], ("model.checkpoint_path",))
+        return load_configured_model(config, torch.device("cpu")), configured_checkpoint(config)
+
+    run = write_tiny_checkpoint(tmp_path / "run" / "pretrained_XXS_best.pth")
+    expected = {run: run, run.parent: run} | dict.fromkeys(
+        (weights_folder, weights_folder / "model.safetensors"), weights_folder / "model.safetensors"
+    )
+    for source, file in expected.items():
+        model, found = configured(source, pool="mean", mask_ratio=0.5)
+        assert found == file and model.config.pool == "mean" and model.masking.ratio == 0.5 and not model.training
+        assert same_weights(configured(source)[0], tiny_model())
+        with pytest.raises(CheckpointError, match=r"holds another model than the config asks for .*model\.depth"):
+            configured(source, depth=3, dfirsth=16)
+    (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "probe.npz", coef=np.zeros(3))
+    for name in ("a.onnx", "a.pt2", "a.joblib"):
+        (tmp_path / name).write_bytes(b"PK")
+    for name, said in (
+        ("empty", "holds neither model.safetensors"),
+        ("probe.npz", "is a probe or an embedding file"),
+        ("a.onnx", r"is a program that export\.py wrote \(ONNX\)"),
+        ("a.pt2", r"is a program that export\.py wrote \(torch\.export\)"),
+        ("a.joblib", r"is a probe \(\.joblib\)"),
+        ("absent.pth", "no such file or folder"),
+    ):
+        with pytest.raises(CheckpointError, match=said) as caught:
+            configured(tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ class Spy(Embedder):
         super().__init__(model, "all")
         self.seen: dict[bytes, np.ndarray] = {}
 
-    def __call__(self, images, meta, valid):
-        vectors = super().__call__(images, meta, valid)
+    def of_visible(self, images, meta, visible):
+        vectors = super().of_visible(images, meta, visible)
         for image, told, vector in zip(images, meta, vectors, strict=True):
             self.seen[image.numpy().tobytes() + told.numpy().tobytes()] = vector.numpy()
         return vectors
@@ -247,7 +247,7 @@ def test_other_settings_start_anew_and_the_same_are_not_computed_again(tmp_path,
 
 
 def test_a_model_that_gives_nan_is_named(tmp_path, clear_folder, checkpoint, monkeypatch) -> None:
-    monkeypatch.setattr(Embedder, "__call__", lambda self, images, *_: torch.full((len(images), 105 * 24), torch.nan))
+    monkeypatch.setattr(Embedder, "of_visible", lambda self, images, *_: torch.full((len(images), 105 * 24), torch.nan))
     with pytest.raises(DataError, match=r"NaN or infinity.*checkpoint"):
         embed(clear_folder, checkpoint, tmp_path / "out")
     assert not (tmp_path / "out" / "embeddings.tif").exists()

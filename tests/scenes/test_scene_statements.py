@@ -5,13 +5,24 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from scene_files import CLEAR, CLOUD, ORIGIN, PRODUCT, some_numbers, write_band, write_product
+from scene_files import (
+    CLEAR,
+    CLOUD,
+    ORIGIN,
+    PRODUCT,
+    embed,
+    some_numbers,
+    tiny_checkpoint,
+    write_band,
+    write_product,
+)
 
 from scenes.input.checks import check_numbers
 from scenes.input.metadata import find_product_id, parse_product_id
 from scenes.input.mtl import read_mtl
 from scenes.input.product import SceneOptions, find_scene
 from scenes.input.reader import SceneReader
+from scenes.row_store import RowStore
 from utils.errors import ConfigError, DataError
 
 SIDE = (60, 70)
@@ -78,7 +89,48 @@ def test_infinite_numbers_are_counted_once(tmp_path) -> None:
     with SceneReader(find_scene(path, SceneOptions(scale=(1.0, 0.0)))) as reader:
         for top in (0, 0, 20, 30):
             reader.read(top, 0, 40, SIDE[1])
-        assert reader.infinite == 20 * SIDE[0]
+        assert reader.without_number.counts() == {"s.tif": 20 * SIDE[0]}
+
+
+def test_what_files_hide_without_a_word_is_said_by_file_also_of_rows_made_before(tmp_path, monkeypatch, capsys) -> None:
+    """A run from the beginning, one that was interrupted, and one that finds its embeddings all say the same."""
+    numbers = (some_numbers((130, 90)) * 2.75e-5 - 0.2).astype(np.float32)
+    numbers[3, :50, :10], numbers[3, 100:, 0], numbers[5, 5, 5] = np.nan, np.inf, -np.inf
+    folder = write_product(tmp_path / "scene", numbers)
+    counted = {f"{PRODUCT}_SR_B4.TIF": 50 * 10 + 30, f"{PRODUCT}_SR_B6.TIF": 1}
+    checkpoint, options = tiny_checkpoint(tmp_path / "m.pth"), ("--scale", "1,0", "--stride", 20)
+
+    def says_all(out) -> None:
+        embed(folder, checkpoint, out, *options)
+        said = capsys.readouterr().out
+        assert all(
+            f"{name}: {count:,} pixels hold NaN or an infinite number" in said for name, count in counted.items()
+        )
+        assert said.count("pixels hold") == len(counted)
+        assert json.loads((out / "scene.json").read_text())["without_number"] == counted
+
+    append = RowStore.append
+
+    def dying(self, record) -> None:
+        if self.done == 2:
+            raise KeyboardInterrupt
+        append(self, record)
+
+    says_all(tmp_path / "whole")
+    says_all(tmp_path / "whole")
+    monkeypatch.setattr(RowStore, "append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        embed(folder, checkpoint, tmp_path / "killed", *options)
+    monkeypatch.undo()
+    says_all(tmp_path / "killed")
+    assert (tmp_path / "killed" / "embeddings.tif").read_bytes() == (tmp_path / "whole" / "embeddings.tif").read_bytes()
+
+
+def test_declared_nan_is_not_worth_a_word(tmp_path) -> None:
+    path = write_band(tmp_path / "s.tif", with_fill(np.nan, slice(2, 3), np.float32, 2.75e-5, -0.2), nodata=np.nan)
+    with SceneReader(find_scene(path, SceneOptions(scale=(1.0, 0.0)))) as reader:
+        reader.read(0, 0, *SIDE)
+        assert reader.without_number.counts() == {}
 
 
 # --------------------------------------------------------------------------- place and size

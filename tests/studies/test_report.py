@@ -86,6 +86,17 @@ def test_cells(written: Path) -> None:
     assert 'class="mark passed"' in text and 'class="mark failed"' in text
 
 
+def test_a_table_of_many_columns_says_that_it_scrolls(picture: Path, tmp_path) -> None:
+    """Four columns may fit on a phone, five never do."""
+    for count in (4, 5):
+        wide = TABLE._replace(name="wide", columns=[*"abcde"][:count], rows=[[1] * count])
+        path = write_report(make_report(picture, Section("Wide", (), [wide])), tmp_path / str(count))
+        hint = re.compile(
+            r'id="t-wide">.*?<p class="more soft">Scroll the table sideways[^<]*</p><div class="wide"', re.DOTALL
+        )
+        assert bool(hint.search(path.read_text())) == (count == 5)
+
+
 def test_csv_has_the_intervals(written: Path) -> None:
     heading, *rows = list(csv.reader((written.parent / "tables" / "scores.csv").open()))
     name = TABLE.columns[2]

@@ -23,6 +23,7 @@ from models.inference.embedder import Embedder
 from models.pooling import POOLINGS
 from reproduce import main
 from studies import registry
+from studies.comparison.reconstruction import opening_section
 from studies.engine.context import StudyContext
 from studies.engine.data import read_data
 from studies.engine.encoders import main_runs
@@ -117,6 +118,25 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     assert all(row[1].endswith("single pretraining run") for row in claims.values())
     assert "claims are supported by these data" in text and "one in twenty" in text
     assert "somewhat too narrow" in text and "14 simulated BigEarthNet-Landsat patches (" in text
+
+
+def test_the_report_opens_with_what_given_weights_reconstruct(done: Path, tmp_path) -> None:
+    """Weights that are not there open nothing; of several the first that is there counts."""
+    weights = next((done / "out" / "stages").rglob("pretrained_XXS_best.pth"))
+    for given, named in (
+        ({"a": tmp_path / "absent.pth"}, None),
+        ({"a": tmp_path / "absent.pth", "b_c": weights}, "b c"),
+    ):
+        checkpoints = {name: str(path) for name, path in given.items()}
+        context = context_of(read(tiny_config(tmp_path, checkpoints=checkpoints)))
+        section = opening_section(context)
+        assert (section is None) == (named is None)
+        if section is not None:
+            assert section.title == f"Reconstructions by the {named} weights"
+            (figure,) = section.figures
+            with Image.open(figure.path) as picture:
+                assert min(picture.size) > 500
+            assert [stage.name for stage in context.cache.stages] == ["reconstruction/given_b_c/panels"]
 
 
 def test_losses_are_those_of_the_evaluation_script(done: Path, capsys) -> None:
