@@ -155,7 +155,7 @@ def gradients_of_a_step(
     model = build_model("XXS", seed=3, **numbers).train()
     rng = generator(0, "distributed test")
     valid = torch.ones(batch_size, 40, 40, dtype=torch.bool)
-    valid[0, :24], valid[2], valid[-1] = False, False, False  # partly fill, fill only, and a row that pads
+    valid[0, :24], valid[2], valid[-1] = False, False, False  # partly fill, no valid pixel, and a row that pads
     images = torch.randn(batch_size, 7, 40, 40, generator=rng) * valid.unsqueeze(1)
     meta = torch.randn(batch_size, 4, 2, generator=rng)
     rows = Part(processes.rank, processes.count).of(batch_size)

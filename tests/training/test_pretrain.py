@@ -39,7 +39,7 @@ def test_learning_rate_by_hand() -> None:
     assert WarmupCosineLR.by_epochs(1.0, 19, 10, 0.05)(0) == 1.0
 
 
-def test_a_run_leaves_what_it_should(tmp_path, capsys) -> None:
+def test_a_run_leaves_what_it_should(tmp_path, capsys, laid_out) -> None:
     assert train(training_config(tmp_path)) == 0
     folder = tmp_path / "run"
     table = rows(folder / "training_metrics_XXS.csv")

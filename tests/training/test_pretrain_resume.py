@@ -1,6 +1,7 @@
 """Pretraining stopped, killed and resumed: the same bits, and what cannot be resumed."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -138,14 +139,20 @@ def test_a_verified_older_checkpoint_survives_a_damaged_newer_one(tmp_path) -> N
     assert verify(folder.checkpoint) is None
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a run of one epoch; a test that writes into it takes a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(training_config(folder, epochs=1))
+    return folder
+
+
 @pytest.mark.parametrize(
     "change", ["training.learning_rate=2e-3", "training.epochs=9", "model.k=1", "data.crop=resize"]
 )
-def test_another_recipe_cannot_be_resumed(tmp_path, change: str) -> None:
-    config = training_config(tmp_path, epochs=1)
-    train(config)
+def test_another_recipe_cannot_be_resumed(finished, change: str) -> None:
     with pytest.raises(CheckpointError, match=change.partition("=")[0]):
-        train(config, "--resume", "--set", change)
+        train(finished / "train.yaml", "--resume", "--set", change)
 
 
 def test_other_data_cannot_be_resumed(tmp_path) -> None:
@@ -158,9 +165,9 @@ def test_other_data_cannot_be_resumed(tmp_path) -> None:
         train(config, "--resume")
 
 
-def test_starting_afresh_keeps_the_earlier_run(tmp_path, capsys) -> None:
+def test_starting_afresh_keeps_the_earlier_run(tmp_path, finished, capsys) -> None:
     config = training_config(tmp_path, epochs=1)
-    train(config)
+    shutil.copytree(finished / "run", tmp_path / "run")
     expected = (tmp_path / "run" / "pretrained_XXS_last.pth").read_bytes()
     train(config)
     assert "an earlier run was in" in capsys.readouterr().out
@@ -190,9 +197,9 @@ def test_killed_before_the_first_save_starts_over_in_place(tmp_path) -> None:
     assert (tmp_path / "run" / ".checkpoint_S.new.x.tmp.pth").exists()
 
 
-def test_resuming_needs_the_initial_weights_no_more(tmp_path) -> None:
-    train(training_config(tmp_path, epochs=1))
-    first = tmp_path / "run" / "pretrained_XXS_last.pth"
+def test_resuming_needs_the_initial_weights_no_more(tmp_path, finished) -> None:
+    training_config(tmp_path, epochs=1)
+    first = Path(shutil.copy(finished / "run" / "pretrained_XXS_last.pth", tmp_path))
     more = ("--set", f"model.checkpoint_path={first}", "--set", f"training.weight_path={tmp_path / 'more'}")
     train(tmp_path / "train.yaml", *more)
     first.unlink()
