@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @functools.cache
 def _starts_scripts(file: Path) -> bool:
     text = file.read_text(encoding="utf-8")
-    return "\nimport warm_python" in text or "\nfrom scripts import" in text
+    return any(f"\n{line}" in text for line in ("import warm_python", "from scripts import", "from ranks import"))
 
 
 @pytest.fixture(scope="session", autouse=True)

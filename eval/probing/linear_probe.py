@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models.logistic_regression import LogisticRegressionModel
-from eval.probing.representation import Vectors, score_probabilities
+from classification_models.scores import map_micro
+from eval.probing.representation import Vectors
 from eval.statistics.spatial_blocks import area_folds, neighbour_blocks
 from eval.statistics.weighted_metrics import decisions_of
 from utils.errors import DataError
@@ -50,7 +51,7 @@ def choose(train: Vectors, val: Vectors | None, names: Sequence[str], seed: int,
 
 def _choose_on(val: Vectors, train: Vectors, names: Sequence[str], search: Search) -> Choice:
     found = _along_grid(train, val, names, search.grid, search)
-    return _best(found, val.y, train.y, names, search, f"{len(val.ids)} validation patches")
+    return _best(found, val.y, search, f"{len(val.ids)} validation patches")
 
 
 def _choose_within(train: Vectors, names: Sequence[str], seed: int, search: Search) -> Choice:
@@ -69,7 +70,7 @@ def _choose_within(train: Vectors, names: Sequence[str], seed: int, search: Sear
             return fixed
         held_out[: len(found), outside], grid = found, grid[: len(found)]
     where = f"{search.folds} folds of the training split, areas kept whole"
-    return _best(held_out[: len(grid)], train.y, train.y, names, search, where)
+    return _best(held_out[: len(grid)], train.y, search, where)
 
 
 def _along_grid(
@@ -81,17 +82,15 @@ def _along_grid(
         probe = probe_of(train, C=C, scale=task.scale, tol=search.tol).fit(task.fitted_on, train.y)
         found.append(probabilities_of(probe, task.evaluated_on, len(names)))
         if search.margin is not None and len(held_out.ids) >= DECISIVE:
-            scores.append(_headline(found[-1], held_out.y, train.y, names))
+            scores.append(_headline(found[-1], held_out.y))
             if scores[-1] < max(scores) - search.margin:
                 break
     return np.stack(found)
 
 
-def _best(
-    held_out: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str], search: Search, where: str
-) -> Choice:
+def _best(held_out: np.ndarray, labels: np.ndarray, search: Search, where: str) -> Choice:
     """The C whose predictions, one of the (C, M, L) `held_out`, score best."""
-    found = [_headline(probabilities, labels, train_labels, names) for probabilities in held_out]
+    found = [_headline(probabilities, labels) for probabilities in held_out]
     best = int(np.argmax(found))
     details = {
         "C": search.grid[best],
@@ -112,10 +111,11 @@ def fitted(
     return probabilities_of(probe, task.evaluated_on, len(names)), fit_details(probe)
 
 
-def _headline(probabilities: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, names: Sequence[str]) -> float:
-    if labels.ndim == 1:  # all the other scores would cost more than many a fit
+def _headline(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The one score that C is chosen by: all the others would cost more than many a fit."""
+    if labels.ndim == 1:
         return float((decisions_of(probabilities, multilabel=False) == labels).mean())
-    value = score_probabilities(probabilities, labels, train_labels, names)["map_micro"]
+    value = map_micro(labels > 0, probabilities)
     return -1.0 if value is None else value
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
-from studying import make_context
+from studying import few_strengths, make_context  # noqa: F401
 from tiny import TINY_MODEL, some_pixels, write_bigearthnet, write_config, write_tif
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config

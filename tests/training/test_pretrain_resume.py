@@ -63,6 +63,7 @@ def test_sigkill_and_resume_gives_the_same_bits(tmp_path, unbroken, steps) -> No
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.faults
 def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> None:
     config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
     folder = tmp_path / "run"
