@@ -59,21 +59,13 @@ def _one_thread_again(_one_thread: None) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _figures_are_drawn_once() -> Iterator[Callable[..., None]]:
-    """Saving a figure draws it once. To find its layout first would cost thrice as much, in every run of training.
-
-    Gives the way that finds it; see `laid_out`.
-    """
+    """Saving a figure does not look for its layout first, unless a test asks for it (`laid_out`); gives that way."""
     from matplotlib.figure import Figure
+    from plain_figures import drawn_once
 
     whole = Figure.savefig
-
-    def savefig(figure: Figure, *args: Any, **options: Any) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Figure, "get_layout_engine", lambda figure: None)
-            whole(figure, *args, **options)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", savefig)
+        patch.setattr(Figure, "savefig", drawn_once(whole))
         yield whole
 
 

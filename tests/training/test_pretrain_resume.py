@@ -10,7 +10,7 @@ import pytest
 import torch
 import warm_python
 from conftest import ROOT
-from pretraining import rows, same_weights, train, weights
+from pretraining import finished, rows, same_weights, train, weights  # noqa: F401
 from tiny import some_pixels, training_config, write_bigearthnet
 
 import training.pretrain
@@ -140,18 +140,10 @@ def test_a_verified_older_checkpoint_survives_a_damaged_newer_one(tmp_path) -> N
     assert verify(folder.checkpoint) is None
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """The folder of a run of one epoch; a test that writes into it takes a copy."""
-    folder = tmp_path_factory.mktemp("finished")
-    train(training_config(folder, epochs=1))
-    return folder
-
-
 @pytest.mark.parametrize(
     "change", ["training.learning_rate=2e-3", "training.epochs=9", "model.k=1", "data.crop=resize"]
 )
-def test_another_recipe_cannot_be_resumed(finished, change: str) -> None:
+def test_another_recipe_cannot_be_resumed(finished, change: str) -> None:  # noqa: F811
     with pytest.raises(CheckpointError, match=change.partition("=")[0]):
         train(finished / "train.yaml", "--resume", "--set", change)
 
@@ -166,7 +158,7 @@ def test_other_data_cannot_be_resumed(tmp_path) -> None:
         train(config, "--resume")
 
 
-def test_starting_afresh_keeps_the_earlier_run(tmp_path, finished, capsys) -> None:
+def test_starting_afresh_keeps_the_earlier_run(tmp_path, finished, capsys) -> None:  # noqa: F811
     config = training_config(tmp_path, epochs=1)
     shutil.copytree(finished / "run", tmp_path / "run")
     expected = (tmp_path / "run" / "pretrained_XXS_last.pth").read_bytes()
@@ -198,7 +190,7 @@ def test_killed_before_the_first_save_starts_over_in_place(tmp_path) -> None:
     assert (tmp_path / "run" / ".checkpoint_S.new.x.tmp.pth").exists()
 
 
-def test_resuming_needs_the_initial_weights_no_more(tmp_path, finished) -> None:
+def test_resuming_needs_the_initial_weights_no_more(tmp_path, finished) -> None:  # noqa: F811
     training_config(tmp_path, epochs=1)
     first = Path(shutil.copy(finished / "run" / "pretrained_XXS_last.pth", tmp_path))
     more = ("--set", f"model.checkpoint_path={first}", "--set", f"training.weight_path={tmp_path / 'more'}")
