@@ -16,10 +16,11 @@ import sys
 from datetime import date, time
 
 from models.pooling import MAP_POOLINGS
+from scenes.choices import SceneSettings
 from scenes.input.product import SceneOptions, find_scene
 from scenes.input.virtual_files import path_of
 from scenes.products.embedding_file import DTYPES
-from scenes.run import SceneRun, SceneSettings
+from scenes.run import SceneRun
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import run_script

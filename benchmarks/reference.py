@@ -3,7 +3,7 @@
 Written for its cost, which is the published code's, and tested for its results, which are this project's: every expert
 is a module of its own that is handed the tokens that chose it, the host looks at the routing twice per expert, keys
 and values are repeated for every query head, and the attention matrix is written out. Entries of the state dict have
-the published names, so `models.checkpoint.to_published` gives it this project's weights. `published_behaviour` is
+the published names, so `models.published_layout.to_published` gives it this project's weights. `published_behaviour` is
 always on, and the routing noise does not stop in evaluation.
 
 Dimensions: B batch, S sequence, T = B * S tokens, N patches, n patches kept, D width, E experts, k chosen, H query

@@ -13,8 +13,8 @@ from benchmarks.reference_work import EMBED_BATCH, reference_embed
 from benchmarks.report import Row, timed_row
 from benchmarks.setting import Setting, sample_batch
 from benchmarks.timing import Timing, Work, alternate
-from models.checkpoint import to_published
 from models.moe_mae import build_model
+from models.published_layout import to_published
 
 QUICK_BATCH = 4
 LARGE_BATCH = {"cpu": 256, "cuda": 4096}

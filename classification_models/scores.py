@@ -104,6 +104,11 @@ def score_probe(
     return score_multiclass(labels, decisions, full, names, train_labels)
 
 
+def map_micro(truth: np.ndarray, scores: np.ndarray) -> float | None:
+    """Average precision of all pairs (N, L) of patch and label together; None without a positive."""
+    return float(average_precision_score(truth.ravel(), scores.ravel())) if truth.any() else None
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator != 0)
 
@@ -142,7 +147,7 @@ def _pairwise(
         return float(np.mean(values)) if values else None
 
     return {
-        "map_micro": float(average_precision_score(truth.ravel(), scores.ravel())) if present.any() else None,
+        "map_micro": map_micro(truth, scores),
         "map_macro": macro("ap"),
         "f1_micro": float(_ratio(2 * hits.sum(), support.sum() + predicted.sum())),
         "f1_macro": macro("f1"),

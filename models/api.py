@@ -70,8 +70,8 @@ class Interface:
     ) -> Any:
         """Embeddings of Landsat 8 or 9 patches, from the numbers as they stand in Collection-2 Level-2 files.
 
-        The same numbers as `python -m embed.compute_embed` writes: cropped, normalised, told time and place, without
-        routing noise and without gradient.
+        The same numbers as `python -m embed.compute_embed` writes: cropped, normalised, conditioned on time and place,
+        without routing noise and without gradient.
 
         Args:
             pixels: (N, 7, H, W) or one patch (7, H, W), in numpy, torch or xarray (with a dimension `band`; or a
@@ -80,7 +80,7 @@ class Interface:
                 a numpy mask hides, and the fill value of `nodata` or of xarray's attributes. xarray's coordinates turn
                 patches north up.
             when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
-                no hour. None: xarray's coordinate `time`, else the model is told that it is missing.
+                no hour. None: xarray's coordinate `time`, else it is missing.
             lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
             metadata: values of fields by name (`{"sun_elevation": 43.1}`, see `utils.metadata.FIELDS`), one for all or
                 one a patch. They count before what follows from time and place; fields that this model does not have
@@ -102,7 +102,7 @@ class Interface:
             xarray; for a dict the same dict with `embedding` added. NaN for patches of nothing but fill.
 
         Raises:
-            DataError: for numbers, bands, sizes, times or places that the model does not know, with the cure.
+            DataError: for numbers, bands, sizes, times or places that the model does not know, with the fix.
             ConfigError: for an option's impossible value.
         """
         return embedding.embed(

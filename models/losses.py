@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.encoder import Encoded
 from models.masking import Masking, patchify
 from models.moe import balance_of, expert_importance, expert_load
-from models.moe_mae import MOEMAE, Encoded
+from models.moe_mae import MOEMAE
 from models.noise import PassNoise
 
 SMALLEST_WEIGHT = 1e-6

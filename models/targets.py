@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.contrast import info_nce
+from models.encoder import Encoded
 from models.losses import mean_error
-from models.moe_mae import Encoded
 from transformation.image_statistics import image_statistics
 from transformation.random_features import RandomFeatures, image_mean
 from utils.randomness import derive_seed

@@ -2,15 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from models.config import ModelConfig
 from models.inference.embedder import Embedder
 from models.masking import LEAST_VISIBLE
-from models.pooling import DEFAULT_POOL, MAP_POOLINGS, vector_width
-from models.pretrained import load_with_path, made_from
+from models.pretrained import load_with_path
+from scenes.choices import SceneSettings, choose
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
@@ -31,7 +30,7 @@ from scenes.products.embedding_file import (
     write_embeddings,
 )
 from scenes.products.labelled import open_truth, write_labelled_cells
-from scenes.products.land_cover import Probe, fitting_widths, load_probe, make_land_cover
+from scenes.products.land_cover import Probe, load_probe, make_land_cover
 from scenes.products.parquet import require_pyarrow, write_cells
 from scenes.products.quick_look import plot_quick_look
 from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
@@ -42,7 +41,7 @@ from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.analysis_utils import save_figure
 from utils.compilation import Compilation
-from utils.data_config import DATASETS, BigEarthNetInfo, EuroSATInfo
+from utils.data_config import DATASETS
 from utils.devices import mixed_precision, select_device
 from utils.errors import ConfigError, DataError
 from utils.files import check_writable, sha256
@@ -50,40 +49,8 @@ from utils.memory import peak_memory
 from utils.provenance import provenance
 from utils.reporting import reporter
 
-MAP_POOL = "patch_mean"
-"""What a cell holds where nobody says, the weights included."""
 COMPILE_MIN_BATCHES = 2000
 """On a CPU `--compile auto` compiles for so many batches or more."""
-
-
-def map_pool(config: ModelConfig) -> str:
-    """What a cell holds where nobody asks: the weights' own pooling, where they name one that cells can hold."""
-    return config.pool if config.pool != DEFAULT_POOL and config.pool in MAP_POOLINGS else MAP_POOL
-
-
-class SceneSettings(NamedTuple):
-    """The options of `embed_scene.py` that are not about finding the scene."""
-
-    checkpoint: Path
-    out: Path
-    stride: int = 40
-    cell: int | None = None
-    pool: str | None = None
-    dtype: str = "float16"
-    batch_size: int = 64
-    min_clear: float = 0.5
-    probe: Path | None = None
-    truth: Path | None = None
-    labels: Path | None = None
-    column: str | None = None
-    similar_to: tuple[float, float] | None = None
-    reconstruct: bool = False
-    geoparquet: bool = False
-    statistics: str | None = None
-    metadata: str = "auto"
-    device: str = "auto"
-    amp: str = "false"
-    compile: str = "auto"
 
 
 class SceneRun:
@@ -109,12 +76,12 @@ class SceneRun:
         self.checkpoint_sha256 = sha256(self.weights)
         self._say_scene()
         self.probe = load_probe(settings.probe, config) if settings.probe else None
-        self._choose_by_probe()
-        info = DATASETS[self.statistics_name]
+        self.choices = choose(settings, self.probe, config, self.weights)
+        info = DATASETS[self.choices.statistics]
         # With published behaviour fill is data, as the released weights were trained.
         self.normalize = ZScoreNormalize(info.STATISTICS, fill_is_data=config.published_behaviour)
         known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
-        self.metadata = known if self.conditioned else WindowMetadata()
+        self.metadata = known if self.choices.conditioned else WindowMetadata()
         self._check_places()
         self.fingerprint = settings_fingerprint(scene, self._identity())
 
@@ -199,33 +166,6 @@ class SceneRun:
                 "training week and hour were those of a Sentinel-2 image, not of the Landsat scene"
             )
 
-    def _choose_by_probe(self) -> None:
-        """Pooling, statistics and metadata: as asked, else as the probe's embeddings were made."""
-        settings, probe = self.settings, self.probe
-        if probe and probe.checkpoint_sha256 not in (None, *made_from(self.weights)):
-            raise ConfigError(
-                f"{probe.path}: was fitted on embeddings of another checkpoint than {settings.checkpoint}; give the "
-                "one named in the JSON beside it"
-            )
-        if probe and probe.pool is None:
-            reporter.info(
-                f"note         nothing beside {probe.path.name} says how its embeddings were pooled: --pool decides"
-            )
-        elif probe and settings.pool not in (None, probe.pool):
-            raise ConfigError(f"--pool {settings.pool}: {probe.path} was fitted on pool {probe.pool}; leave --pool out")
-        self.pool = settings.pool or (probe.pool if probe else None) or map_pool(self.model.config)
-        if probe and vector_width(self.model.config, self.pool) != probe.width:
-            fitting = fitting_widths(self.model.config)[probe.width]
-            raise ConfigError(f"{probe.path}: takes {probe.width:,} features, which --pool {fitting} gives; use that")
-        self.statistics_name = settings.statistics or (probe.statistics if probe else None) or BigEarthNetInfo.NAME
-        self.conditioned = settings.metadata == "auto"
-        if probe and probe.dataset == EuroSATInfo.NAME and self.conditioned:
-            self.conditioned = False
-            reporter.info(
-                "note         a EuroSAT probe: time and place are given to the model as missing, as they were for it, "
-                "and its patches were magnified from 22 to 40 pixels, so it sees this scene at another scale"
-            )
-
     def _check_places(self) -> None:
         settings, frame = self.settings, self.frame
         if settings.similar_to:
@@ -250,14 +190,14 @@ class SceneRun:
             "checkpoint_sha256": self.checkpoint_sha256,
             "published_behaviour": config.published_behaviour,
             "model_size": config.size,
-            "pool": self.pool,
+            "pool": self.choices.pool,
             "stride": settings.stride,
             "cell": self.frame.cell,
             "window": config.img_size,
             "dtype": settings.dtype,
             "min_clear": settings.min_clear,
             "least_visible": None if config.published_behaviour else LEAST_VISIBLE,
-            "statistics": self.statistics_name,
+            "statistics": self.choices.statistics,
             "time": str(self.scene.time),
             "metadata": self.metadata.record(config),
             "batch_size": settings.batch_size,
@@ -283,8 +223,8 @@ class SceneRun:
             "dataset_fingerprint": self.fingerprint,
             "checkpoint": {"path": str(self.weights), "sha256": self.checkpoint_sha256},
             "published_behaviour": identity["published_behaviour"],
-            "pool": self.pool,
-            "config": {"data": {"statistics": self.statistics_name}, "scene": identity},
+            "pool": self.choices.pool,
+            "config": {"data": {"statistics": self.choices.statistics}, "scene": identity},
         }
 
     def _embed(self, reader: SceneReader) -> tuple[EmbeddingMap, dict[str, Any]]:
@@ -308,7 +248,14 @@ class SceneRun:
             batch_size=settings.batch_size,
         )
         scene_embedder = SceneEmbedder(
-            reader, frame, embedder, self.normalize, self.metadata, self.pool, settings.batch_size, settings.min_clear
+            reader,
+            frame,
+            embedder,
+            self.normalize,
+            self.metadata,
+            self.choices.pool,
+            settings.batch_size,
+            settings.min_clear,
         )
         path = self.outputs.new("embeddings.tif")
         with RowStore(self.scratch, "cells", scene_embedder.record_shape, "float16", self.fingerprint) as store:

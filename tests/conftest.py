@@ -1,13 +1,14 @@
 """Shared fixtures: a tiny simulated dataset, a tiny config, and the reference data where they are at hand."""
 
 import contextlib
+import functools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from browser import Page, browsing, find_browser
 
 from utils.reporting import configure
@@ -20,16 +21,60 @@ with contextlib.suppress(ImportError):
     import setuptools  # noqa: F401 - compilers need it, and it must come before whatever imports distutils
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, files that start scripts share one worker, and with it the server of their processes."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "scripts" if _starts_scripts(ROOT / file) else file
+
+    return Scheduling(config, log)
+
+
+@functools.cache
+def _starts_scripts(file: Path) -> bool:
+    text = file.read_text(encoding="utf-8")
+    return any(f"\n{line}" in text for line in ("import warm_python", "from scripts import", "from ranks import"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Small tensors gain nothing from more threads, and tests on shared machines lose."""
+    import torch  # not above: the process that hands out the tests imports this file, too
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_again() -> None:
+def _one_thread_again(_one_thread: None) -> None:
     """A script that ran in this process may have set others."""
+    import torch
+
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures_are_drawn_once() -> Iterator[Callable[..., None]]:
+    """Saving a figure does not look for its layout first, unless a test asks for it (`laid_out`); gives that way."""
+    from matplotlib.figure import Figure
+    from plain_figures import drawn_once
+
+    whole = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", drawn_once(whole))
+        yield whole
+
+
+@pytest.fixture
+def laid_out(_figures_are_drawn_once: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are saved as users see them."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", _figures_are_drawn_once)
 
 
 @pytest.fixture(scope="session", autouse=True)

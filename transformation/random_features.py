@@ -1,10 +1,14 @@
 """Random convolutional features (RCF): frozen filters that are whitened pieces of the images themselves.
 
-As in MOSAIKS (Rolf et al. 2021, doi:10.1038/s41467-021-24638-z), with the whitening of Coates and Ng (2011): each
-filter is a random 3 x 3 piece of an image, whitened (ZCA) and of unit length, and its response to a whitened piece is
-kept in two halves, relu(response - 0.5) and relu(-response - 0.5).
+As in MOSAIKS (Rolf et al. 2021, doi:10.1038/s41467-021-24638-z): each filter is a random 3 x 3 piece of an image,
+whitened (ZCA), and its response is kept in two halves, relu(response - 0.5) and relu(-response - 0.5). With the
+whitening of Coates and Ng (2011) the filter has unit length and responds to whitened pieces.
+
+Pretraining predicts their maps (`models.targets`); their means over an image are baselines
+(`eval.probing.random_features`, which draws the filters from a whole split).
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +22,10 @@ PIECES_PER_FILTER = 200
 """Pieces from which means and covariance are estimated, for each filter."""
 
 THRESHOLD = 0.5
-"""Standard deviations of a response that count as none."""
+"""Standard deviations of a response, or of the whitened pixels, that count as none."""
+
+CHUNK = 64
+"""Images whose means are taken at a time: their responses stay in the cache."""
 
 RIDGE = 0.1
 """Added to the variances before whitening, as a share of their mean: noise must not become texture."""
@@ -45,6 +52,15 @@ class RandomFeatures(nn.Module):
         self.register_buffer("weight", torch.zeros(filters, bands, SIDE, SIDE))
         self.register_buffer("bias", torch.zeros(filters))
 
+    @classmethod
+    def of(cls, weight: Tensor | np.ndarray, bias: Tensor | np.ndarray) -> "RandomFeatures":
+        """From filters, (K, C, 3, 3), and what is added to their responses, (K,)."""
+        filters, bands, *_ = weight.shape
+        features = cls(bands, filters)
+        features.weight.copy_(torch.as_tensor(weight))
+        features.bias.copy_(torch.as_tensor(bias))
+        return features
+
     @torch.no_grad()
     def fit(self, images: Tensor, valid: Tensor, seed: int) -> None:
         """Draw the filters from images.
@@ -58,11 +74,10 @@ class RandomFeatures(nn.Module):
         pieces = _pieces(images, valid, PIECES_PER_FILTER * filters, seed)
         mean = pieces.mean(dim=0)
         centred = (pieces - mean).double()
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-        whitening = (vectors / (values.clamp_min(0) + RIDGE * values.mean()).sqrt()) @ vectors.T
-        drawn = centred[torch.arange(filters) % len(centred)] @ whitening
+        to_white = whitening(centred.T @ centred / len(centred), RIDGE, of_mean=True)
+        drawn = centred[torch.arange(filters) % len(centred)] @ to_white
         unit = drawn / drawn.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        weight = (unit @ whitening).float()
+        weight = (unit @ to_white).float()
         # A whitened piece has variance below 1 because of the ridge: the threshold is in units of the response.
         weight /= (centred.float() @ weight.T).std(dim=0).clamp_min(1e-6)[:, None]
         self.weight.copy_(weight.view_as(self.weight))
@@ -70,9 +85,29 @@ class RandomFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 2 K, H, W): the positive halves, then the negative ones."""
-        around = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        response = F.conv2d(around, self.weight, self.bias)
+        return self._responses(F.pad(images, (1, 1, 1, 1), mode="replicate"))
+
+    def image_means(self, images: Tensor) -> Tensor:
+        """(B, C, H, W), 0 where there is no data, to (B, 2 K): means over all places where a whole filter fits."""
+        return torch.cat([self._responses(chunk).mean(dim=(2, 3)) for chunk in images.split(CHUNK)])
+
+    def _responses(self, images: Tensor) -> Tensor:
+        response = F.conv2d(images, self.weight, self.bias)
         return torch.cat([(response - THRESHOLD).relu(), (-response - THRESHOLD).relu()], dim=1)
+
+
+def whitening(covariance: Tensor, ridge: float, of_mean: bool = False) -> Tensor:
+    """The ZCA matrix (D, D) of numbers with a (D, D) float64 covariance.
+
+    Args:
+        covariance: of the numbers.
+        ridge: added to the variance of every direction: the last ones are noise, which whitening would raise to the
+            level of all others.
+        of_mean: whether the ridge is a share of the mean variance.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    added = ridge * values.mean() if of_mean else ridge
+    return (vectors / (values.clamp_min(0) + added).sqrt()) @ vectors.T
 
 
 def image_mean(maps: Tensor, valid: Tensor) -> Tensor:

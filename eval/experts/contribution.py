@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
+from models.encoder import Block, Encoder
 from models.masking import visible_unless_all
-from models.moe_mae import MOEMAE, Block, Encoder
+from models.moe_mae import MOEMAE
 from models.pooling import pool_tokens
 from utils.errors import DataError
 

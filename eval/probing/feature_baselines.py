@@ -8,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
-from eval.probing.protocols import Scores, Vectors, run_protocol
+from eval.probing.protocols import run_protocol
+from eval.probing.representation import Scores, Vectors
 from transformation.image_statistics import image_statistics
 
 STATISTICS, METADATA, PRODUCTS = "image statistics", "metadata", "products"

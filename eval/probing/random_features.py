@@ -1,12 +1,8 @@
-"""Random convolutional features: what pixels give without any training, the strongest of the simple baselines.
+"""Random convolutional features as a baseline: what pixels give without any training, the strongest of the simple ones.
 
-Patches of 3 x 3 pixels, drawn at random from images and whitened, are the filters; their responses, in both directions
-and above a threshold, are averaged over the image. It is the featurisation of MOSAIKS (Rolf et al. 2021,
-doi:10.1038/s41467-021-24638-z), on z-scored pixels of all bands. Coates and Ng (2011) whiten the pixels under a filter
-as well, which gives more.
+The featurisation of MOSAIKS on z-scored pixels of all bands, see `transformation.random_features`. Coates and Ng (2011)
+whiten the pixels under a filter as well, which gives more.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,46 +11,18 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from datasets.loader import BatchLoader
+from transformation.random_features import SIDE, RandomFeatures, whitening
 from utils.errors import DataError
 from utils.randomness import generator
 
 FILTERS = 256
 """Filters; an image has twice as many features, one for each direction."""
 
-SIDE = 3
-"""Of a filter, pixels."""
-
-THRESHOLD = 0.5
-"""That a filter's response has to exceed, in standard deviations of the whitened pixels."""
-
 RIDGE = 1e-2
-"""Added to the variance of every direction of the pixels before whitening: of neighbouring z-scored pixels the last
-directions are noise, which whitening would raise to the level of all others."""
+"""Added to the variance of every direction of neighbouring z-scored pixels before whitening."""
 
 FIT_IMAGES, DRAWN = 2048, 32768
 """Images that patches are drawn from, evenly spread over the split, and patches drawn in all."""
-
-CHUNK = 64
-"""Images convolved at a time: their responses stay in the cache."""
-
-
-class RandomFeatures(NamedTuple):
-    """Filters that were drawn once."""
-
-    filters: np.ndarray
-    """(F, C, 3, 3) float32"""
-    offsets: np.ndarray
-    """(F,) float32, added to the responses."""
-
-    def transform(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) z-scored pixels (0 where there is no data) to (B, 2 F) float32."""
-        weight, offset = (torch.from_numpy(part).to(images.device) for part in self)
-        found = []
-        for chunk in images.split(CHUNK):
-            response = functional.conv2d(chunk, weight, offset)
-            sides = [functional.relu(sign * response - THRESHOLD).mean(dim=(2, 3)) for sign in (1, -1)]
-            found.append(torch.cat(sides, dim=1))
-        return torch.cat(found)
 
 
 def fit_random_features(
@@ -77,23 +45,23 @@ def fit_random_features(
             f"{loader.dataset.root}: {len(patches)} patches of {SIDE} x {SIDE} valid pixels, {count} needed"
         )
     mean = patches.mean(dim=0)
-    variance, directions = torch.linalg.eigh(torch.cov(patches.T))
-    whitening = directions * (variance.clamp_min(0.0) + RIDGE).rsqrt() @ directions.T
+    to_white = whitening(torch.cov(patches.T), RIDGE)
     order = torch.randperm(len(patches), generator=generator(seed, "random features", "filters"))
-    filters, offsets = (patches[order[:count]] - mean) @ whitening, torch.zeros(count)
+    filters, offsets = (patches[order[:count]] - mean) @ to_white, torch.zeros(count)
     if whiten_pixels:
-        filters = functional.normalize(filters, dim=1) @ whitening
+        filters = functional.normalize(filters, dim=1) @ to_white
         offsets = -filters @ mean
     shape = (count, patches.shape[1] // SIDE**2, SIDE, SIDE)
-    return RandomFeatures(filters.reshape(shape).float().numpy(), offsets.float().numpy())
+    return RandomFeatures.of(filters.reshape(shape).float(), offsets.float())
 
 
 def random_vectors(features: RandomFeatures, loader: BatchLoader) -> tuple[np.ndarray, list[str]]:
     """(N, 2 F) features of every patch that the loader gives, and the patches' ids."""
     found, ids = [], []
+    features = features.to(loader.device)
     for batch in tqdm(loader.batches(), total=len(loader), desc="random features", leave=False, disable=None):
         if batch.ids:
-            found.append(features.transform(batch.images).cpu().numpy())
+            found.append(features.image_means(batch.images).cpu().numpy())
             ids += batch.ids
     return np.concatenate(found), ids
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models.logistic_regression import LogisticRegressionModel
-from eval.probing.protocols import Vectors, score_probabilities, strong_probe
+from eval.probing.protocols import strong_probe
+from eval.probing.representation import Vectors, score_probabilities
 from eval.statistics.bootstrap import SHARE, Interval, resample
 from eval.statistics.spatial_blocks import PATCH_KM, neighbour_blocks, split_by_area
 from eval.statistics.weighted_metrics import statistics_of

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from eval.probing.protocols import Vectors
+from eval.probing.representation import Vectors
 from studies.ablations.figures import plot_curves
 from studies.ablations.study import Study
 from studies.ablations.variants import (

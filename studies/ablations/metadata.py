@@ -4,7 +4,7 @@ from typing import get_args
 
 import numpy as np
 
-from eval.probing.protocols import Vectors
+from eval.probing.representation import Vectors
 from studies.ablations.study import ProbeResults, Study
 from studies.ablations.variants import PROTOCOL, EmbeddingSpec, Variant, probe, representation, variant_of
 from studies.ablations.wording import PairedDifference

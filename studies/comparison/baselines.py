@@ -7,13 +7,14 @@ import numpy as np
 
 from eval.probing.feature_baselines import COMBINATIONS, METADATA, RANDOM, RANDOM_WHITE, combined, feature_baselines
 from eval.probing.pca_features import fit_pca, pca_vectors
-from eval.probing.protocols import Vectors
-from eval.probing.random_features import RandomFeatures, fit_random_features, random_vectors
+from eval.probing.random_features import fit_random_features, random_vectors
+from eval.probing.representation import Vectors
 from studies.engine.context import StudyContext
 from studies.engine.data import Source
 from studies.engine.runs import SplitRepresentation
 from studies.engine.scoring import Representation
 from studies.engine.stages import Stage
+from transformation.random_features import RandomFeatures
 from utils.files import write_npz
 
 PCA = "PCA of patches"
@@ -103,7 +104,8 @@ def _random_features(context: StudyContext, source: Source, split: str, fold: in
 
     def draw(folder: Path) -> None:
         loader = pretraining.loader("train", context.runs.device, fold=drawn_in, labels=False)
-        write_npz(folder / "filters.npz", fit_random_features(loader, seed, whiten_pixels)._asdict())
+        drawn = fit_random_features(loader, seed, whiten_pixels)
+        write_npz(folder / "filters.npz", {"filters": drawn.weight.numpy(), "offsets": drawn.bias.numpy()})
 
     inputs = {"seed": seed, "data": pretraining.digest("train", fold=drawn_in, labels=False)}
     place = f"random_filters/{kind}/{pretraining.folds[drawn_in].name or 'all'}"
@@ -111,7 +113,7 @@ def _random_features(context: StudyContext, source: Source, split: str, fold: in
 
     def work(folder: Path) -> None:
         with np.load(filters.folder / "filters.npz") as arrays:
-            features = RandomFeatures(**arrays)
+            features = RandomFeatures.of(arrays["filters"], arrays["offsets"])
         x, _ = random_vectors(features, source.loader(split, context.runs.device, fold=fold))
         write_npz(folder / "features.npz", {"x": x})
 

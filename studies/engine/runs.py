@@ -10,7 +10,7 @@ from classification_models.embeddings import read_embeddings, resolve_labels, se
 from configs.reproduction import ReproductionConfig
 from configs.schema import Config
 from embed.compute_embed import COMPILE_MIN_BATCHES, embed_dataset
-from eval.probing.protocols import Vectors
+from eval.probing.representation import Vectors
 from models.checkpoint import load_model, write_checkpoint
 from models.config import ModelConfig, from_record, to_record
 from models.inference.embedder import Embedder

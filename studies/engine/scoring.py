@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification_models import fitting
-from eval.probing.protocols import run_protocol, score_probabilities
+from eval.probing.protocols import run_protocol
+from eval.probing.representation import score_probabilities
 from eval.statistics.bootstrap import SHARE, Interval, Resampled, of_runs
 from eval.statistics.weighted_metrics import statistics_of
 from studies.engine.context import StudyContext

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from eval.experts.contribution import embeddings_without_experts
-from eval.probing.protocols import Vectors, strong_probe
+from eval.probing.protocols import strong_probe
+from eval.probing.representation import Vectors
 from eval.statistics.bootstrap import SHARE
 from eval.statistics.weighted_metrics import Statistic, decisions_of, micro_map, share_right
 from studies.engine.context import StudyContext

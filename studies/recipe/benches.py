@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.recipe import RecipeConfig
-from eval.probing.protocols import Vectors
+from eval.probing.representation import Vectors
 from models.config import ModelConfig
 from studies.engine.context import StudyContext
 from studies.engine.data import Source, read_source

@@ -14,9 +14,9 @@ from benchmarks.reference_work import ReferenceFiles, ReferenceTraining, by_fiel
 from benchmarks.setting import SAMPLE
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from models import ModelConfig, build_model
-from models.checkpoint import to_published
 from models.losses import mae_loss
 from models.masking import random_masking
+from models.published_layout import to_published
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 

@@ -33,6 +33,11 @@ CPU = torch.device("cpu")
 LIMITS = Limits(4e9, Product(LINEAR, Shape(1, 1, 1)), 2e9, 8e9, 1e10, {})
 
 
+@pytest.fixture(scope="module")
+def quick() -> Setting:
+    return Setting(CPU, measure_limits(CPU, quick=True), rounds=1, quick=True)
+
+
 # --------------------------------------------------------------------------- operations, timing, machine
 
 
@@ -86,8 +91,8 @@ def test_ratio_is_of_medians_with_the_quartiles_of_pairs() -> None:
     assert quartiles([5.0]) == (5.0, 5.0)
 
 
-def test_limits_are_measured() -> None:
-    limits = measure_limits(CPU, quick=True)
+def test_limits_are_measured(quick) -> None:
+    limits = quick.limits
     assert 1e9 < limits.float32 < 1e14 and 1e8 < limits.bandwidth < 1e13
     assert limits.best(limits) == limits
     higher = limits._replace(bandwidth=2 * limits.bandwidth, linear=limits.linear / 2)
@@ -143,11 +148,6 @@ def test_goals_in_their_own_unit() -> None:
 
 
 # --------------------------------------------------------------------------- the rows
-
-
-@pytest.fixture(scope="module")
-def quick() -> Setting:
-    return Setting(CPU, measure_limits(CPU, quick=True), rounds=1, quick=True)
 
 
 @pytest.mark.parametrize("make", [training_works, embedding_works])
@@ -237,6 +237,7 @@ def test_profile_parts_make_up_the_call() -> None:
 def test_run_writes_table_and_numbers(tmp_path, monkeypatch, capsys) -> None:
     row = timed_row("step", Timing((0.5,)), Timing((1.5,)), unit="ms", goal=Goal("≥ 2×", ratio=2.0))
     monkeypatch.setitem(run.WORKS, "train", lambda setting: [row])
+    monkeypatch.setattr(run, "measure_limits", lambda device, quick: LIMITS)
     assert run.main(["--device", "cpu", "--quick", "--threads", "1", "--only", "train", "--out", str(tmp_path)]) == 0
     said, progress = capsys.readouterr()
     assert "step: 500.0 ms (reference 1,500 ms)" in progress

@@ -1,4 +1,4 @@
-"""Datasets fetched from a hub on the loopback address: whole, interrupted, damaged; what a user can mend."""
+"""Datasets fetched from a hub on the loopback address: whole, interrupted, damaged; what a user can fix."""
 
 import json
 import signal
@@ -219,7 +219,7 @@ def test_an_archive_published_damaged(dataset, hub, tmp_path) -> None:
     assert not (tmp_path / SMALL[dataset].top).exists()
 
 
-# --------------------------------------------------------------------------- what a user can mend
+# --------------------------------------------------------------------------- what a user can fix
 
 
 @pytest.mark.parametrize(

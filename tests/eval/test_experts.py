@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from conftest import SAMPLE
 from matplotlib.figure import Figure
 from sklearn.metrics import normalized_mutual_info_score
-from studying import (
-    few_strengths,  # noqa: F401
-    make_context,
-)
+from studying import few_strengths, make_context, small_views  # noqa: F401
 from tiny import TINY_MODEL, sample_ids, tiny_model
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
@@ -363,7 +360,11 @@ def test_figures_take_these_arrays(loader, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- in a report
 
 
-def test_experts_stand_beside_those_of_an_untrained_encoder_like_them(tmp_path: Path, monkeypatch) -> None:
+def test_experts_stand_beside_those_of_an_untrained_encoder_like_them(
+    tmp_path: Path,
+    monkeypatch,
+    small_views,  # noqa: F811
+) -> None:
     """The main model is dense, a given one has experts: it is compared with an untrained one of its own size."""
     monkeypatch.delitem(PARTS, "planes")  # the slowest
     given = tiny_model(experts=[3, 3], embed_dim=16)

@@ -12,19 +12,19 @@ from sklearn.neighbors import KNeighborsClassifier
 from classification_models.calibration import expected_calibration_error
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
-from eval.probing import knn, protocols
+from eval.probing import knn, linear_probe
 from eval.probing.pca_features import fit_pca, pca_vectors
 from eval.probing.protocols import (
     C_GRID,
     PROTOCOLS,
     QUICK,
-    Vectors,
     calibrated_probe,
     knn5,
     landsat_bench_probe,
     run_protocol,
     strong_probe,
 )
+from eval.probing.representation import Vectors
 from studies.comparison.published import NOTEBOOK, PAPER_SCHEDULE, PUBLISHED
 
 NAMES = list("abcd")
@@ -110,14 +110,14 @@ def test_the_strong_probe_chooses_on_validation(splits) -> None:
 def test_the_strong_probe_standardises_without_a_copy(splits, monkeypatch) -> None:
     train, val, test = (part._replace(x=part.x * np.float32([1, 50, 1, 0.01, 1, 7]) + 3) for part in splits)
     seen = []
-    real = protocols.LogisticRegressionModel.fit
+    real = linear_probe.LogisticRegressionModel.fit
     monkeypatch.setattr(
-        protocols.LogisticRegressionModel, "fit", lambda self, x, y: seen.append(x is train.x) or real(self, x, y)
+        linear_probe.LogisticRegressionModel, "fit", lambda self, x, y: seen.append(x is train.x) or real(self, x, y)
     )
     found = strong_probe(train, val, test, NAMES)
     assert len(seen) == len(C_GRID) + 1 and all(seen)
     mean, std = train.x.mean(axis=0, dtype=float), train.x.std(axis=0, dtype=float)
-    plain = protocols.LogisticRegressionModel(multilabel=train.y.ndim == 2, C=found.details["C"])
+    plain = linear_probe.LogisticRegressionModel(multilabel=train.y.ndim == 2, C=found.details["C"])
     plain = real(plain, (train.x - mean) / std, train.y)
     np.testing.assert_allclose(found.scores, plain.predict_proba((test.x - mean) / std), rtol=1e-5, atol=1e-6)
 
@@ -148,7 +148,7 @@ def test_a_short_search_ends_where_scores_have_fallen(monkeypatch) -> None:
     train, val, test = (vectors(count, seed, True, width=60, noise=3.0) for seed, count in enumerate((150, 60, 80)))
     whole = calibrated_probe(train, val, test, NAMES).details
     assert whole["grid"] == list(QUICK.grid), "few patches decide nothing"
-    monkeypatch.setattr(protocols, "DECISIVE", 50)
+    monkeypatch.setattr(linear_probe, "DECISIVE", 50)
     short = calibrated_probe(train, val, test, NAMES).details
     assert len(short["grid"]) < len(QUICK.grid) and short["C"] == whole["C"]
     assert short["grid_scores"][-1] < max(short["grid_scores"]) - QUICK.margin
@@ -159,8 +159,8 @@ def test_without_validation_areas_stay_whole(monkeypatch) -> None:
     train, test = vectors(120, 0, multilabel=False), vectors(40, 1, multilabel=False)
     ids = [f"S2A_MSIL2A_20170613T101031_{10 * (index // 4)}_{index % 4}" for index in range(120)]
     seen = []
-    real = protocols.area_folds
-    monkeypatch.setattr(protocols, "area_folds", lambda *given: seen.append(real(*given)) or seen[-1])
+    real = linear_probe.area_folds
+    monkeypatch.setattr(linear_probe, "area_folds", lambda *given: seen.append(real(*given)) or seen[-1])
     found = strong_probe(train._replace(ids=ids), None, test, NAMES)
     assert "5 folds" in found.details["chosen_on"]
     folds = seen[0].reshape(30, 4)

@@ -9,7 +9,8 @@ from tiny import sample_ids, some_pixels, write_bigearthnet
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.loader import BatchLoader
 from eval.probing.feature_baselines import COMBINATIONS, METADATA, RANDOM, RANDOM_WHITE, STATISTICS, combined
-from eval.probing.random_features import THRESHOLD, RandomFeatures, fit_random_features, random_vectors
+from eval.probing.random_features import fit_random_features, random_vectors
+from transformation.random_features import THRESHOLD, RandomFeatures
 from utils.errors import DataError
 
 CPU = torch.device("cpu")
@@ -25,20 +26,20 @@ def loader(tmp_path_factory) -> BatchLoader:
 def test_a_feature_is_the_mean_of_a_thresholded_response() -> None:
     image = np.zeros((1, 1, 4, 4), np.float32)
     image[0, 0, 0, 0], image[0, 0, 3, 3] = 2.0, -3.0
-    features = RandomFeatures(np.ones((1, 1, 3, 3), np.float32), np.array([0.25], np.float32))
+    features = RandomFeatures.of(np.ones((1, 1, 3, 3), np.float32), np.array([0.25], np.float32))
     # Four places of the filter: sums 2, 0, 0 and -3 in the corners' windows, and an offset of 0.25.
     responses = np.array([2.25, 0.25, 0.25, -2.75])
     expected = [np.maximum(sign * responses - THRESHOLD, 0).mean() for sign in (1, -1)]
-    assert features.transform(torch.from_numpy(image))[0].tolist() == pytest.approx(expected)
+    assert features.image_means(torch.from_numpy(image))[0].tolist() == pytest.approx(expected)
 
 
 def test_filters_follow_from_seed_and_images(loader: BatchLoader) -> None:
     first, again, other = (fit_random_features(loader, seed, count=16) for seed in (0, 0, 1))
-    assert first.filters.shape == (16, 7, 3, 3)
-    assert (first.filters == again.filters).all() and (first.filters != other.filters).any()
+    assert first.weight.shape == (16, 7, 3, 3)
+    assert (first.weight == again.weight).all() and (first.weight != other.weight).any()
     x, ids = random_vectors(first, loader)
     assert x.shape == (24, 32) and ids == loader.dataset.ids
-    alone = first.transform(loader.dataset.batch([5]).images)[0]
+    alone = first.image_means(loader.dataset.batch([5]).images)[0]
     np.testing.assert_allclose(x[5], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -47,7 +48,7 @@ def test_responses_of_whitened_pixels_vary_by_one(loader: BatchLoader) -> None:
     features = fit_random_features(loader, 0, whiten_pixels=True, count=16)
     images = next(loader.batches()).images
     pixels = torch.nn.functional.unfold(images, 3).transpose(1, 2).flatten(0, 1)
-    responses = pixels @ torch.from_numpy(features.filters).flatten(1).T + torch.from_numpy(features.offsets)
+    responses = pixels @ features.weight.flatten(1).T + features.bias
     assert responses.mean().abs() < 0.5
     assert 0.2 < responses.std(dim=0).median() < 2.0
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models import build_model
-from models.checkpoint import EXTRA_KEY, from_published, load_model, read_checkpoint, to_published, write_checkpoint
+from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint, write_checkpoint
+from models.published_layout import from_published, to_published
 from utils.errors import CheckpointError
 
 ENTRIES = {"S": 692, "XS": 572, "XXS": 452}

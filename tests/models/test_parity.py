@@ -10,9 +10,10 @@ import torch
 from balance import total_balance
 
 from models import MOEMAE, build_model
-from models.checkpoint import read_checkpoint, to_published
+from models.checkpoint import read_checkpoint
 from models.losses import mae_loss
 from models.masking import random_masking
+from models.published_layout import to_published
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
 

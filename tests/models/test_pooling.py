@@ -8,7 +8,7 @@ from tiny import some_pixels, tiny_model
 from models.checkpoint import load_model, write_checkpoint
 from models.config import ModelConfig
 from models.pooling import MAP_POOLINGS, POOLINGS, pool_tokens, vector_width
-from scenes.run import MAP_POOL, map_pool
+from scenes.choices import MAP_POOL, map_pool
 
 TOKENS = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(0))
 P = 3

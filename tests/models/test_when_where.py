@@ -1,4 +1,4 @@
-"""The time and place of patches that `model.embed` is told: in many forms, encoded as the datasets do."""
+"""The time and place of patches that `model.embed` is given: in many forms, encoded as the datasets do."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 

@@ -82,6 +82,6 @@ def test_the_architecture_figure_follows_the_config(size: str) -> None:
     assert [text for text in texts if text.isdigit()] == [str(w) for w in (*config.expert_widths, 54, 54)]
 
 
-def test_the_figure_is_written(tmp_path) -> None:
+def test_the_figure_is_written(tmp_path, laid_out) -> None:
     assert main(["--size", "XXS", "--out", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 20_000

@@ -110,7 +110,7 @@ def test_long_work_is_announced(tmp_path, folder, checkpoint, monkeypatch, capsy
     assert "time         about 4 minutes for up to 12 windows" in capsys.readouterr().out
 
 
-def test_pictures_show_the_same_ground(tmp_path, folder, checkpoint) -> None:
+def test_pictures_show_the_same_ground(tmp_path, folder, checkpoint, laid_out) -> None:
     """Both panels have the scene's limits, every image lies where its georeference says, north is up."""
     embeddings = EmbeddingMap(embed(folder, checkpoint, tmp_path / "out"))
     scene = find_scene(folder)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import SAMPLE
+from studying import few_strengths  # noqa: F401
 from tiny import TINY_MODEL, sample_ids, tiny_model, write_config, write_tif
 
 from configs.recipe import LandCoverSection, read_recipe_config
-from eval.probing.protocols import Vectors
+from eval.probing.representation import Vectors
 from models.checkpoint import write_checkpoint
 from models.config import ModelConfig
 from studies.engine.runs import SplitRepresentation

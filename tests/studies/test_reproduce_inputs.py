@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
-from studying import make_context
+from studying import few_strengths, make_context  # noqa: F401
 from tiny import TINY_MODEL, some_pixels, write_bigearthnet, write_config, write_tif
 
 from configs.reproduction import ReproductionConfig, read_reproduction_config
-from eval.probing.protocols import PROTOCOLS, Vectors
+from eval.probing.protocols import PROTOCOLS
+from eval.probing.representation import Vectors
 from studies.ablations import labels as study_labels
 from studies.ablations import transfer as study_transfer
 from studies.ablations.labels import TooFewLabelsError, can_be_fitted, fewer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
-from studying import few_strengths  # noqa: F401
+from studying import few_strengths, small_views  # noqa: F401
 from tiny import TINY_MODEL, sample_ids, write_config
 
 from configs.reproduction import read_reproduction_config
@@ -26,7 +26,6 @@ from studies.engine.masked_losses import MODEL, image_errors
 from studies.engine.stages import StageCache
 from studies.engine.subset import truth_folder
 from studies.experts import section as experts
-from studies.experts import views as expert_views
 from studies.experts.section import experts_section
 from studies.experts.tables import collapse_alarms
 from studies.report_parts.sections import Section, Table
@@ -202,9 +201,7 @@ def test_too_few_areas_cannot_pass(context, monkeypatch) -> None:
 # --------------------------------------------------------------------------- the experts
 
 
-def test_experts_section(context, monkeypatch) -> None:
-    monkeypatch.setattr(expert_views, "SHUFFLES", 3)
-    monkeypatch.setattr(expert_views, "TOKENS_PROJECTED", 60)
+def test_experts_section(context, small_views) -> None:  # noqa: F811
     section = experts_section(context)
     check(section)
     every, blocks = table(section, "experts_main"), table(section, "blocks_main")
@@ -225,10 +222,8 @@ def test_experts_section(context, monkeypatch) -> None:
     assert {"experts.png", "assignment.png", "ablation_maps.png", "tokens.png", "images.png"} <= names
 
 
-def test_experts_of_patches_whose_ground_is_not_known(tmp_path, monkeypatch) -> None:
+def test_experts_of_patches_whose_ground_is_not_known(tmp_path, monkeypatch, small_views) -> None:  # noqa: F811
     monkeypatch.setattr(experts, "truth_folder", lambda *_: None)
-    monkeypatch.setattr(expert_views, "SHUFFLES", 3)
-    monkeypatch.setattr(expert_views, "TOKENS_PROJECTED", 60)
     monkeypatch.delitem(experts.PARTS, "planes")  # which the truth changes nothing of
     section = experts_section(context_of(config_file(tmp_path, training={"epochs": 1})))
     check(section)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from studying import few_strengths, make_context  # noqa: F401
 
-from eval.probing import protocols
-from eval.probing.protocols import PROTOCOLS, Vectors, strong_probe
+from eval.probing import linear_probe
+from eval.probing.protocols import PROTOCOLS, strong_probe
+from eval.probing.representation import Vectors
 from models.config import ModelConfig
 from models.moe_mae import MOEMAE, count_parameters
 from studies.ablations import labels as study_labels
@@ -254,11 +255,11 @@ def test_more_features_than_patches_change_nothing_but_the_work() -> None:
 
     wide = splits(x @ extra)  # 80 features of 40 patches, of rank 12
     turned = strong_probe(*wide, ["a", "b"])
-    most, protocols.MOST_TURNED = protocols.MOST_TURNED, 0
+    most, linear_probe.MOST_TURNED = linear_probe.MOST_TURNED, 0
     try:
         plain = strong_probe(*wide, ["a", "b"])
     finally:
-        protocols.MOST_TURNED = most
+        linear_probe.MOST_TURNED = most
     assert turned.details["C"] == plain.details["C"] and turned.details["features"] == 80
     np.testing.assert_allclose(turned.scores, plain.scores, atol=1e-6)
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from models.encoder import Encoded
 from models.moe import Routing, balance_of, expert_importance, expert_load
-from models.moe_mae import Encoded
 
 
 def balance_loss(routing: Routing, published_load: bool = False) -> torch.Tensor:

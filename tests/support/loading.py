@@ -21,7 +21,7 @@ WAYS = {"files": (0, False), "readers": (1, False), "memory": (0, False), "resid
 
 
 def a_patch(number: int) -> np.ndarray:
-    """Over the whole range of stored numbers, with some fill in some and nothing else in others."""
+    """Over the whole range of digital numbers, with some fill in some and nothing else in others."""
     pixels = np.random.default_rng(number).integers(1, 65_536, (7, 43, 43), dtype=np.uint16)
     if number == 2:
         pixels[:, 10:20] = 0

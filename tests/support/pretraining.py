@@ -3,7 +3,9 @@
 import csv
 from pathlib import Path
 
+import pytest
 import torch
+from tiny import training_config
 
 from pretrain_mae import main
 
@@ -24,3 +26,11 @@ def same_weights(a: Path, b: Path) -> bool:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a run of one epoch, which a test file takes by name; a test that writes into it takes a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert train(training_config(folder, epochs=1)) == 0
+    return folder

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from conftest import ROOT
+from matplotlib.figure import Figure
+from plain_figures import drawn_once
 from tqdm import tqdm
 from warm_python import server
 
@@ -85,6 +87,7 @@ def _rank(rank: int, count: int, port: int, folder: Path, work: Callable, argume
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is the system's, and left behind by a process that is killed
     sys.path[:0] = [str(ROOT)]
+    Figure.savefig = drawn_once(Figure.savefig)
     os.chdir(folder / f"machine{rank}" if (folder / f"machine{rank}").is_dir() else ROOT)
     work(*arguments)
 
@@ -155,7 +158,7 @@ def gradients_of_a_step(
     model = build_model("XXS", seed=3, **numbers).train()
     rng = generator(0, "distributed test")
     valid = torch.ones(batch_size, 40, 40, dtype=torch.bool)
-    valid[0, :24], valid[2], valid[-1] = False, False, False  # partly fill, fill only, and a row that pads
+    valid[0, :24], valid[2], valid[-1] = False, False, False  # partly fill, no valid pixel, and a row that pads
     images = torch.randn(batch_size, 7, 40, 40, generator=rng) * valid.unsqueeze(1)
     meta = torch.randn(batch_size, 4, 2, generator=rng)
     rows = Part(processes.rank, processes.count).of(batch_size)

@@ -16,7 +16,7 @@ NAMES = [f"S2A_MSIL2A_20170613T101031_1_{i}" for i in range(13)]
 
 
 def write_data(folder: Path, seed: int = 0) -> None:
-    """Two patches of fill only and one half full; `val.csv` makes two batches."""
+    """Two patches without valid pixels and one half full; `val.csv` makes two batches."""
     patches = {name: some_pixels(seed + i) for i, name in enumerate(NAMES)}
     for empty in (3, 9):
         patches[NAMES[empty]] *= 0

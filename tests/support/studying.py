@@ -10,6 +10,7 @@ from configs.reproduction import ReproductionConfig
 from eval.probing import protocols
 from studies.engine.context import StudyContext
 from studies.engine.stages import StageCache
+from studies.experts import views
 from training.stopping import StopSignals
 
 EUROSAT = ROOT / "sample_dataset" / "eurosat-l-sample"
@@ -17,10 +18,19 @@ EUROSAT = ROOT / "sample_dataset" / "eurosat-l-sample"
 
 @pytest.fixture(scope="module", autouse=True)
 def few_strengths():
-    """Probes choose among three values of C; a test file takes it by its name. `tests/eval` has the whole grid."""
+    """Probes choose among two values of C; a test file takes it by its name. `tests/eval` has the whole grid."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocols, "C_GRID", (0.01, 1.0, 100.0))
+        patch.setattr(protocols, "C_GRID", (0.01, 1.0))
+        patch.setattr(protocols, "QUICK", protocols.QUICK._replace(grid=(0.01, 1.0)))
         yield
+
+
+@pytest.fixture
+def small_views(monkeypatch):
+    """Analyses of experts draw one image and permute three times; a test file takes it by its name."""
+    monkeypatch.setattr(views, "SHOWN", 1)
+    monkeypatch.setattr(views, "SHUFFLES", 3)
+    monkeypatch.setattr(views, "TOKENS_PROJECTED", 60)
 
 
 def small_source(root: Path, folder: Path, files: dict[str, str], counts: dict[str, int], dataset: str) -> dict:

@@ -1,6 +1,7 @@
 """Pretraining: the recipe, what a run leaves, the data it takes, and stopping on bad numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import warm_python
 import yaml
 from conftest import ROOT
-from pretraining import rows, same_weights, train, weights
+from pretraining import finished, rows, same_weights, train, weights  # noqa: F401
 from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
 
 import training.pretrain
@@ -39,7 +40,7 @@ def test_learning_rate_by_hand() -> None:
     assert WarmupCosineLR.by_epochs(1.0, 19, 10, 0.05)(0) == 1.0
 
 
-def test_a_run_leaves_what_it_should(tmp_path, capsys) -> None:
+def test_a_run_leaves_what_it_should(tmp_path, capsys, laid_out) -> None:
     assert train(training_config(tmp_path)) == 0
     folder = tmp_path / "run"
     table = rows(folder / "training_metrics_XXS.csv")
@@ -110,22 +111,20 @@ def test_published_behaviour_reaches_everything(tmp_path) -> None:
     assert checkpoint.content[EXTRA_KEY]["published_behaviour"] is True
 
 
-def test_starting_from_given_weights(tmp_path) -> None:
+def test_starting_from_given_weights(tmp_path, finished) -> None:  # noqa: F811
     config = training_config(tmp_path, epochs=1)
-    train(config)
-    first = tmp_path / "run" / "pretrained_XXS_last.pth"
+    first = finished / "run" / "pretrained_XXS_last.pth"
     more = ("--set", f"model.checkpoint_path={first}", "--set", f"training.weight_path={tmp_path / 'more'}")
     train(config, *more, "--set", "training.learning_rate=1e-30")
     moved = weights(tmp_path / "more" / "pretrained_XXS_last.pth")
     assert all(torch.allclose(value, weights(first)[name], atol=1e-6) for name, value in moved.items())
 
 
-def test_files_are_named_after_the_weights_that_a_run_starts_from(tmp_path) -> None:
-    train(training_config(tmp_path, epochs=1))
-    training_section = yaml.safe_load((tmp_path / "train.yaml").read_text())["training"]
+def test_files_are_named_after_the_weights_that_a_run_starts_from(tmp_path, finished) -> None:  # noqa: F811
+    training_section = yaml.safe_load((finished / "train.yaml").read_text())["training"]
     config = write_config(
         tmp_path / "from.yaml",
-        model={"checkpoint_path": str(tmp_path / "run" / "pretrained_XXS_last.pth"), "device": "cpu"},
+        model={"checkpoint_path": str(finished / "run" / "pretrained_XXS_last.pth"), "device": "cpu"},
         training={**training_section, "weight_path": str(tmp_path / "more")},
     )
     assert train(config) == 0
@@ -240,9 +239,9 @@ def test_divergence_stops_and_spares_the_last_checkpoint(tmp_path, monkeypatch) 
     assert train(config, "--resume") == 0
 
 
-def test_published_weights_are_not_a_run_to_resume(tmp_path) -> None:
+def test_published_weights_are_not_a_run_to_resume(tmp_path, finished) -> None:  # noqa: F811
     config = training_config(tmp_path, epochs=1)
-    train(config)
+    shutil.copytree(finished / "run", tmp_path / "run")
     folder = RunFolder(tmp_path / "run", "XXS", with_validation=False)
     folder.save(load_model(folder.last), {"log_offsets": {}}, epoch=0, best_train_loss=0.0)
     with pytest.raises(CheckpointError, match="no training run"):
@@ -256,10 +255,9 @@ def test_a_path_that_cannot_be_written(tmp_path) -> None:
         train(config, "--set", f"training.weight_path={tmp_path / 'file' / 'run'}")
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path, finished) -> None:  # noqa: F811
     """A limit on the size of files stands in for a full disk."""
-    config = training_config(tmp_path, epochs=1)
-    train(config)
+    shutil.copytree(finished / "run", tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint_XXS.pth").read_bytes()
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"

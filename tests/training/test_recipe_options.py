@@ -7,12 +7,13 @@ from balance import total_balance
 
 from configs.build import loss_weights
 from configs.schema import TrainingSection
-from models.checkpoint import load_model, read_checkpoint, to_published, write_checkpoint
+from models.checkpoint import load_model, read_checkpoint, write_checkpoint
 from models.config import ModelConfig
 from models.losses import LossWeights, losses_of, mae_loss, masked_pass
 from models.masking import random_masking
 from models.moe_mae import MOEMAE, build_model
 from models.noise import NoiseBuffers
+from models.published_layout import to_published
 from utils.errors import CheckpointError
 from utils.randomness import generator
 

@@ -48,7 +48,7 @@ def test_what_is_in_the_padding_does_not_matter() -> None:
 
 
 def test_without_a_single_patch_nothing_moves() -> None:
-    """Batches of fill only: losses of 0 and no NaN, which would end the run."""
+    """Batches without a valid pixel: losses of 0 and no NaN, which would end the run."""
     step = a_step()
     batch = a_batch()
     result = step(batch._replace(valid=torch.zeros_like(batch.valid)), 0, 1e-3)
