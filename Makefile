@@ -39,7 +39,8 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'studies=[]' --set out_dir=$(DEMO)
+	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'studies=[]' --set out_dir=$(DEMO) \
+		--set 'protocols=[knn5, strong_probe]' --set 'embed.pools=[cls]'
 	@echo
 	@echo "The patches are simulated: the scores show that the pipeline works, nothing about the Earth."
 	@echo "  everything       $(DEMO)/report.html"

@@ -20,7 +20,7 @@ from train_logistic_regression import main as fit_probe
 from utils.errors import run_script
 from utils.reporting import reporter
 
-WEIGHTS = "weights/moe_mae_simulated/pretrained_XXS_best.pth"
+WEIGHTS = "weights/moe_mae_plus/pretrained_XXS_best.pth"
 
 
 def halves(truth: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from eval.probing.feature_baselines import COMBINATIONS
 from studies.engine.context import StudyContext
 from studies.engine.stages import StageCache
 from studies.recipe.benches import read_benches
-from studies.recipe.report import markdown, sections_of
+from studies.recipe.report import markdown, sections_of, summary
 from studies.recipe.results import results_of
 from studies.recipe.scores import baseline_rows, ladder_row, settings_of
 from studies.report import report_of, write_report
@@ -32,12 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     """Validate the config, do what is not done yet, write the report; returns the exit code."""
     parser = config_parser("What recipes of pretraining are worth.", reads="every key: configs/recipe.py")
     parser.add_argument("--rows", nargs="*", metavar="NAME", help="only these rows of the ladder; none: baselines only")
-    parser.add_argument("--tables", action="store_true", help="only print the tables of the config's `result` file")
+    parser.add_argument(
+        "--tables", action="store_true", help="only print the README's tables, from the config's `result` file"
+    )
     arguments = parser.parse_args(argv)
     started = time.perf_counter()
     config = read_recipe_config(arguments.config_yaml, arguments.overrides, tuple(COMBINATIONS))
     if arguments.tables:
-        print(markdown(_read_result(config)))
+        print(summary(_read_result(config)))
         return 0
     try:
         with StopSignals() as signals:

@@ -52,6 +52,10 @@ class LandCoverSource(Source):
     def blocks(self, ids: Sequence[str]) -> np.ndarray:
         return np.array([self._block_of[name] for name in ids], np.int64)
 
+    def remarks(self) -> list[str]:
+        """By the scene, as the windows lie in a folder of this project's own."""
+        return [remark.replace(str(Path(self.path).parent), self._scene) for remark in super().remarks()]
+
     def patches(self) -> str:
         return f"windows of {self._scene}"
 

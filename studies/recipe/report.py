@@ -21,15 +21,65 @@ def sections_of(context: StudyContext, results: Mapping[str, Any]) -> list[Secti
     return found
 
 
-def markdown(results: Mapping[str, Any], settings: Sequence[str] | None = None) -> str:
-    """The main columns as Markdown, one table a setting: what the README shows.
+SUMMARY = {
+    "simulated_with_metadata": ("simulated, metadata given", (LINEAR, NEAREST_SCALED)),
+    "simulated_without_metadata": ("simulated, metadata withheld", (LINEAR,)),
+    "real_with_metadata": ("real patches, metadata given", (LINEAR, NEAREST_SCALED)),
+    "land_cover_without_metadata": ("windows of a real scene", (LINEAR, NEAREST_SCALED)),
+}
+"""Columns of the summary: setting to its short title and the protocols shown."""
+
+SUMMARY_TABLES = (
+    ("simulated_with_metadata", "simulated_without_metadata"),
+    ("real_with_metadata", "land_cover_without_metadata"),
+)
+"""Settings that share a table: simulated and real patches apart."""
+
+SHORT = {LINEAR: "linear", NEAREST: "kNN-5", NEAREST_SCALED: "kNN-5"}
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """What the README shows, as Markdown: one table for simulated patches and one for real ones.
 
     Args:
         results: of `results_of`.
-        settings: which; None is all.
+    """
+    return "\n".join(
+        _summary_table(results, [name for name in one if name in results["settings"]]) for one in SUMMARY_TABLES
+    )
+
+
+def _summary_table(results: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """One table; the difference to the rival is that of the first setting. Empty without settings."""
+    if not settings:
+        return ""
+    heads = [f"{SUMMARY[name][0]}: {SHORT[protocol]}" for name in settings for protocol in SUMMARY[name][1]]
+    heads.insert(len(SUMMARY[settings[0]][1]), f"linear, to {results['settings'][settings[0]]['rival']}")
+    lines = [["representation", "numbers", *heads], ["---"] * (2 + len(heads))]
+    for row in results["rows"]:
+        scored = [row["scores"][name] for name in settings if name in row["scores"]]
+        if not scored:
+            continue
+        cells: list[Cell] = []
+        for name in settings:
+            found = row["scores"].get(name)
+            cells += [None if found is None else _value(found[protocol]["score"]) for protocol in SUMMARY[name][1]]
+        first = row["scores"].get(settings[0], {LINEAR: {}})
+        cells.insert(len(SUMMARY[settings[0]][1]), _value(first[LINEAR].get("minus_rival")))
+        lines.append([row["title"], str(scored[0]["features"]), *map(_text, cells)])
+    measured = "; ".join(f"{SUMMARY[name][0]}: {results['settings'][name]['measured_on']}" for name in settings)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{measured[0].upper()}{measured[1:]}.\n"
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The main columns as Markdown, one table a setting.
+
+    Args:
+        results: of `results_of`.
     """
     parts = []
-    for name in settings or results["settings"]:
+    for name in results["settings"]:
         about, table = results["settings"][name], _score_table(results, name)
         kept = [0, 1, 2, 4, len(table.columns) - 1]
         lines = [[table.columns[at] for at in kept], ["---"] * len(kept)]
