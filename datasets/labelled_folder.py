@@ -212,18 +212,18 @@ class LabelledFolderDataset(PatchDataset):
         Raises:
             DataError: where the numbers are known to be reflectances; else it is a doubt, which is said.
         """
+        known = self.options.scale is not None
         if self.missing or (self.root, self.options) in _JUDGED:
             return
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int))
         with rasterio.Env(**GDAL_OPTIONS):
-            kind = stored_type(self.path_of(0))
+            if not known and stored_type(self.path_of(0)) != "uint16":
+                return
             parts = [self._stored(self.path_of(index))[0].reshape(len(self.sensor.bands), -1) for index in chosen]
         values = np.concatenate(parts, axis=1)
         values = values[:, values.any(axis=0)]
-        known = self.options.scale is not None
-        if not values.size or not (known or (kind == "uint16" and np.median(values, axis=1).max() >= NO_REFLECTANCE)):
-            return
-        what = order_problem(values * np.float32(COLLECTION2[0]) + np.float32(COLLECTION2[1]))
+        judged = values.size and (known or np.median(values, axis=1).max() >= NO_REFLECTANCE)
+        what = order_problem(values * np.float32(COLLECTION2[0]) + np.float32(COLLECTION2[1])) if judged else None
         problem = f"{self.root}: {what}; name them in data.bands, in the order in which the images have them"
         if what and known:
             raise DataError(problem)

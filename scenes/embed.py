@@ -174,8 +174,9 @@ class SceneEmbedder:
             self.add_stripe(blended, stripe)
             cells = blended.finish(shares, self.min_clear)
             if stripe > first:
-                # A run that goes on after this row reads the row itself again, for the windows that reach into it.
-                store.notes = self.reader.without_number.above((stripe - 1) * frame.window - frame.above)
+                # A run that goes on after this row reads it again, for the windows that reach into it; none the last.
+                again = None if stripe == frame.blocks_down else (stripe - 1) * frame.window - frame.above
+                store.notes = self.reader.without_number.counts(above=again)
                 store.append(self._half(cells))
             shares = self._shares(stripe)
 

@@ -64,15 +64,12 @@ class WithoutNumber:
             of_file = [at for at, band in enumerate(self.bands) if band.path == path]
             counts[rows] = lost[of_file].any(axis=0).sum(axis=1)
 
-    def above(self, row: int) -> dict[str, int]:
-        """Name of each file that has any to their number in the rows above one of the scene."""
-        found = {PurePath(shown(path)).name: int(counts[: max(0, row)].sum()) for path, counts in self._rows.items()}
+    def counts(self, above: int | None = None) -> dict[str, int]:
+        """Name of each file that has any to their number, in all rows, or in those above one of the scene."""
+        part = slice(None if above is None else max(0, above))
+        found = {PurePath(shown(path)).name: int(rows[part].sum()) for path, rows in self._rows.items()}
         total = {name: count + self.earlier.get(name, 0) for name, count in found.items()}
         return {name: count for name, count in total.items() if count}
-
-    def counts(self) -> dict[str, int]:
-        """The same in all rows."""
-        return self.above(max(len(counts) for counts in self._rows.values()))
 
 
 class SceneReader:

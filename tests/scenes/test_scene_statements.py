@@ -17,6 +17,7 @@ from scene_files import (
     write_product,
 )
 
+from scenes import run
 from scenes.input.checks import check_numbers
 from scenes.input.metadata import find_product_id, parse_product_id
 from scenes.input.mtl import read_mtl
@@ -116,14 +117,18 @@ def test_what_files_hide_without_a_word_is_said_by_file_also_of_rows_made_before
             raise KeyboardInterrupt
         append(self, record)
 
+    def killed(*_) -> None:
+        raise KeyboardInterrupt
+
     says_all(tmp_path / "whole")
     says_all(tmp_path / "whole")
-    monkeypatch.setattr(RowStore, "append", dying)
-    with pytest.raises(KeyboardInterrupt):
-        embed(folder, checkpoint, tmp_path / "killed", *options)
-    monkeypatch.undo()
-    says_all(tmp_path / "killed")
-    assert (tmp_path / "killed" / "embeddings.tif").read_bytes() == (tmp_path / "whole" / "embeddings.tif").read_bytes()
+    for place, name, ends in ((RowStore, "append", dying), (run, "write_embeddings", killed)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(place, name, ends)
+            embed(folder, checkpoint, tmp_path / name, *options)
+        says_all(tmp_path / name)
+        whole = (tmp_path / "whole" / "embeddings.tif").read_bytes()
+        assert (tmp_path / name / "embeddings.tif").read_bytes() == whole
 
 
 def test_declared_nan_is_not_worth_a_word(tmp_path) -> None:
