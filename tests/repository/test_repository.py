@@ -1,5 +1,6 @@
 """The repository describes itself correctly: the tree of docs/architecture.md, the configs it names, the figure."""
 
+import json
 import re
 import subprocess
 
@@ -9,6 +10,7 @@ from conftest import ROOT
 from models import ModelConfig
 from models.config import SIZES
 from models.diagram import main, plot_architecture
+from studies.recipe.report import summary
 
 README, GUIDE, ARCHITECTURE, CONTRIBUTING = (
     (ROOT / name).read_text(encoding="utf-8")
@@ -65,6 +67,17 @@ def test_every_module_named_on_the_way_of_a_patch_exists() -> None:
 
 def test_the_readme_counts_the_parameters_right() -> None:
     assert "2,537,562, 1,379,032 and 824,693" in README
+
+
+def test_the_readme_shows_the_recipes_result() -> None:
+    """Its tables are made from the committed result: python -m studies.recipe … --tables."""
+    result = json.loads((ROOT / "docs/evidence/recipe/recipe.json").read_text(encoding="utf-8"))
+    assert summary(result) in README
+    assert not re.search(r"/(home|root|work|tmp)/", json.dumps(result))
+    manifest = json.loads((ROOT / "weights/manifest.json").read_text(encoding="utf-8"))
+    shipped = {entry["sha256"] for entry in manifest.values() if entry["shipped"]}
+    for row in result["rows"]:
+        assert row["kind"] == "baseline" or row["seconds"] or set(row["sha256"]) <= shipped, row["title"]
 
 
 def test_the_repository_stays_small() -> None:
