@@ -60,8 +60,8 @@ def weights_path(source: str | Path, *, file: str | None = None, revision: str |
         name = str(source)
         if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
             raise CheckpointError(
-                f"{source}: no such file or folder; give a checkpoint ({CHECKPOINT_ENDING}), a folder that export.py "
-                "wrote, or owner/name of a model on the Hugging Face hub"
+                f"{source}: no such checkpoint: no such file or folder; give one ({CHECKPOINT_ENDING}), a folder "
+                "that export.py wrote, or owner/name of a model on the Hugging Face hub"
             )
         return _in_folder(fetch_from_hub(name, file, revision), file)
     return path
