@@ -256,8 +256,8 @@ class PatchDataset(Dataset[Sample]):
         with ThreadPoolExecutor(threads) as pool:
             reads = pool.map(self.read, chunks)
             parts = list(tqdm(reads, total=len(chunks), desc="reading patches", leave=False, disable=None))
-        fields = zip(*parts, strict=True)  # one that is None is None in every part
-        self._held = RawBatch(*(None if part[0] is None else np.concatenate(part) for part in fields))
+        joined = [None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True)]
+        self._held = RawBatch(*joined)  # pyright: ignore[reportArgumentType] - only a field that may be None is
         return True
 
     def fingerprint(self) -> str:

@@ -85,7 +85,8 @@ def _read_sheets(dataset: PatchDataset, rows: list[int]) -> Iterator[tuple[np.nd
     """Pixels and metadata columns of the patches, a sheet at a time."""
     step = TILES_A_ROW**2
     for start in tqdm(range(0, len(rows), step), desc="drawing patches", leave=False, disable=None):
-        yield dataset.read(rows[start : start + step])
+        read = dataset.read(rows[start : start + step])
+        yield read.pixels, read.columns
 
 
 def _sheet(pixels: np.ndarray) -> str:

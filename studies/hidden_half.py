@@ -20,7 +20,8 @@ from scipy.spatial.distance import pdist
 
 from datasets.loader import build_dataset
 from datasets.patches import Labels, PatchDataset, find_split
-from eval.probing.protocols import FOLDS, Vectors, strong_probe
+from eval.probing.linear_probe import FOLDS
+from eval.probing.protocols import Vectors, strong_probe
 from eval.statistics.bootstrap import SHARE, Interval, Resampled, resample
 from eval.statistics.spatial_blocks import area_folds, neighbour_blocks
 from eval.statistics.weighted_metrics import micro_map
