@@ -1,4 +1,4 @@
-# make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about five minutes)
+# make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about three minutes)
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests
