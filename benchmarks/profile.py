@@ -8,6 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import Work
+from utils.markdown import markdown_table
 
 GROUPS: tuple[tuple[str, str], ...] = (
     ("optimizer", r"adam|multi_tensor|foreach"),
@@ -75,16 +76,16 @@ def group_of(name: str) -> str:
 def profile_table(profiles: dict[str, list[Part]]) -> str:
     """Markdown, one row a group, one column a profile: milliseconds, share and calls."""
     groups = list(dict.fromkeys(part.group for parts in profiles.values() for part in parts))
-    lines = ["| part | " + " | ".join(profiles) + " |", "| --- " * (len(profiles) + 1) + "|"]
+    rows: list[list[str]] = []
     for group in groups:
         cells = []
         for parts in profiles.values():
             whole = sum(part.seconds for part in parts)
             found = next((part for part in parts if part.group == group), None)
             cells.append("–" if found is None else _cell(found, whole))
-        lines.append(f"| {group} | " + " | ".join(cells) + " |")
+        rows.append([group, *cells])
     totals = (f"{1e3 * sum(part.seconds for part in parts):,.1f} ms" for parts in profiles.values())
-    return "\n".join([*lines, "| **all** | " + " | ".join(totals) + " |"])
+    return markdown_table(["part", *profiles], [*rows, ["**all**", *totals]])
 
 
 def _cell(part: Part, whole: float) -> str:

@@ -8,6 +8,7 @@ from benchmarks.machine import Limits
 from benchmarks.reference_cost import Verdict
 from benchmarks.timing import Ratio, Timing, faster
 from utils.files import write_json, write_text
+from utils.markdown import markdown_table
 
 NOT_MEASURED = "not measured"
 NONE = "–"
@@ -172,10 +173,10 @@ HEADER = ("work", "this project", "reference", "times better", "of the limit", "
 GPU_COLUMN = "one GPU"
 
 
-def markdown_table(rows: list[Row], limits: Limits, on_gpu: bool) -> str:
+def results_table(rows: list[Row], limits: Limits, on_gpu: bool) -> str:
     """The table; a run without a GPU says in a last column that nothing was measured on one."""
     header = HEADER if on_gpu else (*HEADER, GPU_COLUMN)
-    lines = [_line(header), _line(["---"] * len(header))]
+    lines: list[list[str]] = []
     notes: list[str] = []
     for row in rows:
         mark = ""
@@ -183,8 +184,9 @@ def markdown_table(rows: list[Row], limits: Limits, on_gpu: bool) -> str:
             if text not in notes:
                 notes.append(text)
             mark += f" [{notes.index(text) + 1}]"
-        lines.append(_line(_cells(row, mark, limits, on_gpu)))
-    return "\n".join(lines + [""] * bool(notes) + [f"[{i}] {note}  " for i, note in enumerate(notes, start=1)])
+        lines.append(_cells(row, mark, limits, on_gpu))
+    below = [""] * bool(notes) + [f"[{i}] {note}  " for i, note in enumerate(notes, start=1)]
+    return "\n".join([markdown_table(header, lines), *below])
 
 
 def _cells(row: Row, mark: str, limits: Limits, on_gpu: bool) -> list[str]:
@@ -211,10 +213,6 @@ def _ratio(row: Row) -> str:
         return NONE
     text = f"{row.ratio.value:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})"
     return f"**void** [{text}]" if row.void else text
-
-
-def _line(cells: list[str] | tuple[str, ...]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def write_results(stem: Path, table: str, record: dict[str, Any]) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ import torch
 from benchmarks.check import PUBLISHED_CORES
 from benchmarks.machine import Limits, describe, measure_limits
 from benchmarks.profile import profile_table
-from benchmarks.report import Row, markdown_table, write_results
+from benchmarks.report import Row, results_table, write_results
 from benchmarks.rows_embed import embed_rows
 from benchmarks.rows_load import load_rows, pack_rows
 from benchmarks.rows_memory import memory_rows
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine = describe(device)
     text = "\n\n".join(filter(None, [
         _heading(limits, machine, busy, options.quick),
-        markdown_table(rows, limits, on_gpu=setting.kind == "cuda") if rows else "",
+        results_table(rows, limits, on_gpu=setting.kind == "cuda") if rows else "",
         "One training step, by kind of work:\n\n" + profile_table(profiles) if profiles else "",
     ]))  # fmt: skip
     record = {

@@ -93,7 +93,6 @@ class Encoder(nn.Module):
         with_token = config.missing_metadata == "token"
         self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=config.position_std)
         start_positions(self.pos_embed, config)
 
     def embed(

@@ -29,6 +29,11 @@ class Masking(NamedTuple):
     full: bool = True
     """Whether the encoder sees all of `ids_keep`. If not, those whose `mask` is 1 only fill up the shape."""
 
+    @property
+    def visible(self) -> Tensor | None:
+        """(B, N) bool, the patches that the encoder sees; None where these are all of `ids_keep`."""
+        return None if self.full else self.mask == 0
+
 
 def kept_patches(num_patches: int, mask_ratio: float) -> int:
     """How many of `num_patches` stay visible: the nearest whole number, at least one."""

@@ -59,7 +59,6 @@ class MOEMAE(Interface, nn.Module):
         self.decoder_norm = nn.LayerNorm(dim)
         self.decoder_pred = nn.Linear(dim, config.patch_values)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        nn.init.trunc_normal_(self.decoder_pos_embed, std=config.position_std)
         start_positions(self.decoder_pos_embed, config)
 
     def encode(
@@ -187,8 +186,7 @@ class MOEMAE(Interface, nn.Module):
         """`forward` up to the decoder's last layer: (B, N, decoder_dim) tokens, and what the encoder saw."""
         random = {"noise": noise, "generator": generator}
         of_encoder, of_decoder = (None, None) if presampled is None else presampled
-        visible = None if masking.full else masking.mask == 0
-        encoded = self.encode(images, meta, masking.ids_keep, visible=visible, presampled=of_encoder, **random)
+        encoded = self.encode(images, meta, masking.ids_keep, visible=masking.visible, presampled=of_encoder, **random)
         return self.decode_tokens(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random), encoded
 
     def _sample_noise(

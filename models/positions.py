@@ -1,9 +1,9 @@
-"""What position embeddings are before training, where they are not random."""
+"""What position embeddings are before training."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.config import ModelConfig
 
@@ -13,12 +13,13 @@ FASTEST, SLOWEST = 0.5, 0.02
 
 @torch.no_grad()
 def start_positions(embedding: Tensor, config: ModelConfig) -> None:
-    """Set the patches' rows of (1, P + N, D) position embeddings, in place, to what `config.position_start` says.
+    """Set (1, P + N, D) position embeddings, in place, to what `config.position_start` says.
 
-    "sincos": a quarter of the numbers each are sines of the row, cosines of the row, sines and cosines of the column,
-    times sqrt(2) `position_std`, at frequencies in geometric steps. Rows before the patches, and numbers that four does
-    not divide, stay as they are.
+    "random": normal numbers of deviation `position_std`, cut off at 2. "sincos": the same, but of the patches' rows a
+    quarter of the numbers each are sines of the row, cosines of the row, sines and cosines of the column, times sqrt(2)
+    `position_std`, at frequencies in geometric steps; numbers that four does not divide stay random.
     """
+    nn.init.trunc_normal_(embedding, std=config.position_std)
     if config.position_start == "random":
         return
     quarter, side = embedding.shape[-1] // 4, config.grid

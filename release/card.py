@@ -2,11 +2,12 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from models.config import ModelConfig
 from models.weights_folder import CONFIG_FILE, WEIGHTS_FILE
 from release.record import Record
+from utils.markdown import markdown_table
 from utils.metadata import Acquisitions, AcquisitionTime, metadata_columns, select_fields, units_of
 from utils.sensors import OLI
 
@@ -65,7 +66,7 @@ def _what(release: Release) -> str:
             "",
             f"An encoder of Landsat patches with their time and place, after [arXiv:2509.10919]({PAPER}).",
             "",
-            _table(("", ""), rows.items()),
+            markdown_table(("", ""), rows.items()) + "\n",
         ]
     )
 
@@ -115,7 +116,7 @@ def _training(release: Release) -> str:
         lines += [f"Source: {record.source}.", ""]
     lines += [f"Note: {note}.\n" for note in record.notes]
     if record.training:
-        lines += [_table(("setting", "value"), record.training.items())]
+        lines += [markdown_table(("setting", "value"), record.training.items()) + "\n"]
     else:
         lines += [f"Settings of the training: {NOT_RECORDED}.", ""]
     if record.commands:
@@ -128,7 +129,7 @@ def _scores(release: Release) -> str:
     if not scores:
         return f"## Scores\n\nMeasured scores of these weights: {NOT_RECORDED}.\n"
     rows = [(score.on, score.name, f"{score.value:.4g}", score.source) for score in scores]
-    return "\n".join(["## Scores", "", _table(("on", "score", "value", "from"), rows)])
+    return "\n".join(["## Scores", "", markdown_table(("on", "score", "value", "from"), rows), ""])
 
 
 def _files(release: Release) -> str:
@@ -143,9 +144,4 @@ def _files(release: Release) -> str:
         )
         for program in release.programs
     ]
-    return "\n".join(["## Files", "", "None of them holds a pickle.", "", _table(("file", "what"), rows)])
-
-
-def _table(header: tuple[str, ...], rows: Any) -> str:
-    cells = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
+    return "\n".join(["## Files", "", "None of them holds a pickle.", "", markdown_table(("file", "what"), rows), ""])

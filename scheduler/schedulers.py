@@ -33,7 +33,8 @@ class WarmupCosineLR:
     @classmethod
     def by_epochs(cls, base_lr: float, epochs: int, steps_per_epoch: int, warmup_fraction: float) -> "WarmupCosineLR":
         """The published schedule: int(warmup_fraction * epochs) epochs of warm-up."""
-        return cls(base_lr, int(warmup_fraction * epochs) * steps_per_epoch, epochs * steps_per_epoch)
+        plan = Plan(base_lr, epochs, steps_per_epoch, warmup_fraction)
+        return cls(base_lr, plan.warmup_steps, plan.total_steps)
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,25 @@ class Plan(NamedTuple):
     steps_per_epoch: int
     warmup_fraction: float
     """Share of the epochs, rounded down to whole ones."""
-    decay_fraction: float
+    decay_fraction: float = 0.0
     """Share of all steps, at the end; of no meaning for a cosine."""
+
+    @property
+    def warmup_steps(self) -> int:
+        return int(self.warmup_fraction * self.epochs) * self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
 
 
 def _cosine(plan: Plan) -> Schedule:
-    return WarmupCosineLR.by_epochs(plan.base_lr, plan.epochs, plan.steps_per_epoch, plan.warmup_fraction)
+    return WarmupCosineLR(plan.base_lr, plan.warmup_steps, plan.total_steps)
 
 
 def _stable(plan: Plan, shape: Callable[[float], float]) -> Schedule:
-    total = plan.epochs * plan.steps_per_epoch
-    warmup = int(plan.warmup_fraction * plan.epochs) * plan.steps_per_epoch
-    start = max(warmup, total - round(plan.decay_fraction * total))
-    return WarmupStableDecayLR(plan.base_lr, warmup, start, total, shape)
+    start = max(plan.warmup_steps, plan.total_steps - round(plan.decay_fraction * plan.total_steps))
+    return WarmupStableDecayLR(plan.base_lr, plan.warmup_steps, start, plan.total_steps, shape)
 
 
 SCHEDULES: dict[str, Callable[[Plan], Schedule]] = {

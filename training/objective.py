@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from models.encoder import Encoded
 from models.losses import counted_tokens, masked_pass
 from models.masking import make_masking
-from models.moe_mae import MOEMAE, Encoded
+from models.moe_mae import MOEMAE
 from models.noise import LayerNoise, PassNoise
 from models.targets import Examples, Targets, TrainingPass
 from utils.compilation import EAGER, Compilation
@@ -100,5 +101,4 @@ class Objective(nn.Module):
     ) -> Encoded:
         """Other patches of the same images, without metadata."""
         masking = make_masking(mask_noise, self.model.masking, visible)
-        kept = None if masking.full else masking.mask == 0
-        return self.model.encode(images, None, masking.ids_keep, visible=kept, presampled=presampled)
+        return self.model.encode(images, None, masking.ids_keep, visible=masking.visible, presampled=presampled)

@@ -11,6 +11,7 @@ from studies.recipe.scores import LINEAR, NEAREST, NEAREST_SCALED
 from studies.report_parts.figures import plot_intervals
 from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.analysis_utils import save_figure
+from utils.markdown import markdown_table
 
 
 def sections_of(context: StudyContext, results: Mapping[str, Any]) -> list[Section]:
@@ -35,7 +36,7 @@ SUMMARY_TABLES = (
 )
 """Settings that share a table: simulated and real patches apart."""
 
-SHORT = {LINEAR: "linear", NEAREST: "kNN-5", NEAREST_SCALED: "kNN-5"}
+SHORT = {LINEAR: "linear", NEAREST_SCALED: "kNN-5"}
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -55,7 +56,7 @@ def _summary_table(results: Mapping[str, Any], settings: Sequence[str]) -> str:
         return ""
     heads = [f"{SUMMARY[name][0]}: {SHORT[protocol]}" for name in settings for protocol in SUMMARY[name][1]]
     heads.insert(len(SUMMARY[settings[0]][1]), f"linear, to {results['settings'][settings[0]]['rival']}")
-    lines = [["representation", "numbers", *heads], ["---"] * (2 + len(heads))]
+    lines: list[list[str]] = []
     for row in results["rows"]:
         scored = [row["scores"][name] for name in settings if name in row["scores"]]
         if not scored:
@@ -68,7 +69,7 @@ def _summary_table(results: Mapping[str, Any], settings: Sequence[str]) -> str:
         cells.insert(len(SUMMARY[settings[0]][1]), _value(first[LINEAR].get("minus_rival")))
         lines.append([row["title"], str(scored[0]["features"]), *map(_text, cells)])
     measured = "; ".join(f"{SUMMARY[name][0]}: {results['settings'][name]['measured_on']}" for name in settings)
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = markdown_table(["representation", "numbers", *heads], lines)
     return f"{table}\n\n{measured[0].upper()}{measured[1:]}.\n"
 
 
@@ -82,9 +83,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     for name in results["settings"]:
         about, table = results["settings"][name], _score_table(results, name)
         kept = [0, 1, 2, 4, len(table.columns) - 1]
-        lines = [[table.columns[at] for at in kept], ["---"] * len(kept)]
-        lines += [[_text(row[at]) for at in kept] for row in table.rows]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text = markdown_table(
+            [table.columns[at] for at in kept], ([_text(row[at]) for at in kept] for row in table.rows)
+        )
         parts.append(f"**{about['title'].capitalize()}** ({about['measured_on']}):\n\n{text}\n")
     return "\n".join(parts)
 

@@ -17,7 +17,7 @@ from benchmarks.profile import group_of, profile_call, profile_table
 from benchmarks.reference import ReferenceMAE
 from benchmarks.reference_cost import judge
 from benchmarks.reference_work import by_field
-from benchmarks.report import Goal, Row, markdown_table, timed_row
+from benchmarks.report import Goal, Row, results_table, timed_row
 from benchmarks.rows_embed import embedding_works
 from benchmarks.rows_load import SPLIT, copy_sample, make_pack, open_dataset, read_all, read_as_published
 from benchmarks.rows_memory import measure_peak
@@ -124,16 +124,16 @@ def test_table_says_met_void_and_not_measured() -> None:
         note="why",
     )
     assert row.met is True and row.ours == 500 and row.reference == 1500 and row.achieved == ("float32", 2e9)
-    table = markdown_table([row, Row("compiled", "ms", note="no compiler")], LIMITS, on_gpu=False)
-    assert "one GPU" in table and "one GPU" not in markdown_table([row], LIMITS, on_gpu=True)
+    table = results_table([row, Row("compiled", "ms", note="no compiler")], LIMITS, on_gpu=False)
+    assert "one GPU" in table and "one GPU" not in results_table([row], LIMITS, on_gpu=True)
     assert "3.00 (3.00 to 3.00)" in table and "| yes | not measured |" in table and "50%" in table
     assert "compiled [2] | not measured" in table and "[2] no compiler" in table
 
     void = row.judged(judge("train", 1.5, 1e9))
-    assert void.met is None and "**void**" in markdown_table([void], LIMITS, on_gpu=False) and "VOID" in void.void
+    assert void.met is None and "**void**" in results_table([void], LIMITS, on_gpu=False) and "VOID" in void.void
     assert row.judged(judge("train", 2.06, 228e9)) == row
     slow = timed_row("step", Timing((1.0,)), Timing((1.5,)), unit="ms", goal=Goal("≥ 2×", ratio=2.0))
-    assert slow.met is False and "**no**" in markdown_table([slow], LIMITS, on_gpu=False)
+    assert slow.met is False and "**no**" in results_table([slow], LIMITS, on_gpu=False)
     assert json.loads(json.dumps(slow.as_dict(LIMITS)))["met"] is False
 
 
@@ -144,7 +144,7 @@ def test_goals_in_their_own_unit() -> None:
     assert slow.met is False
     assert Row("x", "ms", goal=Goal("≤ 1", most=1)).met is None
     says = Row("memory", "MiB", goal=Goal("fits or says so"), note="needs 30 GiB", reached=True)
-    assert says.met is True and "| yes |" in markdown_table([says], LIMITS, on_gpu=False)
+    assert says.met is True and "| yes |" in results_table([says], LIMITS, on_gpu=False)
 
 
 # --------------------------------------------------------------------------- the rows
