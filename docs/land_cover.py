@@ -1,4 +1,4 @@
-"""The README's land-cover map, from nothing: `python -m docs.land_cover --out outputs/land_cover`.
+"""A land-cover map of a simulated scene, from nothing: `python -m docs.land_cover --out outputs/land_cover`.
 
 Simulates a scene, embeds it, fits a linear probe on the cells of its upper half, maps the whole scene with it, and
 reports the accuracy over all cells and over those of the lower half, which the probe has not seen. Part of a scene is

@@ -19,7 +19,7 @@ from models.pooling import MAP_POOLINGS, vector_width
 from scenes.input.product import Scene
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.geotiffs import write_cog
-from scenes.products.pictures import GREY, LARGEST_SIDE, paired_panels, show_cells
+from scenes.products.pictures import GREY, LARGEST_SIDE, scene_panels, show_cells
 from utils.analysis_utils import save_figure, short_name
 from utils.colour_vision import palette
 from utils.data_config import DATASETS, EuroSATInfo
@@ -201,7 +201,7 @@ def plot_land_cover(scene: Scene, land_cover: Path, classes: tuple[str, ...], sh
     shown = sorted((k for k, name in enumerate(classes) if shares[name] > 0), key=lambda k: -shares[classes[k]])
     handles = _handles(classes, shown, colours, shares)
     longest = max((len(line) for handle in handles for line in str(handle.get_label()).splitlines()), default=0)
-    figure, (_, right) = paired_panels(scene, beside=HANDLE + LETTER * longest)
+    figure, (_, right) = scene_panels(scene, beside=HANDLE + LETTER * longest)
     with rasterio.open(land_cover) as file:
         step = -(-max(file.shape) // LARGEST_SIDE)
         named, transform = file.read(1)[::step, ::step], file.transform

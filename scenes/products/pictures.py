@@ -1,4 +1,4 @@
-"""What pictures of a scene have in common: true colour, coordinates, a scale bar, both panels on the same ground."""
+"""What pictures of a scene have in common: true colour, coordinates, a scale bar, all panels on the same ground."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,24 +29,29 @@ MARGINS = {"left": 0.75, "right": 0.2, "bottom": 0.55, "top": 0.7, "between": 0.
 _STEPS = (1, 2, 5)
 
 
-def paired_panels(scene: Scene, beside: float = 0.0) -> tuple[Figure, Sequence[Axes]]:
-    """Two panels of the scene's shape, the left one in true colour, on the same ground to the pixel.
+def scene_panels(
+    scene: Scene, count: int = 2, beside: float = 0.0, side: float = PANEL
+) -> tuple[Figure, Sequence[Axes]]:
+    """Panels of the scene's shape side by side, the first in true colour, on the same ground to the pixel.
 
     Args:
         scene: what is shown.
+        count: of panels.
         beside: inches to the right for what explains the picture.
+        side: inches of a panel's longer side.
     """
     grid = scene.grid
     width, height = (
-        max(PANEL * side / max(grid.width, grid.height), LEAST_PANEL) for side in (grid.width, grid.height)
+        max(side * pixels / max(grid.width, grid.height), LEAST_PANEL) for pixels in (grid.width, grid.height)
     )
-    across = MARGINS["left"] + 2 * width + MARGINS["between"] + MARGINS["right"] + beside
+    step = width + MARGINS["between"]
+    across = MARGINS["left"] + count * step - MARGINS["between"] + MARGINS["right"] + beside
     down = MARGINS["bottom"] + height + MARGINS["top"]
     figure = Figure(figsize=(across, down))
-    starts = (MARGINS["left"], MARGINS["left"] + width + MARGINS["between"])
+    starts = [MARGINS["left"] + number * step for number in range(count)]
     boxes = [(start / across, MARGINS["bottom"] / down, width / across, height / down) for start in starts]
     first = figure.add_axes(boxes[0])
-    panels = (first, figure.add_axes(boxes[1], sharex=first, sharey=first))
+    panels = (first, *(figure.add_axes(box, sharex=first, sharey=first) for box in boxes[1:]))
     left, bottom, right, top = edges_of(grid)
     panels[0].imshow(scene_colours(scene), extent=(left, right, bottom, top), interpolation="nearest")
     panels[0].set_title("true colour", fontsize=10)
@@ -55,8 +60,9 @@ def paired_panels(scene: Scene, beside: float = 0.0) -> tuple[Figure, Sequence[A
     for axes in panels:
         axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
         _label_ground(axes, grid)
-    panels[1].tick_params(labelleft=False)
-    panels[1].set_ylabel("")
+    for axes in panels[1:]:
+        axes.tick_params(labelleft=False)
+        axes.set_ylabel("")
     add_scale_bar(panels[0], grid)
     return figure, panels
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from scenes.input.product import Scene
 from scenes.products.embedding_file import EmbeddingMap, MapStatistics
-from scenes.products.pictures import GREY, LARGEST_SIDE, paired_panels, show_cells
+from scenes.products.pictures import GREY, LARGEST_SIDE, scene_panels, show_cells
 
 STRETCH = (2, 98)
 """Percentiles of a component that become black and white."""
@@ -13,9 +13,9 @@ STRETCH = (2, 98)
 
 def plot_quick_look(scene: Scene, embeddings: EmbeddingMap, statistics: MapStatistics) -> Figure:
     """True colour (clouds shown, fill grey) and principal components (cloud, shadow and fill grey)."""
-    figure, (_, right) = paired_panels(scene)
+    figure, (_, right) = scene_panels(scene)
     step = -(-max(embeddings.height, embeddings.width) // LARGEST_SIDE)
-    show_cells(right, _components(embeddings, statistics, step), embeddings.transform, scene.grid, step)
+    show_cells(right, component_colours(embeddings, statistics, step), embeddings.transform, scene.grid, step)
     explained = _explained(statistics)
     right.set_title(f"first three principal components of the embeddings ({explained:.0%} of variance)", fontsize=10)
     return figure
@@ -27,7 +27,7 @@ def _explained(statistics: MapStatistics) -> float:
     return float(np.einsum("kd,de,ke->", axes, statistics.covariance, axes)) / total
 
 
-def _components(embeddings: EmbeddingMap, statistics: MapStatistics, step: int) -> np.ndarray:
+def component_colours(embeddings: EmbeddingMap, statistics: MapStatistics, step: int) -> np.ndarray:
     """(h, w, 3) colours of every `step`-th cell."""
     axes = statistics.components(3)
     rows = []
