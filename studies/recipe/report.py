@@ -22,55 +22,57 @@ def sections_of(context: StudyContext, results: Mapping[str, Any]) -> list[Secti
     return found
 
 
-SUMMARY = {
-    "simulated_with_metadata": ("simulated, metadata given", (LINEAR, NEAREST_SCALED)),
-    "simulated_without_metadata": ("simulated, metadata withheld", (LINEAR,)),
-    "real_with_metadata": ("real patches, metadata given", (LINEAR, NEAREST_SCALED)),
-    "land_cover_without_metadata": ("windows of a real scene", (LINEAR, NEAREST_SCALED)),
-}
-"""Columns of the summary: setting to its short title and the protocols shown."""
+SHOWN = (
+    "image statistics", "metadata", "statistics + metadata", "random features",
+    "random features + statistics + metadata", "random features + statistics + metadata + products",
+)  # fmt: skip
+"""Baselines in the README's first table."""
 
-SUMMARY_TABLES = (
-    ("simulated_with_metadata", "simulated_without_metadata"),
-    ("real_with_metadata", "land_cover_without_metadata"),
-)
-"""Settings that share a table: simulated and real patches apart."""
+FIRST = ("simulated_with_metadata", "real_with_metadata")
+"""Settings in the README's first table, by linear probe; the second has all others."""
 
 SHORT = {LINEAR: "linear", NEAREST_SCALED: "kNN-5"}
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """What the README shows, as Markdown: one table for simulated patches and one for real ones.
+    """What the README shows, as Markdown: scores beside baselines, and differences to the best baseline elsewhere.
 
     Args:
         results: of `results_of`.
     """
-    return "\n".join(
-        _summary_table(results, [name for name in one if name in results["settings"]]) for one in SUMMARY_TABLES
-    )
+    encoders = [row for row in results["rows"] if row["kind"] == "encoder" and row["scores"]]
+    weights = [row for row in encoders if row["seconds"] is None] or encoders
+    return f"{_score_summary(results, weights)}\n\n{_difference_summary(results, weights)}\n"
 
 
-def _summary_table(results: Mapping[str, Any], settings: Sequence[str]) -> str:
-    """One table; the difference to the rival is that of the first setting. Empty without settings."""
-    if not settings:
-        return ""
-    heads = [f"{SUMMARY[name][0]}: {SHORT[protocol]}" for name in settings for protocol in SUMMARY[name][1]]
-    heads.insert(len(SUMMARY[settings[0]][1]), f"linear, to {results['settings'][settings[0]]['rival']}")
-    lines: list[list[str]] = []
-    for row in results["rows"]:
-        scored = [row["scores"][name] for name in settings if name in row["scores"]]
-        if not scored:
-            continue
-        cells: list[Cell] = []
-        for name in settings:
-            found = row["scores"].get(name)
-            cells += [None if found is None else _value(found[protocol]["score"]) for protocol in SUMMARY[name][1]]
-        first = row["scores"].get(settings[0], {LINEAR: {}})
-        cells.insert(len(SUMMARY[settings[0]][1]), _value(first[LINEAR].get("minus_rival")))
-        lines.append([row["title"], str(scored[0]["features"]), *map(_text, cells)])
-    measured = "; ".join(f"{SUMMARY[name][0]}: {results['settings'][name]['measured_on']}" for name in settings)
-    table = markdown_table(["representation", "numbers", *heads], lines)
-    return f"{table}\n\n{measured[0].upper()}{measured[1:]}.\n"
+def _score_summary(results: Mapping[str, Any], weights: Sequence[Mapping[str, Any]]) -> str:
+    """Baselines and weights: linear probe, metadata given."""
+    settings = [name for name in FIRST if name in results["settings"]]
+    header = ["representation", "numbers"]
+    for name in settings:
+        header += [results["settings"][name]["title"].removesuffix(", metadata given"), "minus the best baseline"]
+    lines = []
+    for row in [*(row for row in results["rows"] if row["title"] in SHOWN), *weights]:
+        found = [row["scores"].get(name, {}).get(LINEAR, {}) for name in settings]
+        cells = [_text(_value(one.get(key))) for one in found for key in ("score", "minus_best")]
+        best = [row["title"] == results["settings"][name]["best"][LINEAR] for name in settings]
+        cells = [cell or "–" if best[at // 2] and at % 2 else cell for at, cell in enumerate(cells)]
+        lines.append([row["title"], next(iter(row["scores"].values()))["features"], *cells])
+    return markdown_table(header, lines)
+
+
+def _difference_summary(results: Mapping[str, Any], weights: Sequence[Mapping[str, Any]]) -> str:
+    """All other settings and protocols: the best baseline of each, and by how much weights differ from it."""
+    lines = []
+    for name, about in results["settings"].items():
+        for protocol, short in SHORT.items():
+            if (name in FIRST and protocol == LINEAR) or not any(name in row["scores"] for row in weights):
+                continue
+            best = next(row for row in results["rows"] if row["title"] == about["best"][protocol])
+            scored = f"{best['title']}: {best['scores'][name][protocol]['score'][0]:.1f}"
+            found = [row["scores"].get(name, {}).get(protocol, {}).get("minus_best") for row in weights]
+            lines.append([f"{about['title']}: {short}", scored, *(_text(_value(one)) for one in found)])
+    return markdown_table(["setting", "best baseline", *(row["title"] for row in weights)], lines)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -82,7 +84,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = []
     for name in results["settings"]:
         about, table = results["settings"][name], _score_table(results, name)
-        kept = [0, 1, 2, 4, len(table.columns) - 1]
+        kept = [0, 1, 2, 4, 7, len(table.columns) - 1]
         text = markdown_table(
             [table.columns[at] for at in kept], ([_text(row[at]) for at in kept] for row in table.rows)
         )

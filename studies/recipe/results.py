@@ -1,7 +1,7 @@
 """What the ladder found, as plain values: one JSON file that reports, tables and the README are made from."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.recipe import RecipeConfig
@@ -21,7 +21,10 @@ def results_of(
 ) -> dict[str, Any]:
     """Everything the report shows, JSON-ready; scores in per cent, differences in percentage points."""
     by_name = {row.name: row for row in rows}
-    rivals = {row.title: row for row in rows if not row.runs}
+    baselines = {row.title: row for row in rows if not row.runs}
+    best = {
+        one.name: {protocol: _best(context, baselines, one, protocol) for protocol in PROTOCOLS} for one in settings
+    }
     return {
         "format": FORMAT,
         "title": config.title,
@@ -31,11 +34,23 @@ def results_of(
                 "measured_on": one.bench.source.measured_on(),
                 "remarks": one.bench.source.remarks(),
                 "rival": one.rival,
+                "best": best[one.name],
             }
             for one in settings
         },
-        "rows": [_row(context, config, row, by_name.get(row.after or ""), settings, rivals) for row in rows],
+        "rows": [_row(context, config, row, by_name.get(row.after or ""), settings, best, baselines) for row in rows],
     }
+
+
+def _best(context: StudyContext, baselines: Mapping[str, Row], setting: Setting, protocol: str) -> str:
+    """The baseline with the highest score, found on the patches that are scored: differences to it are cautious."""
+    bench, key = setting.bench, (setting.name, protocol)
+    scores = {
+        title: of_runs(resampled_headline(context, row.scores[key], bench)).value or 0.0
+        for title, row in baselines.items()
+        if key in row.scores
+    }
+    return max(scores, key=lambda title: scores[title])
 
 
 def _row(
@@ -44,7 +59,8 @@ def _row(
     row: Row,
     before: Row | None,
     settings: Sequence[Setting],
-    rivals: dict[str, Row],
+    best: Mapping[str, Mapping[str, str]],
+    baselines: Mapping[str, Row],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"name": row.name, "title": row.title, "kind": "encoder" if row.runs else "baseline"}
     if row.runs:
@@ -62,7 +78,7 @@ def _row(
             "loss_by_views": [_loss_by_views(run) for run in row.runs],
         }
     found["scores"] = {
-        one.name: _scores(context, row, before, one, rivals[one.rival])
+        one.name: _scores(context, row, before, one, baselines[one.rival], _rows_of(best[one.name], baselines))
         for one in settings
         if (one.name, LINEAR) in row.scores
     }
@@ -77,13 +93,19 @@ def _row(
     return found
 
 
-def _scores(context: StudyContext, row: Row, before: Row | None, setting: Setting, rival: Row) -> dict[str, Any]:
-    """One row in one setting."""
+def _rows_of(titles: Mapping[str, str], baselines: Mapping[str, Row]) -> dict[str, Row]:
+    return {protocol: baselines[title] for protocol, title in titles.items()}
+
+
+def _scores(
+    context: StudyContext, row: Row, before: Row | None, setting: Setting, rival: Row, best: Mapping[str, Row]
+) -> dict[str, Any]:
+    """One row in one setting; `best` is the best baseline by protocol."""
     found: dict[str, Any] = {"features": row.width(setting)}
     for protocol in PROTOCOLS:
         key, bench = (setting.name, protocol), setting.bench
         one = {"score": _plain(of_runs(resampled_headline(context, row.scores[key], bench)), PERCENT)}
-        for name, other in (("before", before), ("rival", rival)):
+        for name, other in (("before", before), ("rival", rival), ("best", best[protocol])):
             if other is not None and other.name != row.name and key in other.scores:
                 one[f"minus_{name}"] = _plain(paired(context, row.scores[key], other.scores[key], bench), PERCENT)
         found[protocol] = one

@@ -116,6 +116,14 @@ def test_differences_are_those_of_the_scores(done: Path) -> None:
     assert one["minus_before"][0] == pytest.approx(one["score"][0] - before["score"][0], abs=0.01)
     assert one["minus_rival"][0] == pytest.approx(one["score"][0] - rival["score"][0], abs=0.01)
     assert one["minus_rival"][1] <= one["minus_rival"][0] <= one["minus_rival"][2]
+    best = found["settings"][name]["best"][protocol]
+    scores = {
+        row["title"]: row["scores"][name][protocol]["score"][0]
+        for row in found["rows"]
+        if name in row["scores"] and row["kind"] == "baseline"
+    }
+    assert scores[best] == max(scores.values())
+    assert one["minus_best"][0] == pytest.approx(one["score"][0] - scores[best], abs=0.01)
     loss = found["rows"][-1]["masked_loss"]["simulated"]
     gap = loss["model"][0] - loss["interpolation"][0]
     assert loss["model_minus_interpolation"][0] == pytest.approx(gap, abs=0.01)
@@ -126,7 +134,8 @@ def test_report_and_tables_are_made_from_the_result(done: Path, capsys) -> None:
     config = str(done / "recipe.yaml")
     assert main(["--config_yaml", config, "--tables"]) == 0
     shown = capsys.readouterr().out
-    assert "| two epochs | " in shown and "| class prior | 1 | " in shown
+    assert "| two epochs | " in shown and "| statistics + metadata | 36 | " in shown and "| – |" in shown
+    assert "metadata withheld: kNN-5 | " in shown
     assert "| two epochs | " in (done / "out" / "recipe.md").read_text()
     with pytest.raises(DataError, match="no such result"):
         main(["--config_yaml", config, "--tables", "--set", "result=elsewhere.json"])
