@@ -2,8 +2,8 @@
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests
-# make test-docs, test-faults, test-programs  the heavier ones: notebooks and examples; killed and stopped processes;
-#               generated code and exported programs
+# make test-runs, test-docs, test-faults, test-programs  the heavier ones: whole studies and several processes; notebooks
+#               and examples; killed and stopped processes; generated code and exported programs
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies quick test test-docs test-faults test-programs test-lowest lint types clean setup
+.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-lowest lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
@@ -54,9 +54,9 @@ studies: $(VENV)/.installed
 PYTEST := -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 test: $(VENV)/.installed-dev
-	@$(RUN) $(PYTEST) -m "not docs and not faults and not programs"
+	@$(RUN) $(PYTEST) -m "not runs and not docs and not faults and not programs"
 
-test-docs test-faults test-programs: $(VENV)/.installed-dev
+test-runs test-docs test-faults test-programs: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m $(subst test-,,$@)
 
 quick: $(VENV)/.installed-dev

@@ -360,6 +360,7 @@ def test_figures_take_these_arrays(loader, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- in a report
 
 
+@pytest.mark.runs
 def test_experts_stand_beside_those_of_an_untrained_encoder_like_them(
     tmp_path: Path,
     monkeypatch,

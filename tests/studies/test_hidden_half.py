@@ -14,6 +14,8 @@ from eval.probing import protocols
 from studies.hidden_half import AS_MEAN, LEFT_OUT, WHOLE, embed_ways, main, outcomes
 from utils.errors import CheckpointError
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_strength():

@@ -21,6 +21,8 @@ from studies.recipe.benches import by_folds
 from studies.recipe.land_cover import land_cover_source
 from utils.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.runs
+
 SIDE = 40
 LAND_COVER = {
     "scene": "scene.tif",

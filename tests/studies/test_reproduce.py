@@ -34,6 +34,8 @@ from studies.report_parts.verdicts import OPEN, side, verdict
 from training.stopping import StopSignals
 from utils.errors import ConfigError, DataError, UserError
 
+pytestmark = pytest.mark.runs
+
 TABLES = ("reconstruction", "data_knn5", "data_strong_probe", "data_differences", "data_classes", "published")
 
 

@@ -35,6 +35,8 @@ from studies.sanity import __main__ as sanity
 from training.stopping import StopSignals
 from utils.errors import ConfigError, DataError, UserError
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory) -> StudyContext:

@@ -40,6 +40,8 @@ from training.step import StepOptions
 from training.stopping import StopSignals
 from utils.errors import ConfigError
 
+pytestmark = pytest.mark.runs
+
 CPU = torch.device("cpu")
 TINY = Recipe(patches=6, steps=30, batch_size=3, depth=1, looks=3)
 

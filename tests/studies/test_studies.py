@@ -39,6 +39,8 @@ from studies.registry import STUDIES
 from studies.report_parts.sections import Section, Value
 from training.stopping import StopSignals
 
+pytestmark = pytest.mark.runs
+
 SUPPORTED, OPEN = "Significantly (?:higher|lower) ", "No significant difference in "
 
 

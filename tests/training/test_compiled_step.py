@@ -12,8 +12,6 @@ from conftest import SAMPLE
 from target_step import ALL, fitted, plus_step
 from tiny import training_config
 from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, a_step, numbers, padded
-from torch._dynamo.exc import BackendCompilerFailed
-from torch._inductor.exc import InvalidCxxCompiler
 
 from models import ModelConfig
 from models.targets import TargetOptions
@@ -141,6 +139,8 @@ def test_what_compile_means() -> None:
 
 
 def failing(*_: object) -> None:
+    from torch._inductor.exc import InvalidCxxCompiler  # takes seconds, in every process that collects tests
+
     raise InvalidCxxCompiler
 
 
@@ -200,6 +200,9 @@ def test_the_line_names_the_cause() -> None:
     lines = []
 
     def compiled(*_: object) -> None:
+        from torch._dynamo.exc import BackendCompilerFailed
+        from torch._inductor.exc import InvalidCxxCompiler
+
         raise BackendCompilerFailed(failing, InvalidCxxCompiler(), None)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -22,6 +22,8 @@ from training.run_folder import verify
 from training.step import TrainStep
 from utils.processes import ALONE
 
+pytestmark = pytest.mark.runs
+
 BALANCE = 3e4
 """A weight with which the balance loss rules the gradient."""
 

@@ -19,6 +19,8 @@ from utils.devices import process_device
 from utils.errors import ConfigError, UserError, run_script
 from utils.processes import ALONE, Processes, _unwound_by_sigterm, joined_processes
 
+pytestmark = pytest.mark.runs
+
 data, alone = shared_runs.data, shared_runs.alone
 
 
