@@ -8,6 +8,7 @@ import torch
 from models.checkpoint import read_checkpoint
 from models.moe_mae import MOEMAE, count_parameters
 from models.pooling import vector_width
+from models.pretrained import weights_path
 from models.weights_folder import MADE_FROM, read_weights_folder, require_safetensors, write_weights_folder
 from release.card import Program, Release, write_card
 from release.check import TOLERANCE, check_patches, largest_difference
@@ -50,7 +51,7 @@ def export(settings: ExportSettings) -> None:
     require_new(settings.out)
     require_safetensors(settings.out)
     require_packages(list(settings.programs))
-    checkpoint = read_checkpoint(settings.checkpoint)
+    checkpoint = read_checkpoint(weights_path(settings.checkpoint))
     model = checkpoint.build()
     if checkpoint.published:
         reporter.info(f"{settings.checkpoint}: a published checkpoint; exported with published_behaviour: true")
