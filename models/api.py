@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.inference import embedding
+from models.inference.embedding import embed
 from utils.data_config import BigEarthNetInfo
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Interface:
             DataError: for numbers, bands, sizes, times or places that the model does not know, with the fix.
             ConfigError: for an option's impossible value.
         """
-        return embedding.embed(
+        return embed(
             self,  # pyright: ignore[reportArgumentType] - this class is a part of `MOEMAE`, which is an encoder
             pixels,
             when=when,
