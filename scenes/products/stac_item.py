@@ -22,12 +22,12 @@ STAC_ITEM = "stac_item.json"
 STAC_VERSION = "1.1.0"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 COG, PNG = "image/tiff; application=geotiff; profile=cloud-optimized", "image/png"
-ASSETS = {
-    "embeddings.tif": ("embeddings", "Embeddings, one band a number", COG, ["data"]),
-    "land_cover.tif": ("land_cover", "Land cover by a linear probe", COG, ["data"]),
-    "quick_look.png": ("quick_look", "True colour and components", PNG, ["overview"]),
+ASSETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "embeddings.tif": ("embeddings", {"title": "Embeddings, one band a number", "type": COG, "roles": ["data"]}),
+    "land_cover.tif": ("land_cover", {"title": "Land cover by a linear probe", "type": COG, "roles": ["data"]}),
+    "quick_look.png": ("quick_look", {"title": "True colour and components", "type": PNG, "roles": ["overview"]}),
 }
-"""Files of a run to the key, title, type and roles of their assets."""
+"""Files of a run to the key of their asset and what it says."""
 STEPS = 20
 """Points along a side of the footprint: lines of a map projection are curves on the globe."""
 
@@ -62,7 +62,7 @@ def write_item(path: Path, embeddings: EmbeddingMap, scene: Scene, about: dict[s
         **_quantization(embeddings),
     }
     names = [file.name for file in files]
-    assets = {key: _asset(name, *told) for name, (key, *told) in ASSETS.items() if name in names}
+    assets = {key: {"href": f"./{name}", **told} for name, (key, told) in ASSETS.items() if name in names}
     assets["embeddings"] |= {
         "data_type": embeddings.dtype,
         "proj:code": _code(embeddings.crs),
@@ -95,10 +95,6 @@ def _quantization(embeddings: EmbeddingMap) -> dict[str, Any]:
     numbers = {"scale": embeddings.scales.tolist(), "offset": embeddings.offsets.tolist()}
     kinds = {"method": "linear", "original_dtype": "float32", "quantized_dtype": "int8"}
     return {"emb:quantization": {**kinds, **numbers}}
-
-
-def _asset(name: str, title: str, kind: str, roles: list[str]) -> dict[str, Any]:
-    return {"href": f"./{name}", "title": title, "type": kind, "roles": roles}
 
 
 def _code(crs: CRS) -> str | None:
