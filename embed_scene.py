@@ -25,6 +25,7 @@ from scenes.run import SceneRun
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import run_script
+from utils.project_files import find_shipped
 
 DEFAULT_BATCH = 64
 
@@ -105,7 +106,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
     add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
     add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")
-    add("--probe", type=user_path, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
+    add("--probe", type=find_shipped, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
     add(
         "--truth",
         type=user_path,

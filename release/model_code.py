@@ -10,8 +10,8 @@ from typing import Any
 from utils.build.renaming import FRONT, imported_modules, project_modules, renamed
 from utils.project_files import PROJECT
 
-PACKAGE = __name__.removesuffix("release.model_code")
-"""What names of modules begin with: nothing in the repository, the package's name where it is installed."""
+PACKAGE = f"{FRONT}." if (PROJECT / "__init__.py").is_file() else ""
+"""What names of modules begin with in these files: nothing in the repository, the package where it is installed."""
 MAIN = "release.auto_model"
 MAIN_FILE = f"modeling_{FRONT}"
 

@@ -11,6 +11,7 @@ from tiny import training_config
 
 from classification_models.logistic_regression import LogisticRegressionModel
 from models import MOEMAE
+from release.model_code import write_model_code
 
 pytestmark = pytest.mark.adapters
 
@@ -104,6 +105,21 @@ def test_configs_and_weights_are_found_and_probes_are_interchangeable(installed)
         done = run([python, "-c", code, path, files[1]], folder)
         assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(np.load(folder / "p.npy"), expected)
+
+
+def test_the_code_of_a_release_is_the_repositorys(installed, tmp_path) -> None:
+    """Although it is made from files in which names stand below `moemae`."""
+    python, folder = installed
+    code = "import sys, pathlib; from moemae.release.model_code import write_model_code as write; "
+    ours, theirs = tmp_path / "repository", tmp_path / "installed"
+    for path in (ours, theirs):
+        path.mkdir()
+    about = write_model_code(ours)
+    done = run([python, "-c", f"{code}print(write(pathlib.Path(sys.argv[1])))", theirs], folder)
+    assert done.returncode == 0 and done.stdout.strip() == str(about), done.stderr
+    assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()}
+    for path in ours.iterdir():
+        assert path.read_text() == (theirs / path.name).read_text().replace("python -m moemae.", "python -m ")
 
 
 def test_an_editable_install_is_refused_in_a_line(installed) -> None:

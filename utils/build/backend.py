@@ -57,7 +57,7 @@ def write_package(folder: Path) -> None:
     for path in modules.values():
         _write_module(path, folder / path.relative_to(ROOT), names)
     for package in {name.partition(".")[0] for name in modules}:
-        for path in (ROOT / package).rglob("*"):
+        for path in (ROOT / package).rglob("[!.]*"):
             if path.is_file() and path.suffix not in _CODE_ENDINGS:
                 _copy(path, folder)
     weights = ROOT / "weights"
