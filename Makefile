@@ -4,6 +4,7 @@
 # make test     set up, then run the tests
 # make test-runs, test-docs, test-faults, test-programs  the heavier ones: whole studies and several processes; notebooks
 #               and examples; killed and stopped processes; generated code and exported programs
+# make test-adapters  the installed package, torch.hub, transformers: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
@@ -14,10 +15,11 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-lowest lint types clean setup
+.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
+ADAPTERS := .venv-adapters
 QUICK := benchmarks/test_benchmark_reference.py classification_models/test_scores.py configs datasets/test_readers.py \
 	datasets/test_geotiff.py models/test_when_where.py eval/test_bootstrap.py eval/test_block_permutation.py \
 	explorer/test_explore.py models/test_moe.py models/test_checkpoint.py release/test_model_card.py \
@@ -54,13 +56,24 @@ studies: $(VENV)/.installed
 PYTEST := -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 test: $(VENV)/.installed-dev
-	@$(RUN) $(PYTEST) -m "not runs and not docs and not faults and not programs"
+	@$(RUN) $(PYTEST) -m "not runs and not docs and not faults and not programs and not adapters"
 
 test-runs test-docs test-faults test-programs: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m $(subst test-,,$@)
 
 quick: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m "not slow and not faults" $(addprefix tests/,$(QUICK))
+
+# Beside the packages of $(VENV), which it sees; what it adds (among them one named datasets) stays out of that.
+$(ADAPTERS)/.installed: requirements-adapters.txt $(VENV)/.installed-dev
+	@test -x $(ADAPTERS)/bin/python || $(RUN) -m venv --without-pip $(ADAPTERS)
+	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		$$($(ADAPTERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth
+	@$(PYTHON) -m pip --python $(ADAPTERS)/bin/python install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-adapters: $(ADAPTERS)/.installed
+	@$(RUN) $(PYTEST) -m adapters
 
 # The lower bounds become the versions: `>=` is read as `==`. The tools that run the tests need no lowest version.
 $(LOWEST)/constraints.txt: requirements.txt requirements-export.txt
@@ -73,7 +86,7 @@ $(LOWEST)/.installed: $(LOWEST)/constraints.txt requirements-dev.txt
 	@touch $@
 
 test-lowest: $(LOWEST)/.installed
-	@$(LOWEST)/bin/python $(PYTEST) -m "not slow"
+	@$(LOWEST)/bin/python $(PYTEST) -m "not slow and not adapters"
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -5,8 +5,9 @@
 Writes `embeddings.tif` (a Cloud-Optimised GeoTIFF on the scene's own map projection), `quick_look.png` and
 `scene.json` into --out; with --probe `land_cover.tif`, its picture, names and colours, and `probabilities.tif`; with
 --labels a probe fitted on your own labels and its score as well; with --similar-to `similarity.tif`; with --reconstruct
-`reconstruction.tif`; with --geoparquet `cells.parquet`. Interrupted, the same command goes on; where the embeddings are
-there already, only what is derived from them is made. Files of an earlier run that a run does not make again go.
+`reconstruction.tif`; with --geoparquet `cells.parquet`; with --stac `stac_item.json`. Interrupted, the same command
+goes on; where the embeddings are there already, only what is derived from them is made. Files of an earlier run that a
+run does not make again go.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from scenes.run import SceneRun
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import run_script
+from utils.project_files import find_shipped
 
 DEFAULT_BATCH = 64
 
@@ -104,7 +106,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
     add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
     add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")
-    add("--probe", type=user_path, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
+    add("--probe", type=find_shipped, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
     add(
         "--truth",
         type=user_path,
@@ -121,6 +123,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
     add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
+    add("--stac", action="store_true", help="a STAC item of the results, for catalogues")
     add(
         "--qa",
         type=path_of,

@@ -4,7 +4,8 @@
 
 Writes `model.safetensors` and `config.json` (what `MOEMAE.from_pretrained` takes), a program from digital numbers to
 embeddings for PyTorch alone (`embed_cls.pt2`) and for ONNX (`embed_cls.onnx`), each checked against the model on the
-spot, and a `README.md` that says what is on record about the weights. Nothing in the folder is a pickle.
+spot, a `README.md` that says what is on record about the weights, and the model's code, with which `transformers` loads
+the folder (`AutoModel.from_pretrained(DIR, trust_remote_code=True)`). Nothing in the folder is a pickle.
 """
 
 import argparse

@@ -9,7 +9,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -27,7 +26,7 @@ from classification_models.fitting import (
 from classification_models.linear_head import LinearHead, linear_head, probabilities, scaler_from_numbers
 from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import explain_lack_of_memory
-from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays
+from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays, write_pickle
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
 from utils.files import atomic_path, write_npz
@@ -216,7 +215,7 @@ class LogisticRegressionModel:
             settings = {name: getattr(self, name) for name in (*_SETTINGS, "report")}
             return write_npz(path, to_arrays(ProbeParts(settings, model, self.scaler)))
         with atomic_path(path) as temporary:
-            joblib.dump(self, temporary)
+            write_pickle(self, temporary)
         return path
 
     @classmethod

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ from classification_models.linear_head import linear_head, one_vs_rest, regressi
 logger = logging.getLogger(__name__)
 
 _NPZ_FORMAT = "moemae-linear-probe-1"
+_PICKLED_MODULE = "classification_models.logistic_regression"
+"""Where the pickles of all probes, also the authors', look for their class."""
 
 
 class ProbeParts(NamedTuple):
@@ -68,9 +73,37 @@ def read_arrays(path: Path) -> ProbeParts:
     return ProbeParts(settings, model, scaler)
 
 
+@contextmanager
+def _as_pickled() -> Iterator[None]:
+    """The class of probes is found where pickles look for it, also where it is installed below another package."""
+    package = __name__.rpartition(".")[0]
+    own = f"{package}.{_PICKLED_MODULE.rpartition('.')[2]}"
+    if own == _PICKLED_MODULE:
+        yield
+        return
+    probe = sys.modules[own].LogisticRegressionModel
+    names = {_PICKLED_MODULE: own, _PICKLED_MODULE.partition(".")[0]: package}
+    before = {name: sys.modules[name] for name in names if name in sys.modules}
+    sys.modules.update({name: sys.modules[module] for name, module in names.items()})
+    probe.__module__ = _PICKLED_MODULE
+    try:
+        yield
+    finally:
+        probe.__module__ = own
+        for name in names:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def write_pickle(probe: Any, path: Path) -> None:
+    """Write a probe as published."""
+    with _as_pickled():
+        joblib.dump(probe, path)
+
+
 def read_pickle(path: Path) -> Any:
     """Whatever a `.joblib` holds; a file of another scikit-learn is named in a line."""
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _as_pickled():
         warnings.simplefilter("always")
         value = joblib.load(path)
     found = [warning.message for warning in caught]

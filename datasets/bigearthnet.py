@@ -62,8 +62,8 @@ class BigEarthNetDatasetLS(PatchDataset):
         all_classes: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
-        folder = dataset_folder(root, BigEarthNetInfo.FOLDER)
         split = find_split(csv, root)
+        folder = dataset_folder(root, BigEarthNetInfo.FOLDER)
         ids = read_split(split)
         super().__init__(folder, ids, image_size, crop, statistics, published_behaviour, meta_fields)
         self.classes = BigEarthNetInfo.CORINE if all_classes else BigEarthNetInfo.CLASSES

@@ -54,8 +54,8 @@ class EuroSATDatasetLS(PatchDataset):
         published_behaviour: bool = False,
         meta_fields: Sequence[str] = PUBLISHED_FIELDS,
     ) -> None:
-        folder = dataset_folder(root, EuroSATInfo.FOLDER)
         split = find_split(split_file, root)
+        folder = dataset_folder(root, EuroSATInfo.FOLDER)
         names = split_names(split)
         if statistics is None:
             statistics = eurosat_statistics(published_behaviour)

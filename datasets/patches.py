@@ -279,7 +279,13 @@ class PatchDataset(Dataset[Sample]):
 
 
 def find_split(path: str | Path, folder: str | Path) -> Path:
-    """A split file's path: as given, or inside the dataset's folder where only that exists."""
+    """A split file's path: as given, or inside the dataset's folder where only that exists.
+
+    Raises:
+        DataError: when the two are the wrong way round, as the published code has them for BigEarthNet.
+    """
+    if Path(folder).is_file() and Path(path).is_dir():
+        raise DataError(f"{folder}: is a split file and {path} a folder; give the folder first: (root, split file)")
     inside = Path(folder) / path
     return inside if not Path(path).exists() and inside.exists() else Path(path)
 

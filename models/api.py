@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.inference import embedding
+from models.inference.embedding import embed
 from utils.data_config import BigEarthNetInfo
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Interface:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        source: str | Path | None = None,
         *,
         file: str | None = None,
         revision: str | None = None,
@@ -38,8 +38,9 @@ class Interface:
 
         Args:
             source: a checkpoint (`.pth`, ours or published); a folder that `export.py` wrote, or one with checkpoints;
-                or `owner/name` of a model on the Hugging Face hub (needs the package huggingface_hub), where no such
-                path exists.
+                where no such path exists, a name: "xxs" and "s", which come with the project, "published", the authors'
+                (`python -m models.checkpoint` lists them), or `owner/name` of a model on the Hugging Face hub. What is
+                not here is fetched once (needs the package huggingface_hub). None: the default of the names, "xxs".
             file: which file of the folder or of the hub's model, where it is not clear.
             revision: branch, tag or commit on the hub.
             device: where the model goes.
@@ -105,7 +106,7 @@ class Interface:
             DataError: for numbers, bands, sizes, times or places that the model does not know, with the fix.
             ConfigError: for an option's impossible value.
         """
-        return embedding.embed(
+        return embed(
             self,  # pyright: ignore[reportArgumentType] - this class is a part of `MOEMAE`, which is an encoder
             pixels,
             when=when,

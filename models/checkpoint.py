@@ -21,6 +21,8 @@ from torch import Tensor
 from models.config import ModelConfig, from_record, to_record
 from models.masking import MASKING_KEYS, MaskingConfig
 from models.moe_mae import MOEMAE, count_parameters
+from models.named_weights import listing
+from models.pooling import vector_width
 from models.published_layout import from_published, infer_config, to_published
 from models.wrappings import other_kind, unwrapped
 from utils.errors import CheckpointError, run_script
@@ -211,20 +213,32 @@ def _shown(value: Any) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m models.checkpoint FILE`: say what a checkpoint is, after checking every entry of it."""
-    parser = argparse.ArgumentParser(description="Check a checkpoint by its content and say what it holds.")
-    parser.add_argument("path", help="a .pth file, ours or a published one")
-    path = parser.parse_args(argv).path
-    checkpoint = read_checkpoint(path)
+    """`python -m models.checkpoint [WEIGHTS]`: say what weights are, after checking every entry; or list the names."""
+    from models.pretrained import read_weights, weights_path  # which reads checkpoints by this module
+
+    parser = argparse.ArgumentParser(description="Check weights by their content and say what they hold.")
+    parser.add_argument(
+        "weights",
+        nargs="?",
+        metavar="WEIGHTS",
+        help="a .pth file, ours or published, or what else MOEMAE.from_pretrained takes; none: the names are listed",
+    )
+    source = parser.parse_args(argv).weights
+    if source is None:
+        for line in listing():
+            reporter.info(line)
+        return 0
+    checkpoint = read_weights(weights_path(source))
     config = checkpoint.config
     reporter.info(
-        f"{path}: {'a published file' if checkpoint.published else 'a file of this project'}, every entry in place"
+        f"{source}: {'a published file' if checkpoint.published else 'a file of this project'}, every entry in place"
     )
     reporter.info(f"  size        {config.size}, {count_parameters(checkpoint.build()):,} parameters")
     reporter.info(f"  input       {config.in_channels} bands of {config.img_size} x {config.img_size} pixels")
     reporter.info(f"  metadata    {', '.join(config.meta_fields) or 'none'}")
+    reporter.info(f"  pooling     {config.pool}, {vector_width(config, config.pool)} numbers a patch")
     reporter.info(f"  published_behaviour: {str(config.published_behaviour).lower()}")
-    reporter.info(f"  sha256      {sha256(path)}")
+    reporter.info(f"  sha256      {sha256(checkpoint.path)}")
     return 0
 
 

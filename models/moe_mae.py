@@ -21,6 +21,7 @@ from models.masking import Masking, MaskingConfig
 from models.moe import NO_NOISE
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
 from models.positions import start_positions
+from utils.errors import ConfigError
 from utils.randomness import derive_seed
 
 
@@ -37,6 +38,11 @@ class MOEMAE(Interface, nn.Module):
     """
 
     def __init__(self, config: ModelConfig, masking: MaskingConfig = MaskingConfig()) -> None:  # noqa: B008
+        if not isinstance(config, ModelConfig):
+            raise ConfigError(
+                f"MOEMAE: takes a ModelConfig, not a {type(config).__name__}; build_model(size) gives the whole model, "
+                "MOEMAE.from_pretrained(path) a trained one"
+            )
         super().__init__()
         self.config, self.masking = config, masking
         self.backend: Backend | None = None

@@ -23,9 +23,10 @@ def start_positions(embedding: Tensor, config: ModelConfig) -> None:
     if config.position_start == "random":
         return
     quarter, side = embedding.shape[-1] // 4, config.grid
-    steps = torch.linspace(0.0, 1.0, quarter)
+    where = embedding.device  # stated, since tools that build on the meta device keep some functions on the CPU
+    steps = torch.linspace(0.0, 1.0, quarter, device=where)
     turns = FASTEST * (SLOWEST / FASTEST) ** steps
-    angles = 2 * math.pi * torch.arange(side)[:, None] * turns
+    angles = 2 * math.pi * torch.arange(side, device=where)[:, None] * turns
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, 2 quarters)
     rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
     both = torch.cat([rows, columns], dim=-1).flatten(0, 1)

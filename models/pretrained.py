@@ -1,4 +1,4 @@
-"""Trained weights by name: a checkpoint file, a folder, or a model on the Hugging Face hub."""
+"""Trained weights: by a name of `models.named_weights`, a checkpoint file, a folder, or a model on the hub."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from models.checkpoint import Checkpoint, as_asked, read_checkpoint
-from models.moe_mae import MOEMAE
+from models.moe_mae import MOEMAE, count_parameters
+from models.named_weights import NamedWeights, default_name, named_weights
 from models.weights_folder import (
     CONFIG_FILE,
     MADE_FROM,
@@ -19,15 +20,18 @@ from models.weights_folder import (
 )
 from utils.errors import CheckpointError, ConfigError
 from utils.files import sha256
+from utils.project_files import find_shipped
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 CHECKPOINT_ENDING = ".pth"
+NO_OWNERS = ("weights", "outputs")
+"""First parts of a path that are folders of every run here, and never the owner of a model on the hub."""
 BEST_FILES = "pretrained_*_best.pth"
 """What a training run calls its best weights: of several checkpoints in a folder, the one that is meant."""
 
 
 def load_pretrained(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
     file: str | None = None,
     revision: str | None = None,
@@ -37,8 +41,24 @@ def load_pretrained(
     return load_with_path(source, file=file, revision=revision, device=device)[0]
 
 
+def load_published(source: str | Path = "published", *, device: torch.device | str = "cpu") -> MOEMAE:
+    """A checkpoint of the published code, with that code's behaviour; by default the authors' own.
+
+    Args:
+        source: as `MOEMAE.from_pretrained` takes it.
+        device: where the model goes.
+
+    Raises:
+        CheckpointError: as `MOEMAE.from_pretrained`, and for weights that were not trained by the published code.
+    """
+    model = load_pretrained(source, device=device)
+    if not model.config.published_behaviour:
+        raise CheckpointError(f"{source}: was not trained as the published code trains; use MOEMAE.from_pretrained")
+    return model
+
+
 def load_with_path(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
     file: str | None = None,
     revision: str | None = None,
@@ -49,22 +69,62 @@ def load_with_path(
     return _on(as_asked(read_weights(found)).build(), device), found
 
 
-def weights_path(source: str | Path, *, file: str | None = None, revision: str | None = None) -> Path:
+def weights_path(source: str | Path | None = None, *, file: str | None = None, revision: str | None = None) -> Path:
     """The file that holds the weights of a name, as `MOEMAE.from_pretrained` takes it."""
-    path = Path(source).expanduser()
-    if not str(source):
-        raise CheckpointError("no weights are named; give a checkpoint, a folder, or a model on the Hugging Face hub")
-    if path.is_dir():
+    name = default_name() if source is None else str(source)
+    if not name:
+        raise CheckpointError("no weights are named; give a name, a checkpoint, a folder, or a model on the hub")
+    path = find_shipped(name)
+    if source is not None and path.is_dir():
         return _in_folder(path, file)
-    if not path.exists():
-        name = str(source)
-        if not HUB_ID.fullmatch(name) or name.endswith((CHECKPOINT_ENDING, ".safetensors")) or path.parent.is_dir():
-            raise CheckpointError(
-                f"{source}: no such checkpoint: no such file or folder; give one ({CHECKPOINT_ENDING}), a folder "
-                "that export.py wrote, or owner/name of a model on the Hugging Face hub"
-            )
-        return _in_folder(fetch_from_hub(name, file, revision), file)
+    if source is not None and path.exists():
+        return path
+    if named := named_weights().get(name):
+        return _named(named, revision)
+    if _is_path(name):
+        raise CheckpointError(
+            f"{source}: no such checkpoint: no such file or folder; give one ({CHECKPOINT_ENDING}), a folder "
+            f"that export.py wrote, owner/name of a model on the Hugging Face hub, or one of {_names()}"
+        )
+    return _in_folder(fetch_from_hub(name, file, revision), file)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path: it is then never looked for on the hub."""
+    return (
+        not HUB_ID.fullmatch(name)
+        or name.endswith((CHECKPOINT_ENDING, ".safetensors"))
+        or Path(name).parts[0] in NO_OWNERS
+        or Path(name).parent.is_dir()
+    )
+
+
+def _names() -> str:
+    return ", ".join(named_weights()) or "no names (this copy has no weights)"
+
+
+def _named(named: NamedWeights, revision: str | None) -> Path:
+    """The file of weights with a name: the project's, or the hub's, whose content is then compared with the table."""
+    if named.hub is None:
+        named.require_unchanged()
+        return named.file
+    if named.file.is_file() and _is_as_listed(named, named.file):  # fetched by hand; a run of one's own may lie there
+        return named.file
+    path = _in_folder(fetch_from_hub(named.hub, None, revision), None)
+    if not _is_as_listed(named, path):
+        size, parameters = named.entry["size"], named.entry["parameters"]
+        raise CheckpointError(
+            f"{path}: is not the {named.name} checkpoint (size {size}, {parameters:,} parameters, published layout); "
+            "give its path if these weights are meant"
+        )
     return path
+
+
+def _is_as_listed(named: NamedWeights, path: Path) -> bool:
+    """Whether a file, every entry of which is checked, is what the table says of weights without a known hash."""
+    checkpoint = read_checkpoint(path)
+    found = (checkpoint.published, checkpoint.config.size, count_parameters(checkpoint.build()))
+    return found == (True, named.entry["size"], named.entry["parameters"])
 
 
 def made_from(weights: Path) -> set[str]:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from models.config import ModelConfig
 from models.weights_folder import CONFIG_FILE, WEIGHTS_FILE
+from release.model_code import MAIN_FILE
 from release.record import Record
+from utils.build.renaming import FRONT
 from utils.markdown import markdown_table
 from utils.metadata import Acquisitions, AcquisitionTime, metadata_columns, select_fields, units_of
 from utils.sensors import OLI
@@ -72,13 +74,22 @@ def _what(release: Release) -> str:
 
 
 def _use(release: Release) -> str:
-    lines = ["## Use", "", "From the project's folder, with this folder's path or its id on the Hugging Face hub:", ""]
+    lines = ["## Use", "", "With the project, and this folder's path or its id on the Hugging Face hub:", ""]
     lines += [
         "```python",
-        "from models import MOEMAE",
+        "from moemae import MOEMAE",
         "",
         'model = MOEMAE.from_pretrained("path/to/this/folder")',
         f'vectors = model.embed(pixels, when="2017-06-13T10:10:31", lat=48.2, lon=16.4, pool="{release.pool}")',
+        "```",
+        "",
+        "With transformers, and the code in this folder in place of the project:",
+        "",
+        "```python",
+        "from transformers import AutoModel",
+        "",
+        'model = AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)',
+        'vectors = model.embed(pixels, when="2017-06-13T10:10:31", lat=48.2, lon=16.4)',
         "```",
         "",
     ]
@@ -137,6 +148,7 @@ def _files(release: Release) -> str:
         (f"`{WEIGHTS_FILE}`", "weights, bit for bit those of the checkpoint"),
         (f"`{CONFIG_FILE}`", "what `MOEMAE.from_pretrained` needs, and the programs' inputs and statistics"),
     ]
+    rows.append((f"`{MAIN_FILE}.py`, `{FRONT}_*.py`", "the model's code, for transformers"))
     rows += [
         (
             f"`{program.file}`",

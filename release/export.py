@@ -8,11 +8,13 @@ import torch
 from models.checkpoint import read_checkpoint
 from models.moe_mae import MOEMAE, count_parameters
 from models.pooling import vector_width
+from models.pretrained import weights_path
 from models.weights_folder import MADE_FROM, read_weights_folder, require_safetensors, write_weights_folder
 from release.card import Program, Release, write_card
 from release.check import TOLERANCE, check_patches, largest_difference
 from release.folder import atomic_folder, require_new
 from release.formats import FORMATS, require_packages
+from release.model_code import write_model_code
 from release.pickles import require_no_pickle
 from release.program import INPUTS, OUTPUT, trace
 from release.record import Record, collect_record
@@ -50,7 +52,7 @@ def export(settings: ExportSettings) -> None:
     require_new(settings.out)
     require_safetensors(settings.out)
     require_packages(list(settings.programs))
-    checkpoint = read_checkpoint(settings.checkpoint)
+    checkpoint = read_checkpoint(weights_path(settings.checkpoint))
     model = checkpoint.build()
     if checkpoint.published:
         reporter.info(f"{settings.checkpoint}: a published checkpoint; exported with published_behaviour: true")
@@ -62,15 +64,18 @@ def export(settings: ExportSettings) -> None:
     with atomic_folder(settings.out) as folder:
         pool = settings.pool or model.config.pool
         programs = _write_programs(model, settings, pool, folder)
-        write_weights_folder(folder, model, _about(model, settings, pool, programs, folder, record))
+        about = _about(model, settings, pool, programs, folder, record)
+        write_weights_folder(folder, model, {**about, **write_model_code(folder)})
         _require_same_weights(model, folder)
         width = vector_width(model.config, pool)
         facts = (count_parameters(model), pool, settings.statistics, width, programs, settings.license)
         write_card(folder / CARD, Release(model.config, record, *facts))
         require_no_pickle(folder)
     reporter.info(f"written: {settings.out}")
-    for path in sorted(settings.out.iterdir()):
+    code = sorted(settings.out.glob("*.py"))
+    for path in sorted(set(settings.out.iterdir()).difference(code)):
         reporter.info(f"  {path.name:24s} {path.stat().st_size:11,} bytes")
+    reporter.info(f"  {f'{len(code)} x *.py':24s} {sum(path.stat().st_size for path in code):11,} bytes")
 
 
 def _write_programs(model: MOEMAE, settings: ExportSettings, pool: str, folder: Path) -> tuple[Program, ...]:

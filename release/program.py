@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from models.inference.tensor_input import encoder_input
 from models.kernels.backend import EXPORT
-from models.masking import visible_patches
 from models.moe import NO_NOISE
 from models.moe_mae import MOEMAE
 from models.pooling import pool_tokens
-from transformation.transformer import fill_hidden
 from utils.data_config import DATASETS
 from utils.errors import UserError
-from utils.metadata import encode_values
 
 INPUTS = ("pixels", "metadata")
 OUTPUT = "embedding"
@@ -42,8 +40,7 @@ class EmbeddingProgram(nn.Module):
 
     def __init__(self, model: MOEMAE, pool: str, statistics: str) -> None:
         super().__init__()
-        self.encoder, self.pool, self.patch_size = model.encoder, pool, model.config.patch_size
-        self.published_behaviour, self.meta_fields = model.config.published_behaviour, model.config.meta_fields
+        self.encoder, self.pool, self.config = model.encoder, pool, model.config
         numbers = DATASETS[statistics].STATISTICS
         self.register_buffer("mean", torch.tensor(numbers.mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(numbers.std, dtype=torch.float32).view(-1, 1, 1))
@@ -55,16 +52,10 @@ class EmbeddingProgram(nn.Module):
         A patch of nothing but fill has NaN, unless the model takes fill for data.
         """
         noise = (NO_NOISE,) * len(self.encoder.layers)
-        images = (pixels.to(torch.float32) - self.mean) / self.std
-        meta = encode_values(metadata, self.meta_fields, self.published_behaviour)
-        if self.published_behaviour:
-            encoded = self.encoder(images, meta, None, noise, EXPORT)
-            return pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix)
-        valid = (pixels != 0).all(dim=1)
-        visible = visible_patches(valid, self.patch_size)
-        encoded = self.encoder(fill_hidden(images, valid), meta, None, noise, EXPORT, visible)
+        images, meta, visible = encoder_input(pixels, metadata, self.mean, self.std, self.config)
+        encoded = self.encoder(images, meta, None, noise, EXPORT, visible)
         vectors = pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix, visible)
-        return torch.where(visible.any(dim=1, keepdim=True), vectors, math.nan)
+        return vectors if visible is None else torch.where(visible.any(dim=1, keepdim=True), vectors, math.nan)
 
 
 def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:

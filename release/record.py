@@ -104,7 +104,8 @@ def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
             if all(known.get(key) == value for key, value in model.items()):
                 recipe = content["recipe"]
                 found["patches"] = content.get("patches")
-                commands = [f"python {content['command']}"]
+                command = str(content["command"])
+                commands = [command if command.startswith("moemae ") else f"python {command}"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             recipe = None
     if recipe:

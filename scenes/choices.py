@@ -33,6 +33,7 @@ class SceneSettings(NamedTuple):
     similar_to: tuple[float, float] | None = None
     reconstruct: bool = False
     geoparquet: bool = False
+    stac: bool = False
     statistics: str | None = None
     metadata: str = "auto"
     device: str = "auto"

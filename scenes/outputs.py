@@ -19,7 +19,8 @@ RECORD = "scene.json"
 KNOWN = (
     "embeddings.tif", "quick_look.png", "labelled_cells.npz", "labelled_cells.json", "labels_probe.npz",
     "labels_probe.json", "land_cover.tif", "land_cover.tif.aux.xml", "land_cover.qml", "land_cover.png",
-    "land_cover_legend.png", "probabilities.tif", "similarity.tif", "reconstruction.tif", "cells.parquet", RECORD,
+    "land_cover_legend.png", "probabilities.tif", "similarity.tif", "reconstruction.tif", "cells.parquet",
+    "stac_item.json", RECORD,
 )  # fmt: skip
 """All that a run can write: those of an earlier run that this one does not make again go."""
 _NOTE = "complete.json"

@@ -36,6 +36,7 @@ from scenes.products.quick_look import plot_quick_look
 from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
 from scenes.products.score import check_classes, score_land_cover
 from scenes.products.similarity import cell_at, write_similarity
+from scenes.products.stac_item import STAC_ITEM, require_described, write_item
 from scenes.row_store import RowStore
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
@@ -122,6 +123,8 @@ class SceneRun:
             files.append(write_similarity(path, embeddings, statistics, *settings.similar_to, self.scratch))
         if settings.geoparquet:
             files.append(write_cells(self.outputs.new("cells.parquet"), embeddings, self.scene))
+        if settings.stac:
+            files.append(write_item(self.outputs.new(STAC_ITEM), embeddings, self.scene, self._identity(), files))
         return self._publish(record, files, time.perf_counter() - started)
 
     def _say_without_number(self, embeddings: EmbeddingMap) -> dict[str, Any]:
@@ -181,6 +184,8 @@ class SceneRun:
             check_classes(self.truth, self.probe.classes)
         if settings.geoparquet:
             require_pyarrow()
+        if settings.stac:
+            require_described(self.scene)
 
     def _identity(self) -> dict[str, Any]:
         """Everything that the embeddings depend on beside the scene's files."""

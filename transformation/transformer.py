@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.data_config import BandStatistics
+from utils.errors import ConfigError
 
 
 class Normalized(NamedTuple):
@@ -73,6 +74,11 @@ class ZScoreNormalize:
     """
 
     def __init__(self, statistics: BandStatistics, fill_is_data: bool = False) -> None:
+        if not isinstance(statistics, BandStatistics):
+            raise ConfigError(
+                "ZScoreNormalize: takes mean and standard deviation as one value, as BigEarthNetInfo.STATISTICS is, or "
+                "BandStatistics(mean, std)"
+            )
         self.mean = torch.tensor(statistics.mean, dtype=torch.float32)[:, None, None]
         self.std = torch.tensor(statistics.std, dtype=torch.float32)[:, None, None]
         self.fill_is_data = fill_is_data

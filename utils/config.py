@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from utils.errors import ConfigError
+from utils.project_files import find_shipped
 from utils.yaml_values import TRUTH_WORDS, load_value, load_yaml
 
 S = TypeVar("S", bound=BaseModel)
@@ -123,7 +124,7 @@ def load_config(
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    path = path.expanduser()
+    path = find_shipped(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
+from utils.project_files import PROJECT
+
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "rasterio", "pydantic")
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
     """Plain values for a manifest: package versions, device, threads, git revision where there is one, command."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
@@ -35,10 +37,11 @@ def device_name(device: torch.device) -> str:
 
 def git_revision() -> str | None:
     """The commit of this source tree, with `-dirty` where it has uncommitted changes; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    if not (PROJECT / ".git").exists():  # an installed package may lie inside somebody else's checkout
+        return None
     try:
         found = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,

@@ -18,7 +18,7 @@ from utils.errors import DataError
 NO_CLASS = -1
 """Land cover that is none of the 19 classes."""
 
-_COMMAND = re.compile(r"^python -m datasets\.simulated .*--kind bigearthnet .*$", re.MULTILINE)
+_COMMAND = re.compile(r"^python -m (?:\w+\.)?datasets\.simulated .*--kind bigearthnet .*$", re.MULTILINE)
 
 
 def ground_truth(folder: Path, ids: Sequence[str]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Patches as people hold them (numpy, torch, xarray, a torchgeo sample) to arrays, and results back to that kind."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ def _restore_like(values: Any) -> Restore:
 
 
 def _from_xarray(array: Any) -> PatchInput:
-    import xarray
+    xarray = sys.modules["xarray"]  # which made the array
 
     attributes: list[dict] = []
     if isinstance(array, xarray.Dataset):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.kernels import attention, linear
+from models.kernels.attention import fused, in_parts, opaque_in_parts, products
+from models.kernels.linear import onednn, opaque_onednn, plain, prefers_onednn
 
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -21,10 +22,10 @@ SHORT_SEQUENCE = 48
 class Backend(NamedTuple):
     """Kernels and widths."""
 
-    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = linear.plain
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = plain
     """x weight^T + bias for (..., K), (N, K) and (N,) or None to (..., N)."""
-    short_attention: Attention = attention.fused
-    long_attention: Attention = attention.fused
+    short_attention: Attention = fused
+    long_attention: Attention = fused
     """softmax(scale q k^T) v for (B, G, Q, d) queries and (B, G, S, d) keys and values."""
     short_sequence: int = 0
     """Keys up to which attention is the short one."""
@@ -59,23 +60,21 @@ CUDA = Backend(head_multiple=8, expert_multiple=8)
 
 # What suits the processor that exports may not suit the one that runs the program, and operators of this project's own
 # would not be there.
-EXPORT = Backend(short_attention=attention.products, short_sequence=SHORT_SEQUENCE)
+EXPORT = Backend(short_attention=products, short_sequence=SHORT_SEQUENCE)
 
 CPU = Backend(
-    linear=linear.onednn if linear.prefers_onednn() else linear.plain,
-    short_attention=attention.products,
+    linear=onednn if prefers_onednn() else plain,
+    short_attention=products,
     short_sequence=SHORT_SEQUENCE,
 )
 
 # Without gradient nothing of the attention weights is kept, so a part of the batch at a time stays in the cache.
-CPU_INFERENCE = CPU._replace(long_attention=attention.in_parts)
+CPU_INFERENCE = CPU._replace(long_attention=in_parts)
 
 # Compiled loops over an odd width end in scalar code, hence the padding. The compiler would use oneDNN only for
 # constant weights, and would unroll the loop over the parts of a batch: both are hidden from it.
-COMPILED_CPU = CPU._replace(
-    linear=linear.opaque_onednn if linear.prefers_onednn() else linear.plain, expert_multiple=16
-)
-COMPILED_CPU_INFERENCE = COMPILED_CPU._replace(long_attention=attention.opaque_in_parts)
+COMPILED_CPU = CPU._replace(linear=opaque_onednn if prefers_onednn() else plain, expert_multiple=16)
+COMPILED_CPU_INFERENCE = COMPILED_CPU._replace(long_attention=opaque_in_parts)
 
 
 def backend_for(device: torch.device) -> Backend:

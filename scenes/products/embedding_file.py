@@ -108,7 +108,7 @@ class EmbeddingMap:
             self.height, self.width, self.count = file.height, file.width, file.count
             self.crs, self.transform, self.tags = file.crs, file.transform, file.tags()
             self.scales, self.offsets = np.float32(file.scales), np.float32(file.offsets)
-            self._whole_numbers = file.dtypes[0] == "int8"
+            self.dtype = file.dtypes[0]
 
     def stripes(self) -> Iterator[Cells]:
         """From top to bottom, a tile's height at a time."""
@@ -124,7 +124,7 @@ class EmbeddingMap:
 
     def _values(self, numbers: np.ndarray) -> np.ndarray:
         values = numbers.transpose(1, 2, 0).astype(np.float32)
-        if self._whole_numbers:
+        if self.dtype == "int8":
             missing = (numbers == INT8_NODATA).all(axis=0)
             values = values * self.scales + self.offsets
             values[missing] = np.nan

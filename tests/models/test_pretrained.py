@@ -17,7 +17,8 @@ from tiny_weights import tiny_model, write_published_checkpoint, write_tiny_chec
 from configs.build import configured_checkpoint, load_configured_model
 from configs.schema import read_config
 from models import MOEMAE, build_model
-from models.checkpoint import write_checkpoint
+from models.checkpoint import main, write_checkpoint
+from models.pretrained import load_published, weights_path
 from utils.errors import CheckpointError, ConfigError
 
 REPOSITORY = "someone/small-landsat-model"
@@ -91,6 +92,80 @@ def test_what_is_no_weights(tmp_path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match=r"has no file c\.pth"):
         MOEMAE.from_pretrained(tmp_path, file="c.pth")
+
+
+# --------------------------------------------------------------------------- names
+
+
+def test_shipped_weights_are_found_by_name_from_any_folder(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = MOEMAE.from_pretrained()
+    assert default.config.size == "XXS" and default.config.pool == "cls_mean_std"
+    path = "weights/moe_mae_plus/pretrained_XXS_best.pth"
+    assert weights_path() == weights_path("xxs") == weights_path(path) == ROOT / path
+    assert "taken from" in capsys.readouterr().out
+    assert weights_path("s") == ROOT / "weights/moe_mae_plus_s/pretrained_S_best.pth"
+    write_tiny_checkpoint(tmp_path / "weights" / "moe_mae_plus" / "a.pth")
+    assert weights_path("weights/moe_mae_plus").name == "a.pth", "nearer counts"
+    (tmp_path / "s").mkdir()
+    with pytest.raises(CheckpointError, match="s: holds neither"):  # a path of that name is here, so it is meant
+        MOEMAE.from_pretrained("s")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights/absent",
+        "outputs/run",
+        "./owner/name",
+        "../weights",
+        "a/b/c",
+        "owner/",
+        "xs",
+        "~/weights",
+        "owner/a.pth",
+    ],
+)
+def test_what_looks_like_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("models.pretrained.fetch_from_hub", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match=r"no such file or folder.*or one of simulated, xxs, s, published"):
+        MOEMAE.from_pretrained(name)
+
+
+def test_shipped_weights_that_are_missing_or_changed(tmp_path, monkeypatch) -> None:
+    """A copy without its weights, or with others under their name, says so."""
+    entry = {"name": "xxs", "default": True, "sha256": "0" * 64, "size": "XXS", "parameters": 1, "trained_on": "x"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"a.pth": entry}))
+    monkeypatch.setattr("models.named_weights.WEIGHTS", tmp_path)
+    monkeypatch.setattr("models.named_weights.MANIFEST", tmp_path / "manifest.json")
+    with pytest.raises(CheckpointError, match=r"xxs: .*a\.pth is missing"):
+        MOEMAE.from_pretrained()
+    write_tiny_checkpoint(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"xxs: .*a\.pth is not the file in manifest\.json"):
+        MOEMAE.from_pretrained()
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"manifest\.json: cannot be read"):
+        MOEMAE.from_pretrained("xxs")
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="names no default weights"):
+        MOEMAE.from_pretrained()
+
+
+def test_the_command_lists_names_and_says_what_weights_are(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    for said in (
+        "xxs (default): size XXS, 825,125 parameters, here",
+        "published: size S",
+        "trained on 8,000 simulated",
+    ):
+        assert said in listed
+    assert main(["xxs"]) == 0
+    assert "pooling     cls_mean_std, 324 numbers a patch" in capsys.readouterr().out
+    assert main([str(write_published_checkpoint(tmp_path / "a.pth"))]) == 0
+    assert "pooling     cls, 108 numbers" in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------- weights without pickle
@@ -239,6 +314,34 @@ def test_a_published_checkpoint_from_the_hub(hub_client, tmp_path) -> None:
             MOEMAE.from_pretrained("nobody/nothing")
     cached = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_symlink() or path.suffix == ".pth"]
     assert "README.md" not in cached
+
+
+def test_the_authors_weights_by_name(hub_client, tmp_path, monkeypatch) -> None:
+    """Fetched once, then from the cache; what is not they is refused. Here with size XXS in the place of S."""
+    entry = {"name": "published", "sha256": None, "size": "XXS", "parameters": 824693, "hub": REPOSITORY}
+    (tmp_path / "manifest.json").write_text(json.dumps({"theirs/a.pth": entry}))
+    monkeypatch.setattr("models.named_weights.WEIGHTS", tmp_path)
+    monkeypatch.setattr("models.named_weights.MANIFEST", tmp_path / "manifest.json")
+    own = tmp_path / "theirs" / "a.pth"
+    own.parent.mkdir()
+    write_checkpoint(own, build_model("XXS", seed=1), epoch=0, best_train_loss=0.0)  # of a training in that folder
+    served = tmp_path / "served"
+    served.mkdir()
+    expected = MOEMAE.from_pretrained(write_published_checkpoint(served / "pretrained_S_best.pth"))
+    with serving(REPOSITORY, served) as endpoint:
+        hub_client(endpoint)
+        assert same_weights(MOEMAE.from_pretrained("published"), expected)
+    hub_client("http://127.0.0.1:9")
+    assert same_weights(load_published(), expected), "from the cache"
+    with pytest.raises(CheckpointError, match="was not trained as the published code"):
+        load_published(own)
+    (tmp_path / "manifest.json").write_text(json.dumps({"b.pth": {**entry, "parameters": 2}}))
+    with pytest.raises(CheckpointError, match="is not the published checkpoint"):
+        MOEMAE.from_pretrained("published")
+    (tmp_path / "manifest.json").write_text(json.dumps({"theirs/a.pth": entry}))
+    own.write_bytes((served / "pretrained_S_best.pth").read_bytes())
+    monkeypatch.setattr("models.pretrained.fetch_from_hub", lambda *_: pytest.fail("asked the hub"))
+    assert same_weights(MOEMAE.from_pretrained("published"), expected), "fetched by hand"
 
 
 def test_offline_is_one_line(hub_client, monkeypatch) -> None:

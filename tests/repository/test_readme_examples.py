@@ -50,7 +50,10 @@ def run_blocks(blocks: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 def test_the_readme_shows_the_two_lines() -> None:
     blocks = python_blocks((ROOT / "README.md").read_text())
-    assert any("from models import MOEMAE" in block and "MOEMAE.from_pretrained(" in block for block in blocks)
+    assert any(
+        re.search(r"from (models|moemae) import MOEMAE", block) and "MOEMAE.from_pretrained(" in block
+        for block in blocks
+    )
     assert any(".embed(" in block for block in blocks)
 
 

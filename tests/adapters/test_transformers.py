@@ -1,0 +1,56 @@
+"""A release folder in `transformers`, in a process that sees nothing of this repository, beside `datasets`."""
+
+import re
+
+import numpy as np
+import pytest
+from adapters import adapters_python, run
+
+from export import main
+from models import MOEMAE
+
+pytestmark = pytest.mark.adapters
+
+PATCHES = np.random.default_rng(0).integers(7_300, 20_000, (4, 7, 40, 40), dtype=np.uint16)
+PATCHES[1, :, :9] = 0
+PATCHES[2] = 0
+LOADED = """
+import datasets
+import sys
+import numpy as np
+import torch
+pixels = np.load("patches.npy")
+CARD
+assert hasattr(datasets, "load_dataset")
+assert not {"models", "utils", "transformation", "moemae"} & sys.modules.keys()
+loaded, about = AutoModel.from_pretrained(FOLDER, trust_remote_code=True, output_loading_info=True)
+assert not about["missing_keys"] and not about["unexpected_keys"] and not loaded.training
+columns = torch.tensor([[24, 10, 48.2, 16.4]] * len(pixels))
+output = loaded(torch.from_numpy(pixels.astype(np.int32)), columns)
+assert output.last_hidden_state.shape[:2] == (len(pixels), 105)
+output.pooler_output[0].sum().backward()
+np.savez("result.npz", card=vectors, forward=output.pooler_output.detach(),
+         unknown=loaded(torch.from_numpy(pixels.astype(np.int32))).pooler_output.detach())
+loaded.save_pretrained("again")
+again = AutoModel.from_pretrained("again", trust_remote_code=True)
+assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), again.state_dict().values()))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*no valid pixel")
+def test_a_release_is_an_automodel_with_the_same_numbers(tmp_path) -> None:
+    python = adapters_python()
+    folder = tmp_path / "release"
+    assert main(["--checkpoint", "xxs", "--out", str(folder), "--programs", "none"]) == 0
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    card = next(block for block in blocks if "AutoModel" in block).replace("path/to/this/folder", str(folder))
+    np.save(tmp_path / "patches.npy", PATCHES)
+    done = run([python, "-c", LOADED.replace("CARD", card).replace("FOLDER", repr(str(folder)))], tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = np.load(tmp_path / "result.npz")
+    model = MOEMAE.from_pretrained()
+    expected = model.embed(PATCHES, when="2017-06-13T10:10:31", lat=48.2, lon=16.4)
+    np.testing.assert_array_equal(result["card"], expected)
+    np.testing.assert_allclose(result["forward"], expected, atol=1e-5)
+    np.testing.assert_allclose(result["unknown"], model.embed(PATCHES), atol=1e-5)
+    assert np.isnan(expected[2]).all() and np.isfinite(expected[[0, 1, 3]]).all()
