@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
+from PIL import Image
 
 from embed_scene import main as embed_scene
 from scenes.input.product import find_scene
@@ -63,7 +64,10 @@ def draw(scene_folder: Path, results: Path) -> Path:
     right.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, frameon=False, fontsize=9
     )
-    return save_figure(figure, results / "scene_figure.png")
+    path = save_figure(figure, results / "scene_figure.png")
+    with Image.open(path) as image:  # half the size, for the repository
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    return path
 
 
 if __name__ == "__main__":

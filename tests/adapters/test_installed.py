@@ -61,7 +61,7 @@ def test_the_first_example_gives_the_repositorys_numbers(installed) -> None:
 def test_the_command_lists_the_weights(installed) -> None:
     python, folder = installed
     done = run([python.with_name("moemae"), "weights"], folder)
-    assert "xxs (default): size XXS, 825,125 parameters, here" in done.stdout, done.stderr
+    assert "s (default): size S, 2,538,138 parameters, here" in done.stdout, done.stderr
     done = run([python.with_name("moemae"), "scenes"], folder)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "did you mean scene?" in done.stderr
 

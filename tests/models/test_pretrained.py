@@ -100,11 +100,11 @@ def test_what_is_no_weights(tmp_path) -> None:
 def test_shipped_weights_are_found_by_name_from_any_folder(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     default = MOEMAE.from_pretrained()
-    assert default.config.size == "XXS" and default.config.pool == "cls_mean_std"
-    path = "weights/moe_mae_plus/pretrained_XXS_best.pth"
-    assert weights_path() == weights_path("xxs") == weights_path(path) == ROOT / path
+    assert default.config.size == "S" and default.config.pool == "meta_cls"
+    path = "weights/moe_mae_plus_s/pretrained_S_best.pth"
+    assert weights_path() == weights_path("s") == weights_path(path) == ROOT / path
     assert "taken from" in capsys.readouterr().out
-    assert weights_path("s") == ROOT / "weights/moe_mae_plus_s/pretrained_S_best.pth"
+    assert weights_path("xxs") == ROOT / "weights/moe_mae_plus/pretrained_XXS_best.pth"
     write_tiny_checkpoint(tmp_path / "weights" / "moe_mae_plus" / "a.pth")
     assert weights_path("weights/moe_mae_plus").name == "a.pth", "nearer counts"
     (tmp_path / "s").mkdir()
@@ -157,7 +157,8 @@ def test_the_command_lists_names_and_says_what_weights_are(tmp_path, monkeypatch
     assert main([]) == 0
     listed = capsys.readouterr().out
     for said in (
-        "xxs (default): size XXS, 825,125 parameters, here",
+        "s (default): size S, 2,538,138 parameters, here",
+        "xxs: size XXS, 825,125 parameters, here",
         "published: size S",
         "trained on 8,000 simulated",
     ):

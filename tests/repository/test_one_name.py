@@ -34,7 +34,7 @@ def test_every_command_is_a_script() -> None:
 def test_the_command(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/moemae", "weights"])
     assert main(["weights"]) == 0
-    assert "xxs (default)" in capsys.readouterr().out
+    assert "s (default)" in capsys.readouterr().out
     assert sys.argv == ["moemae weights"]
     assert main([]) == main(["--help"]) == 0
     listed = capsys.readouterr().out
