@@ -9,11 +9,12 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from utils.errors import UserError, describe_os_error
+from utils.row_checksums import RowChecksums, crc_of, row_slices
 
 
 def make_folder(path: str | Path) -> Path:
@@ -107,10 +108,36 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            with archive.open(member, "w", force_zip64=True) as file:
+            with _member(archive, name) as file:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     return Path(path)
+
+
+def write_checked_npz(path: str | Path, name: str, array: np.ndarray, others: Mapping[str, np.ndarray]) -> RowChecksums:
+    """The same of an array `name` and others; returns checksums of the first by blocks of rows."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with _member(archive, name) as file:
+            checksums = _write_checked(file, array)
+        for other, values in others.items():
+            with _member(archive, other) as file:
+                np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
+    return checksums
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    return archive.open(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), "w", force_zip64=True)
+
+
+def _write_checked(file: IO[bytes], array: np.ndarray) -> RowChecksums:
+    """The bytes that `np.lib.format.write_array` writes of an array of numbers in C order, and their checksums."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    found, rows = [], 1
+    for block in row_slices(array):
+        data = np.ascontiguousarray(array[block])
+        file.write(data.data)
+        found.append(crc_of(data))
+        rows = max(rows, len(data))
+    return RowChecksums(array.dtype.str, list(array.shape), rows, found)
 
 
 def sha256(path: str | Path) -> str:
