@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 
 from utils.errors import UserError, describe_os_error
 from utils.row_checksums import RowChecksums, crc_of, row_slices
+from utils.temporary import remove_leftovers, temporary_file, temporary_folder
 
 
 def make_folder(path: str | Path) -> Path:
@@ -28,8 +28,12 @@ def make_folder(path: str | Path) -> Path:
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Create `folder` and prove that a file can be written in it, before any long work starts."""
+    """Create `folder` and prove that a file can be written in it, before any long work starts.
+
+    What killed runs left unfinished there is removed.
+    """
     folder = make_folder(folder)
+    remove_leftovers(folder)
     with atomic_path(folder / "writable", keep=False) as probe:
         probe.write_bytes(b"")
     return folder
@@ -50,14 +54,11 @@ def atomic_path(path: str | Path, keep: bool = True) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = None
     try:
-        # The suffix stays last, so that writers which look at it (numpy, matplotlib) behave.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = temporary_file(path)
         yield temporary
         if keep:
             sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~umask())
             temporary.replace(path)
             sync(path.parent)
     except OSError as error:
@@ -76,9 +77,11 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
         UserError: naming `path`, when it cannot be written. What was there is then unchanged.
     """
     target = Path(path).resolve()
-    folder = make_folder(target.parent) / f".{target.name}.{os.getpid()}.tmp"
+    remove_leftovers(make_folder(target.parent))
+    folder = None
     try:
-        folder.mkdir()
+        folder = temporary_folder(target)
+        folder.chmod(0o777 & ~umask())
         yield folder
         if target.exists():
             shutil.rmtree(target)
@@ -86,7 +89,8 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error, target)}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -155,7 +159,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The rights that new files and folders do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.owners import Owner, this_process
 from utils.reporting import reporter
 
 try:
@@ -60,21 +61,6 @@ def held_alone(folder: Path, otherwise: str, name: str = LOCK_FILE) -> Iterator[
         os.close(descriptor)
 
 
-def is_alive(who: dict[str, Any]) -> bool | None:
-    """Whether the process of a record is alive; None where this machine cannot know."""
-    here = _who()
-    if any(who.get(key) != here[key] for key in ("host", "processes")) or os.name == "nt":
-        return None  # os.kill would end it on Windows
-    try:
-        os.kill(int(who["pid"]), 0)
-    except (ProcessLookupError, ValueError, TypeError, OverflowError, KeyError):
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    started = _started(int(who["pid"]))
-    return started is None or started == who.get("started")  # else the number has been given to another process
-
-
 def _opened(file: Path, refusal: str) -> int:
     """The lock file, open and locked by this process where there are locks. Raises UserError where another has it."""
     while True:
@@ -84,7 +70,7 @@ def _opened(file: Path, refusal: str) -> int:
         except (BlockingIOError, PermissionError):  # of flock, of msvcrt
             locked, others = True, True
         who = _read_who(descriptor)
-        alive = is_alive(who) if who else None
+        alive = _owner(who).alive if who else None
         if others and alive is not False:
             os.close(descriptor)
             raise UserError(f"{refusal}{_said(who)}")
@@ -127,25 +113,12 @@ def _let_go(descriptor: int) -> None:
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _who() -> dict[str, Any]:
-    """This process, in a record."""
-    try:
-        processes = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (not a path) - containers number theirs anew
-    except OSError:
-        processes = ""
-    return {"pid": os.getpid(), "host": platform.node(), "processes": processes, "started": _started(os.getpid())}
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in ticks since the machine did; None where nobody says."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
 def _write_who(descriptor: int) -> None:
-    record = {**_who(), "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
+    record = {
+        **this_process()._asdict(),
+        "host": platform.node(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(record).encode())
@@ -158,7 +131,12 @@ def _read_who(descriptor: int) -> dict[str, Any]:
         record = json.loads(os.read(descriptor, 4096))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    whole = isinstance(record, dict) and isinstance(record.get("pid"), int) and set(Owner._fields) <= record.keys()
+    return record if whole else {}
+
+
+def _owner(who: dict[str, Any]) -> Owner:
+    return Owner(*(who[key] for key in Owner._fields))
 
 
 def _said(who: dict[str, Any]) -> str:

@@ -70,9 +70,11 @@ def test_without_locks_the_file_says_who(tmp_path: Path, without_locks, caplog) 
         record = json.loads((tmp_path / locks.LOCK_FILE).read_text())
     assert not any(tmp_path.iterdir())
     for change, said in (
-        ({"host": "elsewhere"}, "the last one (process 5 on elsewhere, since some day) may still be at work"),
-        ({"processes": "pid:[1]"}, "may still be at work"),
-        ({"pid": 2**22 + 1}, "is not noticed"),
+        (
+            {"host": "elsewhere", "machine": "x"},
+            "the last one (process 5 on elsewhere, since some day) may still be at work",
+        ),
+        ({"pid": 2**30}, "is not noticed"),
         ({"pid": "x"}, "is not noticed"),
         ({"started": "0"}, "is not noticed"),
     ):
@@ -103,7 +105,7 @@ def test_what_dead_processes_leave_is_no_obstacle(tmp_path: Path) -> None:
         whole = json.loads(file.read_text())
     assert not file.exists()
     with file.open("w") as child:
-        child.write(json.dumps({**whole, "pid": 2**22 + 1}))
+        child.write(json.dumps({**whole, "pid": 2**30}))
         child.flush()
         fcntl.flock(child, fcntl.LOCK_EX)
         with held_alone(tmp_path, "at work"):
