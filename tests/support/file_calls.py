@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from utils.errors import UserError
+from utils.errors import UserError, describe_os_error
 
 EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.truncate", "os.mkdir", "os.rmdir")
 SAVED, REFUSED, TRACEBACK, KILLED = 0, 2, 1, 77
@@ -92,8 +92,8 @@ def _as_child(work: Callable[[], object], folder: Path, fault: Fault, pipe: int)
     try:
         work()
         return SAVED
-    except UserError as error:
-        os.write(pipe, str(error).encode())
+    except (UserError, OSError) as error:  # as `utils.errors.run_script` ends
+        os.write(pipe, (describe_os_error(error) if isinstance(error, OSError) else str(error)).encode())
         return REFUSED
     except BaseException:
         os.write(pipe, traceback.format_exc().encode())
