@@ -1,27 +1,20 @@
-"""A training folder at every file call, at every power loss, with damaged files, and with two processes in it."""
+"""A training folder at every file call, at every power loss, and with damaged files."""
 
-import itertools
 import json
 import os
 import re
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import warm_python
-from conftest import ROOT
 from faults import Attempt, damaged
 from file_calls import KILLED, REFUSED, SAVED, faults_of, forked, states_after_power_loss
-from pretraining import rows, same_weights, train
+from pretraining import train
 from tiny import tiny_model, training_config
 
 from models.moe_mae import MOEMAE
-from training.run_folder import RunFolder, record_path, verify
+from training.run_folder import RunFolder, verify
 from utils.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and looks into /proc")
@@ -246,81 +239,7 @@ def test_every_subset_of_renames_at_a_power_loss(model, tmp_path, saves: int) ->
     assert set(seen) == set(earlier) and len(seen) > 4
 
 
-# --------------------------------------------------------------------------- two in one folder
-
-
-def start(config: Path, *extra: str) -> warm_python.Process:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return warm_python.start(["pretrain_mae.py", "--config_yaml", config, *extra], cwd=ROOT, env=environment)
-
-
-def once(process: warm_python.Process, condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.stdout + process.stderr
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def test_two_trainers_in_one_folder(tmp_path) -> None:
-    """The second is refused, whether it resumes or starts afresh; one that was killed is in nobody's way."""
-    config = training_config(tmp_path, epochs=500)
-    folder = tmp_path / "run"
-    first = start(config)
-    once(first, lambda: (folder / METRICS).exists())
-    for extra in ((), ("--resume",)):
-        with pytest.raises(UserError, match=rf"another process is training in it; .* \(process {first.pid} on .*since"):
-            train(config, *extra)
-    assert first.poll() is None
-    first.send_signal(signal.SIGKILL)
-    first.wait(60)
-    epochs = [int(row["epoch"]) for row in rows(folder / METRICS)]
-    assert epochs == list(range(1, len(epochs) + 1))
-    assert train(training_config(tmp_path, epochs=1)) == 0
-    assert not list(folder.glob(".*"))
-
-
 def test_another_size_may_train_beside_it(tmp_path) -> None:
     with RunFolder(tmp_path, "XXS", False).held(), RunFolder(tmp_path, "S", False).held():
         with pytest.raises(UserError, match="another process is training in it"):
             RunFolder(tmp_path, "S", True).held().__enter__()
-
-
-# --------------------------------------------------------------------------- random kills
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("unbroken")
-    assert start(training_config(folder, epochs=4, save_every_n_steps=2)).wait(120) == 0
-    return folder / "run"
-
-
-def test_killed_at_random_and_resumed(campaign, unbroken, tmp_path) -> None:
-    """A run that is killed again and again, at any moment, ends with the bits of one that nobody disturbed."""
-    lasted: list[float] = []
-
-    def one(attempt: Attempt) -> str:
-        place = tmp_path / str(attempt.number)
-        place.mkdir()
-        config, folder = training_config(place, epochs=4, save_every_n_steps=2), place / "run"
-        for kills in itertools.count():
-            process, began = start(config, *(["--resume"] if kills else [])), time.monotonic()
-            if lasted and kills < 3:
-                time.sleep(attempt.random.uniform(0, max(lasted)))
-                process.send_signal(signal.SIGKILL)
-            ended = process.wait(120)
-            assert ended in (0, -signal.SIGKILL), process.stderr
-            attempt.keep(folder, "run")
-            if ended == 0:
-                lasted.append(time.monotonic() - began)
-                break
-        for name in ("pretrained_XXS_last.pth", "pretrained_XXS_best.pth", "checkpoint_XXS.pth"):
-            assert same_weights(folder / name, unbroken / name), name
-        assert (folder / METRICS).read_bytes() == (unbroken / METRICS).read_bytes()
-        assert not list(folder.glob(".*"))
-        assert verify(folder / "checkpoint_XXS.pth") is None and record_path(folder / "checkpoint_XXS.pth").exists()
-        shutil.rmtree(place)
-        return f"after {kills} kills"
-
-    campaign("random kills of a training", 4, 100).run(one)
