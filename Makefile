@@ -2,8 +2,8 @@
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests
-# make test-docs, test-faults, test-programs  the heavier ones: notebooks and examples; killed and stopped processes;
-#               generated code and exported programs
+# make test-docs, test-faults, test-programs  the heavier ones: notebooks and examples; kills, full disks, damaged files
+#               (MOEMAE_FAULTS=release: at release length); generated code and exported programs
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
