@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ from tiny import tiny_model, training_config
 from models.moe_mae import MOEMAE
 from training.run_folder import RunFolder, verify
 from utils.errors import UserError
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and looks into /proc")
 
 METRICS, LOG = "training_metrics_XXS.csv", "training_log_XXS.jsonl"
 

@@ -8,7 +8,6 @@ file system may have kept them.
 import errno
 import itertools
 import os
-import resource
 import signal
 import stat
 import sys
@@ -20,6 +19,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from utils.errors import UserError, describe_os_error
+
+if sys.platform != "linux":
+    pytest.skip("forks, and looks into /proc", allow_module_level=True)
+
+import resource
 
 EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.truncate", "os.mkdir", "os.rmdir")
 SAVED, REFUSED, TRACEBACK, KILLED = 0, 2, 1, 77
