@@ -3,7 +3,8 @@
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests
 # make test-runs, test-docs, test-faults, test-programs  the heavier ones: whole studies and several processes; notebooks
-#               and examples; killed and stopped processes; generated code and exported programs
+#               and examples; kills, full disks, damaged files (MOEMAE_FAULTS=release: at release length); generated code
+#               and exported programs
 # make test-adapters  the installed package, torch.hub, transformers: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make lint     check style; make types checks types; make clean removes what the demo wrote

@@ -6,7 +6,7 @@ Several GPUs, or machines, share every batch: `torchrun --nproc_per_node=N pretr
 import sys
 
 from configs.schema import read_config
-from training.pretrain import Pretraining
+from training.pretrain import Pretraining, held_folder
 from training.stopping import StopRequested, StopSignals
 from utils.config import config_parser
 from utils.errors import run_script
@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
             )
             # Before the data are read, which may take minutes.
             processes.share(lambda: check_writable(config.training.weight_path))
-            return Pretraining(config, arguments.resume, signals, processes).run()
+            with held_folder(config, processes):
+                return Pretraining(config, arguments.resume, signals, processes).run()
     except StopRequested as request:
         processes.say("stopped by a signal before the first step; nothing to save")
         return signals.exit_code(request.number)

@@ -3,18 +3,32 @@
 A file `<name>_<split>.npz` holds `x_<split>` (N, D), `y_<split>` and, but for the published ones, `ids` (N,);
 `<name>_<split>.json` beside it says where they come from. A file with all 105 tokens of BigEarthNet-Landsat's
 train split is 16 GB, so uncompressed features are memory-mapped and visited in chunks of rows.
+
+No file is used that has not been compared with its checksums: features by blocks of rows while they are visited, where
+the JSON has such, else with the archive's; everything else with the archive's.
 """
 
 import json
+import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from classification_models.checked_arrays import (
+    REMAKE,
+    ArrayCheck,
+    compared_chunks,
+    open_array,
+    read_array,
+    require_whole,
+)
+from utils.archives import DAMAGED
+from utils.checked_json import FIX, is_changed
 from utils.errors import DataError
+from utils.row_checksums import RowChecksums, checksums_from, row_slices
 
 PUBLISHED_TOKENS = (105, 144)
 """Tokens and width of the published `all` embeddings, which have no JSON beside them (size S: 15,120 numbers)."""
@@ -22,7 +36,8 @@ PUBLISHED_TOKENS = (105, 144)
 CHUNK_BYTES = 32 * 2**20
 """Features visited at a time."""
 
-_REMAKE = "make it again with `python -m embed.compute_embed`"
+X_CHECKSUMS = "x_checksums"
+"""Of the features, in the JSON beside an embedding file: `utils.row_checksums.RowChecksums`."""
 
 
 class Embeddings(NamedTuple):
@@ -33,6 +48,7 @@ class Embeddings(NamedTuple):
     y: np.ndarray  # (N,) class index, or (N, L) zeros and ones
     ids: np.ndarray | None  # (N,) text; None in published files
     provenance: dict[str, Any]  # the JSON beside it, empty where there is none
+    check: ArrayCheck
 
 
 class Labels(NamedTuple):
@@ -51,59 +67,42 @@ def read_embeddings(path: str | Path) -> Embeddings:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; {_REMAKE}")
+        raise DataError(f"{path}: no such file; {REMAKE}")
+    provenance = _read_provenance(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            x = _read_array(path, archive, _only_key(path, names, "x_"))
-            y = _read_array(path, archive, _only_key(path, names, "y_"))
-            ids = np.array(_read_array(path, archive, "ids")) if "ids" in names else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path}: not a readable .npz (truncated, damaged or another format); {_REMAKE}") from error
+            keys = _only_key(path, names, "x_"), _only_key(path, names, "y_"), "ids"
+            x, check = open_array(path, archive, keys[0])
+            y = read_array(path, archive, keys[1])
+            ids = read_array(path, archive, keys[2]) if keys[2] in names else None
+            require_whole(archive, keys)
+    except (*DAMAGED, OSError, tokenize.TokenError, SyntaxError, TypeError, MemoryError) as error:
+        raise DataError(f"{path}: not a readable .npz (truncated, damaged or another format); {REMAKE}") from error
     _check_shapes(path, x, y, ids)
-    return Embeddings(path, x, np.array(y), ids, _read_provenance(path))
+    return Embeddings(path, x, y, ids, provenance, check._replace(blocks=_checksums(path, x, provenance)))
+
+
+def _checksums(path: Path, x: np.ndarray, provenance: dict[str, Any]) -> RowChecksums | None:
+    """Those of the JSON. Raises DataError where they are of another array than `x`."""
+    record = provenance.get(X_CHECKSUMS)
+    if record is None:
+        return None
+    try:
+        found = checksums_from(record)
+    except ValueError as error:
+        raise DataError(f"{path.with_suffix('.json')}: `{X_CHECKSUMS}` holds {error}; {REMAKE}") from error
+    if (found.dtype, found.shape) != (x.dtype.str, list(x.shape)):
+        raise DataError(f"{path}: holds {x.dtype} {x.shape}, its JSON is of {found.dtype} {found.shape}; {REMAKE}")
+    return found
 
 
 def _only_key(path: Path, names: list[str], prefix: str) -> str:
     found = [name for name in names if name.startswith(prefix)]
     if len(found) != 1:
         have = ", ".join(names) or "nothing"
-        raise DataError(f"{path}: expected exactly one array named {prefix}<split>, the file holds {have}; {_REMAKE}")
+        raise DataError(f"{path}: expected exactly one array named {prefix}<split>, the file holds {have}; {REMAKE}")
     return found[0]
-
-
-def _read_array(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
-    """The array `key`: mapped from the file if it is stored uncompressed, else read into memory."""
-    info = archive.getinfo(f"{key}.npy")
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"npy format {version}")
-        shape, fortran_order, dtype = readers[version](member)
-        header_bytes = member.tell()
-        if dtype.hasobject:
-            raise DataError(f"{path}: {key} holds Python objects, which are never loaded; store plain numbers or text")
-        if info.compress_type != zipfile.ZIP_STORED:
-            member.seek(0)
-            return np.lib.format.read_array(member, allow_pickle=False)
-    if header_bytes + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) != info.file_size:
-        raise ValueError("array length and file length differ")
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    start = _data_offset(path, info) + header_bytes
-    return np.memmap(path, dtype, "r", start, shape, "F" if fortran_order else "C")
-
-
-def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """First byte of a member: its local header has 30 bytes, then a name and an extra field (PKWARE APPNOTE 4.3.7)."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(30)
-    if len(header) < 30:
-        raise ValueError("truncated local header")
-    name_bytes, extra_bytes = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-    return info.header_offset + 30 + name_bytes + extra_bytes
 
 
 def _check_shapes(path: Path, x: np.ndarray, y: np.ndarray, ids: np.ndarray | None) -> None:
@@ -112,11 +111,11 @@ def _check_shapes(path: Path, x: np.ndarray, y: np.ndarray, ids: np.ndarray | No
     if y.ndim not in (1, 2) or y.dtype.kind not in "fiub" or y.shape[1:] == (1,):
         raise DataError(f"{path}: y is {y.dtype} {y.shape}, expected (N,) class indices or (N, L >= 2) zeros and ones")
     if x.size == 0:
-        raise DataError(f"{path}: x is {x.shape}: the file is empty; {_REMAKE}")
+        raise DataError(f"{path}: x is {x.shape}: the file is empty; {REMAKE}")
     rows = {"x": len(x), "y": len(y)} | ({} if ids is None else {"ids": len(ids)})
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{key} {count}" for key, count in rows.items())
-        raise DataError(f"{path}: the arrays differ in their number of rows ({counts}); {_REMAKE}")
+        raise DataError(f"{path}: the arrays differ in their number of rows ({counts}); {REMAKE}")
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:
@@ -125,19 +124,18 @@ def _read_provenance(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{beside}: not readable JSON; {_REMAKE}, or remove it") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{beside}: not readable JSON; {REMAKE}, or remove it") from error
     if not isinstance(value, dict):
-        raise DataError(f"{beside}: expected a JSON object that describes {path.name}; {_REMAKE}, or remove it")
+        raise DataError(f"{beside}: expected a JSON object that describes {path.name}; {REMAKE}, or remove it")
+    if is_changed(value):
+        raise DataError(f"{beside}: is not what was written there; {FIX}")
     return value
 
 
 def row_chunks(x: np.ndarray) -> Iterator[slice]:
     """Slices of consecutive rows that cover `x`, about `CHUNK_BYTES` each."""
-    row_bytes = max(1, x[0].nbytes) if len(x) else 1
-    step = max(1, CHUNK_BYTES // row_bytes)
-    for start in range(0, len(x), step):
-        yield slice(start, min(start + step, len(x)))
+    return row_slices(x, CHUNK_BYTES)
 
 
 def select_features(embeddings: Embeddings, pool: bool = False, columns: slice | None = None) -> np.ndarray:
@@ -152,27 +150,30 @@ def select_features(embeddings: Embeddings, pool: bool = False, columns: slice |
         (N, D'): a view of the file where nothing is pooled or left out, else an array in memory.
 
     Raises:
-        DataError: when the number of tokens is unknown, the columns lie outside, or a value is not finite.
+        DataError: when the number of tokens is unknown, the columns lie outside, the file differs from its checksums,
+            or a value is not finite.
     """
     x = embeddings.x
     flat = x.reshape(len(x), -1)
     if pool:
         tokens, width = _token_shape(embeddings)
         selected = np.empty((len(x), width), np.float32)
-        for rows in row_chunks(flat):
-            selected[rows] = flat[rows].reshape(-1, tokens, width).mean(axis=1, dtype=np.float64)
     elif columns is not None:
         start, stop = columns.start or 0, flat.shape[1] if columns.stop is None else columns.stop
         if not 0 <= start < stop <= flat.shape[1]:
             raise DataError(f"{embeddings.path}: --feature-slice {start}:{stop} is outside its 0:{flat.shape[1]}")
-        selected = np.array(flat[:, start:stop], order="C")
+        selected = np.empty((len(x), stop - start), x.dtype)
     else:
         selected = flat
-    for rows in row_chunks(selected):
+    for rows in compared_chunks(embeddings.path, x, embeddings.check, CHUNK_BYTES):
+        if pool:
+            selected[rows] = flat[rows].reshape(-1, tokens, width).mean(axis=1, dtype=np.float64)
+        elif columns is not None:
+            selected[rows] = flat[rows, start:stop]
         finite = np.isfinite(selected[rows]).all(axis=1)
         if not finite.all():
             row = rows.start + int(np.argmin(finite))
-            raise DataError(f"{embeddings.path}: x holds NaN or infinity (first in row {row}); {_REMAKE}")
+            raise DataError(f"{embeddings.path}: x holds NaN or infinity (first in row {row}); {REMAKE}")
     return selected
 
 
@@ -207,7 +208,7 @@ def resolve_labels(embeddings: Embeddings, multilabel: bool | None) -> Labels:
     """
     path, y = embeddings.path, embeddings.y
     if not np.isfinite(y).all():
-        raise DataError(f"{path}: y holds NaN or infinity; {_REMAKE}")
+        raise DataError(f"{path}: y holds NaN or infinity; {REMAKE}")
     if y.ndim == 1:
         if multilabel:
             raise DataError(f"{path}: --multilabel true, but y {y.shape} holds class indices; use --multilabel false")
@@ -260,7 +261,7 @@ def class_names(embeddings: Embeddings, count: int) -> list[str]:
         return [str(index) for index in range(count)]
     beside = embeddings.path.with_suffix(".json")
     if not isinstance(names, list):
-        raise DataError(f"{beside}: `classes` must be a list of class names; {_REMAKE}")
+        raise DataError(f"{beside}: `classes` must be a list of class names; {REMAKE}")
     multilabel_mismatch = embeddings.y.ndim == 2 and len(names) != embeddings.y.shape[1]
     if len(names) < count or multilabel_mismatch or len(set(names)) != len(names):
         raise DataError(f"{beside}: `classes` has {len(names)} names ({len(set(names))} different), y needs {count}")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from classification_models.logistic_regression import LogisticRegressionModel
 from utils.analysis_utils import save_figure
 from utils.files import make_folder, write_json
+from utils.temporary import RESERVED
 
 
 class ProbeFiles(NamedTuple):
@@ -38,7 +39,7 @@ def new_run(out: str | Path, name: str) -> Iterator[ProbeFiles]:
         run_id = datetime.now().strftime("%Y%m%d-%H%M%S")
         stem = f"{name}_{run_id}"
         files = ProbeFiles(run_id, *(folder / f"{stem}.{suffix}" for suffix in ProbeFiles._fields[1:]))
-        reservation = folder / f".{stem}.reserved"
+        reservation = folder / f".{stem}{RESERVED}"
         try:
             reservation.touch(exist_ok=False)
         except FileExistsError:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,18 @@ import numpy as np
 
 from datasets.layout import layout_of
 from datasets.pack.format import (
+    FIX,
     NO_LABEL_FILE,
     PIXELS,
     TABLE,
     Header,
     Recipe,
     TableRow,
+    open_checksums,
     open_header,
     open_pixels,
     read_table,
+    require_unchanged,
     verify_checksums,
 )
 from datasets.pack.source import PackSource
@@ -92,6 +96,11 @@ class PackedDataset(PatchDataset):
         self.simulated = self.header.simulated
         self._pixels: np.ndarray | None = None
         self._map()
+        self._checksums = open_checksums(root, self.header)
+        self._compared = np.zeros(self.header.count, bool)
+        """(patches of the pack,) those whose pixels this process has compared with their checksums."""
+        for name in (TABLE, *(name for name in self.header.splits if split.resolve() == (root / name).resolve())):
+            require_unchanged(root, self.header, name)
         self._take_rows(_rows_of(self.header, root, ids, split), labels)
 
     def _take_rows(self, found: list[tuple[int, TableRow]], labels: str) -> None:
@@ -137,7 +146,20 @@ class PackedDataset(PatchDataset):
         """Pixels and metadata of some patches; see `PatchDataset.read`."""
         at = np.asarray(indices)
         # In the order asked for: sorting first and undoing it afterwards costs a second copy and gains nothing.
-        return RawBatch(self._map()[self._rows[at]], None if self._columns is None else self._columns[at])
+        rows = self._rows[at]
+        pixels = self._map()[rows]
+        self._compare(rows, pixels)
+        return RawBatch(pixels, None if self._columns is None else self._columns[at])
+
+    def _compare(self, rows: np.ndarray, pixels: np.ndarray) -> None:
+        """Compare patches that this process reads for the first time with their checksums."""
+        if self._checksums is None or self._compared[rows].all():
+            return
+        for at in np.flatnonzero(~self._compared[rows]):
+            if zlib.crc32(pixels[at].data) != self._checksums[rows[at]]:
+                patch_id = self.ids[int(np.flatnonzero(self._rows == rows[at])[0])]
+                raise DataError(f"{self.root / PIXELS}: patch {patch_id} changed since it was packed; {FIX}")
+        self._compared[rows] = True
 
     def hold_in_memory(self, most_bytes: int = MEMORY_LIMIT, threads: int = 2) -> bool:
         """False: the system keeps the mapped pages that are read in memory, once for all processes."""

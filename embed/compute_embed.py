@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from classification_models.embeddings import X_CHECKSUMS
 from configs.build import build_configured_dataset, configured_checkpoint, load_configured_model, result_origin
 from configs.schema import Config, read_config
 from datasets.loader import BatchLoader, Part
@@ -25,11 +26,12 @@ from datasets.patches import PatchDataset
 from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE
 from models.pooling import POOLINGS
+from utils.checked_json import write_checked_json
 from utils.compilation import Compilation
 from utils.config import config_parser
 from utils.devices import mixed_precision, process_device
 from utils.errors import DataError, UserError, run_script
-from utils.files import atomic_path, check_writable, sha256, write_json, write_npz
+from utils.files import atomic_path, check_writable, sha256, write_checked_npz
 from utils.processes import ALONE, Processes, joined_processes
 from utils.reporting import reporter
 
@@ -73,7 +75,7 @@ def embed_dataset(
         processes: those that share the work.
 
     Returns:
-        The shapes written and what was left out and why; on the main process only.
+        The shapes written, what was left out and why, and checksums; on the main process only.
 
     Raises:
         DataError: when no patch is left.
@@ -116,9 +118,10 @@ def _join(shares: list[Share], path: Path, split: str) -> dict[str, Any]:
                 shutil.copyfileobj(rows, file, COPIED_BYTES)
     x = np.memmap(first, dtype=np.float32, mode="r").reshape(len(ids), -1)
     y = np.concatenate([labels for share in shares for labels in share.labels])
-    write_npz(path, {f"x_{split}": x, f"y_{split}": y, "ids": np.array(ids)})
+    checksums = write_checked_npz(path, f"x_{split}", x, {f"y_{split}": y, "ids": np.array(ids)})
     skipped_fill = sum(share.skipped_fill for share in shares)
-    return {"x_shape": list(x.shape), "y_shape": list(y.shape), "skipped_fill": skipped_fill}
+    shapes = {"x_shape": list(x.shape), "y_shape": list(y.shape)}
+    return {**shapes, "skipped_fill": skipped_fill, X_CHECKSUMS: checksums._asdict()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -158,7 +161,7 @@ def _embed_splits(config: Config, processes: Processes) -> None:
         written = embed_dataset(embedder, loader, path, split, processes)
         if written is not None:
             origin = _origin(config, model, dataset, device)
-            write_json(path.with_suffix(".json"), {"split": split, **written, **origin})
+            write_checked_json(path.with_suffix(".json"), {"split": split, **written, **origin})
             reporter.info(_summary(path, written, dataset.kind))
 
 

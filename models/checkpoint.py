@@ -10,7 +10,7 @@ import hashlib
 import io
 import pickle
 import sys
-import zipfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +25,16 @@ from models.named_weights import listing
 from models.pooling import vector_width
 from models.published_layout import from_published, infer_config, to_published
 from models.wrappings import other_kind, unwrapped
+from utils.archives import ZIP_START, damage_of
 from utils.errors import CheckpointError, run_script
 from utils.files import atomic_path, sha256
+from utils.recorded import require_recorded
 from utils.reporting import reporter
 
 FORMAT_VERSION = 1
 EXTRA_KEY = "moe_mae"
+REPLACED_WITHIN_SECONDS = 0.3
+"""How long a checkpoint and its record may differ, while a training run replaces them."""
 
 
 class Checkpoint(NamedTuple):
@@ -57,12 +61,30 @@ class Checkpoint(NamedTuple):
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint file, ours or a published one, without ever running code from it.
 
+    The checksums of the file are compared, and its SHA-256 with those on record (`utils.recorded`).
+
     Raises:
-        CheckpointError: one line with the path, when the file is missing, truncated, holds pickled objects, or its
-            weights are not those of a model this project can build.
+        CheckpointError: one line with the path, when the file is missing, damaged, not the one on record, holds
+            pickled objects, or its weights are not those of a model this project can build.
     """
     path = Path(path).expanduser()
-    content = _load(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; check the path")
+    if what := other_kind(path):
+        raise CheckpointError(f"{path}: is {what}; give a checkpoint (.pth) of this model")
+    try:
+        data = path.read_bytes()
+        require_recorded(path, data)
+    except CheckpointError:
+        time.sleep(REPLACED_WITHIN_SECONDS)  # a training run may just be replacing it and the record beside it
+        data = path.read_bytes()
+        require_recorded(path, data)
+    return checkpoint_of(path, data)
+
+
+def checkpoint_of(path: Path, data: bytes) -> Checkpoint:
+    """What the bytes of a checkpoint file hold; `path` names it in messages. See `read_checkpoint`."""
+    content = _load(path, data)
     state, wrapped = unwrapped(content)
     if wrapped:
         reporter.info(f"{path}: weights wrapped as {', '.join(wrapped)}; taken out of it")
@@ -121,15 +143,16 @@ def write_checkpoint(
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint; check the path")
-    if what := other_kind(path):
-        raise CheckpointError(f"{path}: is {what}; give a checkpoint (.pth) of this model")
+def _load(path: Path, data: bytes) -> dict[str, Any]:
+    if data.startswith(ZIP_START):
+        if damage := damage_of(io.BytesIO(data)):  # torch.load does not look at the archive's checksums
+            raise CheckpointError(f"{path}: damaged or truncated ({damage}); fetch or write it again")
+    else:
+        reporter.info(f"{path}: is of an old form that has no checksums; nobody can say whether it is whole")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = "it holds pickled objects" if zipfile.is_zipfile(path) else "it is not a PyTorch file"
+        reason = "it holds pickled objects" if data.startswith(ZIP_START) else "it is not a PyTorch file"
         raise CheckpointError(
             f"{path}: refused, {reason}; give a checkpoint with tensors and plain values only"
         ) from error

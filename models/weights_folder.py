@@ -1,5 +1,6 @@
 """Weights without pickle: a folder with `model.safetensors` beside the `config.json` that says what they are."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from torch import Tensor
 from models.checkpoint import Checkpoint
 from models.config import from_record, to_record
 from models.moe_mae import MOEMAE, count_parameters
+from utils.checked_json import FIX, is_changed, write_checked_json
 from utils.errors import CheckpointError, ConfigError
-from utils.files import atomic_path, sha256, write_json
+from utils.files import atomic_path, sha256
+from utils.recorded import require_recorded
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -50,7 +53,7 @@ def write_weights_folder(folder: Path, model: MOEMAE, about: dict[str, Any]) -> 
         "model": to_record(model.config, model.masking),
         **about,
     }
-    write_json(folder / CONFIG_FILE, config)
+    write_checked_json(folder / CONFIG_FILE, config)
 
 
 def read_weights_folder(folder: Path) -> Checkpoint:
@@ -69,10 +72,12 @@ def read_weights_folder(folder: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: holds no usable config ({error}); fetch it again") from error
     safetensors = require_safetensors(path)
-    if sha256(path) != recorded:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != recorded:
         raise CheckpointError(f"{path}: is not the file that {CONFIG_FILE} belongs to (sha256); fetch both again")
+    require_recorded(path, data)
     try:
-        state = safetensors.load_file(path)
+        state = safetensors.load(data)
     except Exception as error:  # the package's own errors share no base class with anything
         raise CheckpointError(f"{path}: damaged or truncated ({error}); fetch it again") from error
     with torch.device("meta"):
@@ -89,8 +94,10 @@ def read_about(folder: Path) -> dict[str, Any]:
         kind, version = about["model_type"], int(about["format"])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not the config of a model of this project; check the folder") from error
+    if is_changed(about):
+        raise CheckpointError(f"{path}: is not what was written there; {FIX}")
     if kind != MODEL_TYPE:
         raise CheckpointError(f"{path}: describes a model of type {kind!r}, not {MODEL_TYPE!r}; check the folder")
     if version > FORMAT_VERSION:

@@ -4,6 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from utils.archives import DAMAGED
+
 STATE_KEYS = ("model_state", "state_dict", "model_state_dict", "model", "module", "net")
 """Under which files hold the weights; the first is this project's and the published one."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -61,5 +63,5 @@ def _holds(path: Path, ending: str) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return any(name.endswith(ending) for name in file.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, *DAMAGED):
         return False

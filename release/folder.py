@@ -1,14 +1,13 @@
 """A folder that is whole or absent: written under a temporary name, then renamed."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import UserError, describe_os_error
-from utils.files import make_folder, sync
+from utils.files import make_folder, sync, umask
+from utils.temporary import remove_leftovers, temporary_folder
 
 
 def require_new(folder: Path) -> None:
@@ -27,13 +26,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     require_new(folder)
     temporary = None
     try:
-        make_folder(folder.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        remove_leftovers(make_folder(folder.parent))
+        temporary = temporary_folder(folder)
         yield temporary
         for path in temporary.iterdir():
             sync(path)
         sync(temporary)
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~umask())
         temporary.replace(folder)
         sync(folder.parent)
     except OSError as error:
@@ -41,9 +40,3 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,8 +11,8 @@ from models.checkpoint import EXTRA_KEY, Checkpoint
 from models.config import to_record
 from utils.errors import DataError
 from utils.files import sha256
+from utils.recorded import MANIFEST, entry_in_manifest
 
-MANIFEST = "manifest.json"
 PROBE_SCORES = ("map_micro", "map_macro", "f1_micro", "f1_macro", "exact_match", "accuracy")
 
 
@@ -75,18 +75,14 @@ def find_entry(path: Path, digest: str) -> tuple[dict[str, Any], str | None]:
 
     The hash decides. An entry without one, of a file whose hash is not published, is found by its name.
     """
-    for folder in path.resolve().parents[:2]:
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            name = path.resolve().relative_to(folder).as_posix()
-            entry = manifest.get(name, {})
-            for other in (entry, *manifest.values()):
-                if other.get("sha256") == digest:
-                    return other, None
-            if entry and entry.get("sha256") is None:
-                return entry, f"found in {MANIFEST} by its name, since no checksum of it is published"
-        except (OSError, ValueError, AttributeError):
-            continue
+    path = path.resolve()
+    for folder in path.parents[:2]:
+        entry, others = entry_in_manifest(folder, path)
+        for other in (entry, *others):
+            if other.get("sha256") == digest:
+                return other, None
+        if entry and entry.get("sha256") is None:
+            return entry, f"found in {MANIFEST} by its name, since no checksum of it is published"
     return {}, None
 
 

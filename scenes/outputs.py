@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.errors import UserError, describe_os_error
 from utils.files import make_folder, sync, write_json
+from utils.temporary import remove_leftovers
 
 SCRATCH = ".unfinished"
 """Folder inside --out for rows and files that are not finished; gone when all is done."""
@@ -39,6 +40,8 @@ class OutputSet:
         self.staged = self.scratch / "files"
         self._inputs = {path.resolve() for path in inputs}
         self._kept: set[str] = set()
+        for place in (self.scratch, self.staged):
+            remove_leftovers(place)
         if (self.scratch / _NOTE).is_file():
             self._take_places()
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from utils.files import make_folder, sync, write_json
+from utils.temporary import remove_leftovers
 
 
 class RowStore:
@@ -31,7 +32,7 @@ class RowStore:
         """What the journal says beside: counts that belong to the records on disk."""
 
     def __enter__(self) -> "RowStore":
-        make_folder(self.path.parent)
+        remove_leftovers(make_folder(self.path.parent))
         self.done = self._journalled()
         self._file = self.path.open("r+b" if self.done else "wb")
         self._file.truncate(self.done * self.record_bytes)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +39,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @functools.cache
 def _starts_scripts(file: Path) -> bool:
     text = file.read_text(encoding="utf-8")
-    return any(f"\n{line}" in text for line in ("import warm_python", "from scripts import", "from ranks import"))
+    starting = (
+        "import warm_python",
+        "from scripts import",
+        "from ranks import",
+        r"from pretraining import .*\bunbroken\b",
+    )
+    return re.search(rf"^({'|'.join(starting)})", text, re.MULTILINE) is not None
 
 
 @pytest.fixture(scope="session", autouse=True)

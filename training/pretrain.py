@@ -4,7 +4,8 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -52,6 +53,20 @@ COMPILE_MIN_STEPS = 3000
 
 LOOK_EVERY = 50
 """Steps between two looks at what an accelerator has noted (losses that are not finite, requests to stop)."""
+
+
+@contextmanager
+def held_folder(config: Config, processes: Processes = ALONE) -> Iterator[None]:
+    """Hold the folder of a run, on the main process, from before its files are read until its last one is written.
+
+    Raises:
+        UserError: saying who holds it, since when.
+    """
+    size = processes.share(lambda: model_size(config))
+    with ExitStack() as stack:
+        folder = RunFolder(config.training.weight_path, size, config.training.val_csv is not None)
+        processes.share(lambda: stack.enter_context(folder.held()))
+        yield
 
 
 class Pretraining:
@@ -218,7 +233,7 @@ class Pretraining:
         if not self.processes.main:
             return
         if self._log_offsets is not None:
-            self.folder.remove_leftovers()
+            self.folder.settle()
             # Lines that were written after the checkpoint will be written again.
             self.folder.cut_to(self._log_offsets)
             if self._recipe_changed:

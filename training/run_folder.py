@@ -1,23 +1,28 @@
 """What a pretraining run leaves in its folder, and how it finds it again after being killed at any moment.
 
-A checkpoint is a pair: `checkpoint_S.pth` and a `.json` with its SHA-256. A new pair is written beside the current one
-and read back; the current one, if it verifies, becomes `checkpoint_S.prev.pth`; then the new one takes its place, the
-`.json` first. Whatever the moment of a kill, a pair verifies, or nothing has been saved yet.
+A checkpoint is a pair: `checkpoint_S.pth` and a `.json` with its SHA-256 and a checksum of its own. A new pair is
+written beside the current one and read back; the current one, if it verifies, becomes `checkpoint_S.prev.pth`; when
+that is on the disk, the new one takes its place. Whatever the moment of a kill or a power loss, a pair verifies, or
+nothing has been saved yet. One process at a time holds the folder.
 """
 
 import csv
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from models.checkpoint import Checkpoint, checkpoint_of, write_checkpoint
 from models.moe_mae import MOEMAE
+from utils.checked_json import is_changed, write_checked_json
 from utils.errors import CheckpointError, UserError, describe_os_error
-from utils.files import make_folder, sha256, sync, write_json
+from utils.files import make_folder, sync
+from utils.locks import held_alone
 from utils.reporting import reporter
 
 CSV_COLUMNS = ("epoch", "train_loss", "train_m_loss", "train_um_loss", "train_moe_loss", "avg_lr")
@@ -42,6 +47,7 @@ class RunFolder:
         self.config = self.folder / f"config_{size}.yaml"
         self.manifest = self.folder / f"manifest_{size}.json"
         self._fresh = self.folder / f".checkpoint_{size}.new.pth"
+        self._lock = f".held_{size}"
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -57,12 +63,21 @@ class RunFolder:
             UserError: when it cannot be written or does not read back; the earlier ones are then untouched.
         """
         written = write_checkpoint(self._fresh, model, **content)
-        write_json(record_path(self._fresh), {"sha256": written, "bytes": self._fresh.stat().st_size, **record})
+        write_checked_json(record_path(self._fresh), {"sha256": written, "bytes": self._fresh.stat().st_size, **record})
         if problem := verify(self._fresh):
             raise CheckpointError(f"{self._fresh}: {problem} right after writing; check the disk")
+        try:
+            self._take_place()
+        except OSError as error:
+            raise UserError(f"cannot write {describe_os_error(error, self.checkpoint)}") from error
+
+    def _take_place(self) -> None:
+        """The current pair, if it verifies, becomes the previous one, and the new one the current one."""
         if verify(self.checkpoint) is None:
             for current, older in _pair(self.checkpoint, self.previous):
                 _link(current, older)
+            # At a power loss any of the renames that are not on the disk yet may be lost: of these two, or of the next.
+            sync(self.folder)
         for fresh, current in _pair(self._fresh, self.checkpoint):
             fresh.replace(current)
         sync(self.folder)
@@ -73,23 +88,44 @@ class RunFolder:
         Raises:
             CheckpointError: when there are checkpoints and none verifies.
         """
-        present = [path for path in (self.checkpoint, self.previous) if path.exists()]
-        for path in present:
-            if problem := verify(path):
-                reporter.info(f"{path}: {problem}; looking for another")
+        usual = (self.checkpoint, self.previous)
+        for weights, record in self._pairs():
+            try:
+                about, data = _read_pair(weights, record)
+            except _Damaged as problem:
+                if weights in usual and record == record_path(weights) and weights.exists():
+                    reporter.info(f"{weights}: {problem}; looking for another")
                 continue
-            reporter.info(f"resuming from {path}")
-            return read_checkpoint(path), json.loads(record_path(path).read_text(encoding="utf-8"))
-        if present:
+            reporter.info(f"resuming from {weights}")
+            return checkpoint_of(weights, data), about
+        if present := [path for path in usual if path.exists()]:
             raise CheckpointError(f"{present[0]}: no checkpoint here verifies; start afresh without --resume")
         return None
 
+    def _pairs(self) -> list[tuple[Path, Path]]:
+        """Weights and records that may belong together, the newest first; those of a save that was cut short, too."""
+        fresh, current = record_path(self._fresh), record_path(self.checkpoint)
+        return [
+            (self._fresh, fresh),
+            (self._fresh, current),
+            (self.checkpoint, fresh),
+            (self.checkpoint, current),
+            (self.previous, record_path(self.previous)),
+        ]
+
     # ------------------------------------------------------------------ the folder
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's files against a second process. Raises UserError that says who holds them, since when."""
+        otherwise = "training in it; wait for it, stop it, or give another training.weight_path"
+        with held_alone(make_folder(self.folder), otherwise, self._lock):
+            yield
 
     def start_afresh(self) -> None:
         """Make room for a new run: an earlier one is moved into a subfolder, never deleted."""
         make_folder(self.folder)
-        self.remove_leftovers()
+        self.settle()
         earlier = [path for path in self._files() if path.exists()]
         worth_keeping = (self.checkpoint, self.previous, self.best, self.last)
         if not any(path in earlier for path in worth_keeping):  # killed before anything was saved
@@ -102,8 +138,15 @@ class RunFolder:
                 path.replace(target / path.name)
             reporter.info(f"an earlier run was in {self.folder}; moved to {target} (use --resume to continue one)")
 
-    def remove_leftovers(self) -> None:
-        """Delete temporary files that a killed process left behind."""
+    def settle(self) -> None:
+        """Finish what a killed process left: a new pair that is whole takes its place, what is unfinished goes."""
+        whole, half_done, half_lost = [_is_whole(weights, record) for weights, record in self._pairs()[:3]]
+        if whole:
+            self._take_place()
+        elif half_done:
+            self._fresh.replace(self.checkpoint)
+        elif half_lost:
+            record_path(self._fresh).replace(record_path(self.checkpoint))
         names = [path.stem for path in (*self._files(), self._fresh)]
         unfinished = [path for name in names for path in self.folder.glob(f".{name}.*.tmp.*")]
         for path in [*unfinished, self._fresh, record_path(self._fresh)]:
@@ -133,7 +176,7 @@ class RunFolder:
                     f"{path}: is shorter than the checkpoint recorded; restore it, or start afresh without --resume"
                 )
             if path.exists():
-                os.truncate(path, offsets[path.name])
+                _cut(path, offsets[path.name])
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one epoch to the CSV, with a header in a new file."""
@@ -153,14 +196,43 @@ def record_path(checkpoint: Path) -> Path:
 
 def verify(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint pair, in a few words; None when its bytes are those that were recorded."""
-    if not checkpoint.exists():
-        return "is missing"
     try:
-        record = json.loads(record_path(checkpoint).read_text(encoding="utf-8"))
-        same = record["bytes"] == checkpoint.stat().st_size and record["sha256"] == sha256(checkpoint)
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"has no readable {record_path(checkpoint).name} beside it"
-    return None if same else f"does not match {record_path(checkpoint).name}"
+        _read_pair(checkpoint, record_path(checkpoint))
+    except _Damaged as problem:
+        return str(problem)
+    return None
+
+
+class _Damaged(Exception):
+    """A pair that does not verify: why, in a few words."""
+
+
+def _is_whole(checkpoint: Path, beside: Path) -> bool:
+    try:
+        _read_pair(checkpoint, beside)
+    except _Damaged:
+        return False
+    return True
+
+
+def _read_pair(checkpoint: Path, beside: Path) -> tuple[dict[str, Any], bytes]:
+    """The record of a checkpoint, and the checkpoint's bytes. Raises _Damaged."""
+    if not checkpoint.exists():
+        raise _Damaged("is missing")
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        changed, recorded = is_changed(record), (record["bytes"], record["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _Damaged(f"has no readable {beside.name} beside it") from error
+    if changed:
+        raise _Damaged(f"has a damaged {beside.name} beside it")
+    try:
+        data = checkpoint.read_bytes()
+    except OSError as error:
+        raise _Damaged(f"cannot be read ({error.strerror})") from error
+    if recorded != (len(data), hashlib.sha256(data).hexdigest()):
+        raise _Damaged(f"does not match {beside.name}")
+    return record, data
 
 
 def _pair(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -169,13 +241,31 @@ def _pair(source: Path, target: Path) -> list[tuple[Path, Path]]:
 
 def _link(source: Path, target: Path) -> None:
     """Give `source` a second name, atomically; a copy where the file system has no hard links."""
+    if target.exists() and source.samefile(target):  # a killed process came so far; renaming would do nothing
+        return
     temporary = target.with_name(f".{target.name}.tmp.link")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            sync(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cut(path: Path, size: int) -> None:
+    """Cut a file of lines between two of them."""
+    with path.open("r+b") as file:
+        file.seek(max(size - 1, 0))
+        if size and file.read(1) != b"\n":
+            raise CheckpointError(
+                f"{path}: has no line that ends where the checkpoint recorded it; restore it, or start afresh without "
+                "--resume"
+            )
+        file.truncate(size)
 
 
 def _append(path: Path, content: str | list) -> None:

@@ -4,16 +4,17 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from utils.errors import UserError, describe_os_error
+from utils.row_checksums import RowChecksums, crc_of, row_slices
+from utils.temporary import remove_leftovers, temporary_file, temporary_folder
 
 
 def make_folder(path: str | Path) -> Path:
@@ -27,8 +28,12 @@ def make_folder(path: str | Path) -> Path:
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Create `folder` and prove that a file can be written in it, before any long work starts."""
+    """Create `folder` and prove that a file can be written in it, before any long work starts.
+
+    What killed runs left unfinished there is removed.
+    """
     folder = make_folder(folder)
+    remove_leftovers(folder)
     with atomic_path(folder / "writable", keep=False) as probe:
         probe.write_bytes(b"")
     return folder
@@ -49,14 +54,11 @@ def atomic_path(path: str | Path, keep: bool = True) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = None
     try:
-        # The suffix stays last, so that writers which look at it (numpy, matplotlib) behave.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = temporary_file(path)
         yield temporary
         if keep:
             sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~umask())
             temporary.replace(path)
             sync(path.parent)
     except OSError as error:
@@ -75,9 +77,11 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
         UserError: naming `path`, when it cannot be written. What was there is then unchanged.
     """
     target = Path(path).resolve()
-    folder = make_folder(target.parent) / f".{target.name}.{os.getpid()}.tmp"
+    remove_leftovers(make_folder(target.parent))
+    folder = None
     try:
-        folder.mkdir()
+        folder = temporary_folder(target)
+        folder.chmod(0o777 & ~umask())
         yield folder
         if target.exists():
             shutil.rmtree(target)
@@ -85,7 +89,8 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error, target)}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -107,10 +112,36 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            with archive.open(member, "w", force_zip64=True) as file:
+            with _member(archive, name) as file:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     return Path(path)
+
+
+def write_checked_npz(path: str | Path, name: str, array: np.ndarray, others: Mapping[str, np.ndarray]) -> RowChecksums:
+    """The same of an array `name` and others; returns checksums of the first by blocks of rows."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with _member(archive, name) as file:
+            checksums = _write_checked(file, array)
+        for other, values in others.items():
+            with _member(archive, other) as file:
+                np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
+    return checksums
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    return archive.open(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), "w", force_zip64=True)
+
+
+def _write_checked(file: IO[bytes], array: np.ndarray) -> RowChecksums:
+    """The bytes that `np.lib.format.write_array` writes of an array of numbers in C order, and their checksums."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    found, rows = [], 1
+    for block in row_slices(array):
+        data = np.ascontiguousarray(array[block])
+        file.write(data.data)
+        found.append(crc_of(data))
+        rows = max(rows, len(data))
+    return RowChecksums(array.dtype.str, list(array.shape), rows, found)
 
 
 def sha256(path: str | Path) -> str:
@@ -128,7 +159,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The rights that new files and folders do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

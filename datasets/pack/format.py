@@ -2,6 +2,7 @@
 
 - `pixels.npy`: (N, C, S, S) uint16, digital numbers, cropped or resized; C-contiguous, so a patch is one piece.
 - `patches.csv`: one row a patch in the same order; see `COLUMNS`.
+- `checksums.u32`: (N,) little-endian uint32, CRC-32 of every patch's bytes in `pixels.npy`; packs of before have none.
 - the split files it was made with, so that their names mean the same as in the dataset's own folder.
 - `pack.json`: the header, written last. A folder without it is an unfinished pack, which `journal.jsonl` goes on from.
 """
@@ -9,6 +10,7 @@
 import csv
 import hashlib
 import math
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -21,11 +23,13 @@ from utils.config import Section, one_of
 from utils.data_config import DATASETS
 from utils.data_utils import list_some
 from utils.errors import DataError
+from utils.files import sha256
 
 FORMAT = 1
 """Raised by every change after which older code would misread a pack."""
 
 HEADER, PIXELS, TABLE, JOURNAL, BAD_FILES = "pack.json", "pixels.npy", "patches.csv", "journal.jsonl", "bad_files.txt"
+CHECKSUMS = "checksums.u32"
 
 COLUMNS = ("id", "time", "lat", "lon", "labels", "fill", "source")
 """Of the table. `time` (UTC), `lat` and `lon` (degrees, EPSG:4326, all their digits) are empty where the dataset has
@@ -150,6 +154,9 @@ def read_header(folder: Path) -> Header:
         raise DataError(f"{path}: is damaged ({where}: {error.errors()[0]['msg']}); {FIX}") from error
     if missing := {PIXELS, TABLE, *header.splits} - header.files.keys():
         raise DataError(f"{path}: is damaged (no record of {list_some(sorted(missing))}); {FIX}")
+    name = header.recipe.dataset
+    if (header.bands, header.label_names) != (list(DATASETS[name].SENSOR.bands), list(LABEL_NAMES[name])):
+        raise DataError(f"{path}: is damaged (bands or label names are not those of {name}); {FIX}")
     return header
 
 
@@ -165,11 +172,37 @@ def open_pixels(folder: Path, header: Header) -> np.ndarray:
     path, expected = folder / PIXELS, header.recipe.pixels_shape(header.count)
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise DataError(f"{path}: cannot be mapped ({error}); {FIX}") from error
     if pixels.shape != expected or pixels.dtype != np.dtype("<u2") or not pixels.flags.c_contiguous:
         raise DataError(f"{path}: holds {pixels.shape} {pixels.dtype} where the header says {expected}; {FIX}")
     return pixels
+
+
+def open_checksums(folder: Path, header: Header) -> np.ndarray | None:
+    """(N,) CRC-32 of every patch, compared with their own checksum; None where the pack was made without."""
+    if CHECKSUMS not in header.files:
+        return None
+    require_unchanged(folder, header, CHECKSUMS)
+    checksums = np.fromfile(folder / CHECKSUMS, "<u4")
+    if len(checksums) != header.count:
+        raise DataError(f"{folder / CHECKSUMS}: holds {len(checksums)} where the header says {header.count}; {FIX}")
+    return checksums
+
+
+def require_unchanged(folder: Path, header: Header, name: str) -> None:
+    """Compare a file with its checksum, once in a process while it stays the same. Raises DataError."""
+    found = (folder / name).stat()
+    seen = (folder.resolve() / name, found.st_ino, found.st_size, found.st_mtime_ns, header.files[name].sha256)
+    if seen in _unchanged:
+        return
+    if sha256(folder / name) != header.files[name].sha256:
+        raise DataError(f"{folder / name}: changed since the pack was made; {FIX}")
+    _unchanged.add(seen)
+
+
+_unchanged: set[tuple[object, ...]] = set()
+"""Files that this process has compared."""
 
 
 def read_table(folder: Path, count: int) -> Iterator[TableRow]:

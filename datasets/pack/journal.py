@@ -7,6 +7,7 @@ count as unchanged while size and time of change are the same, or else by their 
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,9 @@ from datasets.pack.source import Chunk, PackSource
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.files import write_text
+
+_CRC = "crc32"
+"""The checksum's key in a line."""
 
 _FIX = "choose another --out, or remove it and pack again"
 
@@ -92,7 +96,7 @@ def resume(source: PackSource, out: Path, skip_bad: bool) -> list[Entry]:
             raise DataError(f"{out}: was begun by another version of this code; {_FIX}")
         _require_same(was.recipe, was.ids, source, f"{out}: was begun")
         kept = _unchanged(source, out, entries, skip_bad)
-    write_text(journal, "".join(json.dumps(line._asdict()) + "\n" for line in (begun, *kept)))
+    write_text(journal, "".join(map(_line, (begun, *kept))))
     return kept
 
 
@@ -101,7 +105,7 @@ def append_entry(journal: BinaryIO, entry: Entry, *files: BinaryIO) -> None:
     for file in files:
         file.flush()
         os.fsync(file.fileno())
-    journal.write(json.dumps(entry._asdict()).encode() + b"\n")
+    journal.write(_line(entry).encode())
     journal.flush()
     os.fsync(journal.fileno())
 
@@ -134,10 +138,27 @@ def _read_journal(journal: Path) -> tuple[Begun, list[Entry]]:
     """The first line and the entries; the last one may have been cut off by an interruption."""
     lines = journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     try:
-        first, *others = [json.loads(line) for line in lines if line.endswith("\n")]
+        first, *others = [_checked(line) for line in lines if line.endswith("\n")]
         return Begun(**first), [Entry(**line) for line in others]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{journal}: is damaged; remove {journal.parent} and pack again") from error
+
+
+def _line(record: Begun | Entry) -> str:
+    """A record with the CRC-32 of its JSON, as a line."""
+    return json.dumps({**record._asdict(), _CRC: _crc_of(record._asdict())}) + "\n"
+
+
+def _checked(line: str) -> dict[str, Any]:
+    """A line's record. Raises ValueError where it is not what was written; lines of before have no checksum."""
+    record = json.loads(line)
+    if _CRC in record and record.pop(_CRC) != _crc_of(record):
+        raise ValueError("a line has changed")
+    return record
+
+
+def _crc_of(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
 
 
 def _listings(source: PackSource) -> Iterator[str]:

@@ -8,10 +8,11 @@ import io
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from datasets.pack.format import (
     BAD_FILES,
+    CHECKSUMS,
     COLUMNS,
     FORMAT,
     HEADER,
@@ -48,6 +50,8 @@ from utils.data_config import DATASETS
 from utils.errors import DataError, UserError, describe_os_error
 from utils.files import atomic_path, check_writable, sync, write_json, write_text
 from utils.locks import held_alone
+
+CHECKSUM_BYTES = 4
 
 MOST_BAD_NAMED = 3
 """Bad files that are in the error itself; the list on disk has all."""
@@ -81,7 +85,7 @@ def write_pack(source: PackSource, out: Path, skip_bad: bool, num_workers: int) 
         done = entries[-1] if entries else NOTHING
         try:
             with _appending(source, out, done) as files:
-                entries += _write_chunks(source, done, *files, num_workers)
+                entries += _write_chunks(source, done, files, num_workers)
         except OSError as error:
             cause = describe_os_error(error, error.filename or out)
             raise UserError(f"{cause}; the same command goes on from here") from error
@@ -92,7 +96,7 @@ def _require_split_names(source: PackSource) -> None:
     """Split files are copied into the pack by name, so the names must be free and different."""
     files: dict[str, Path] = {}
     for split in source.splits:
-        if split.name in (HEADER, PIXELS, TABLE, JOURNAL, BAD_FILES):
+        if split.name in (HEADER, PIXELS, TABLE, CHECKSUMS, JOURNAL, BAD_FILES):
             raise DataError(f"{split}: a pack has a file {split.name} of its own; rename the split file")
         if files.setdefault(split.name, split) != split:
             raise DataError(f"{split}: has the same name as {files[split.name]}; rename one of them")
@@ -101,9 +105,18 @@ def _require_split_names(source: PackSource) -> None:
 # --------------------------------------------------------------------------- reading and appending
 
 
+class _Files(NamedTuple):
+    """Open for appending."""
+
+    pixels: BinaryIO
+    table: BinaryIO
+    checksums: BinaryIO
+    journal: BinaryIO
+
+
 @contextmanager
-def _appending(source: PackSource, out: Path, done: Entry) -> Iterator[tuple[BinaryIO, BinaryIO, BinaryIO]]:
-    """Pixels and table, cut back to an entry and open at their ends, and the journal."""
+def _appending(source: PackSource, out: Path, done: Entry) -> Iterator[_Files]:
+    """Pixels, table and checksums, cut back to an entry and open at their ends, and the journal."""
     header, row = _npy_header(source, len(source.ids)), source.recipe.patch_bytes
     missing = (len(source.ids) - done.patches) * row - shutil.disk_usage(out).free
     if missing > 0:
@@ -111,11 +124,28 @@ def _appending(source: PackSource, out: Path, done: Entry) -> Iterator[tuple[Bin
     if done.asked:
         _cut_to(out / PIXELS, len(header) + done.patches * row)
         _cut_to(out / TABLE, done.table_bytes)
+        if not (out / CHECKSUMS).exists():  # begun before there were any
+            _write_checksums_of(out, len(header), row)
+        _cut_to(out / CHECKSUMS, CHECKSUM_BYTES * done.patches)
     else:
         (out / PIXELS).write_bytes(header)
         (out / TABLE).write_bytes(table_lines([COLUMNS]))
-    with (out / PIXELS).open("ab") as pixels, (out / TABLE).open("ab") as table, (out / JOURNAL).open("ab") as journal:
-        yield pixels, table, journal
+        (out / CHECKSUMS).write_bytes(b"")
+    with ExitStack() as stack:
+        names = (PIXELS, TABLE, CHECKSUMS, JOURNAL)
+        yield _Files(*(stack.enter_context((out / name).open("ab")) for name in names))
+
+
+def _write_checksums_of(out: Path, header_bytes: int, row: int) -> None:
+    """Of the patches that are there."""
+    with (out / PIXELS).open("rb") as pixels, (out / CHECKSUMS).open("wb") as checksums:
+        pixels.seek(header_bytes)
+        while patch := pixels.read(row):
+            checksums.write(_checksum(patch))
+
+
+def _checksum(patch: bytes | memoryview) -> bytes:
+    return zlib.crc32(patch).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _cut_to(path: Path, length: int) -> None:
@@ -132,23 +162,23 @@ def _npy_header(source: PackSource, count: int) -> bytes:
     return header.getvalue()
 
 
-def _write_chunks(
-    source: PackSource, done: Entry, pixels: BinaryIO, table: BinaryIO, journal: BinaryIO, num_workers: int
-) -> list[Entry]:
+def _write_chunks(source: PackSource, done: Entry, files: _Files, num_workers: int) -> list[Entry]:
     """Append what is not there yet; returns the new entries."""
     entries, group = [], []
     asked, patches = done.asked, done.patches
     with tqdm(total=len(source.ids), initial=asked, desc="packing", unit=" files", leave=False, disable=None) as bar:
         for chunk in _read(source, asked, num_workers):
-            pixels.write(chunk.pixels.numpy().astype("<u2", copy=False).data)
-            table.write(chunk.table)
+            pixels = chunk.pixels.numpy().astype("<u2", copy=False)
+            files.pixels.write(pixels.data)
+            files.checksums.write(b"".join(_checksum(patch.data) for patch in pixels))
+            files.table.write(chunk.table)
             patches += len(chunk.pixels)
             asked += len(chunk.pixels) + len(chunk.bad)
             bar.update(asked - bar.n)
             group.append(chunk._replace(pixels=None))
             if asked % source.entry == 0 or asked == len(source.ids):
-                entries.append(entry_of(group, asked, patches, table.tell()))
-                append_entry(journal, entries[-1], pixels, table)
+                entries.append(entry_of(group, asked, patches, files.table.tell()))
+                append_entry(files.journal, entries[-1], files.pixels, files.table, files.checksums)
                 group = []
     return entries
 
@@ -208,7 +238,7 @@ def _finish(source: PackSource, out: Path, entries: list[Entry], skip_bad: bool)
             ids=ids_digest(source.ids), listing=digest_of(entry.listing for entry in entries), left_out=left_out
         ),
         splits=list(splits),
-        files=_file_records(out, [PIXELS, TABLE, *splits, *([BAD_FILES] if bad else [])]),
+        files=_file_records(out, [PIXELS, TABLE, CHECKSUMS, *splits, *([BAD_FILES] if bad else [])]),
     )
     write_json(out / HEADER, header.model_dump())
     (out / JOURNAL).unlink()

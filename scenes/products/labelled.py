@@ -9,11 +9,13 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
+from classification_models.embeddings import X_CHECKSUMS
 from scenes.input.grids import SceneGrid, difference, open_raster
 from scenes.products.embedding_file import EmbeddingMap
 from scenes.windows import Frame
+from utils.checked_json import write_checked_json
 from utils.errors import DataError
-from utils.files import write_json, write_npz
+from utils.files import write_checked_npz
 
 UNKNOWN = 255
 """In a truth raster: no class."""
@@ -117,9 +119,11 @@ def write_labelled_cells(
     if not ids:
         raise DataError(f"{truth.path}: names no class in any visible cell; check that it belongs to this scene")
     labels = np.concatenate(y).astype(np.int16)
-    write_npz(path, {f"x_{SPLIT}": np.concatenate(x), f"y_{SPLIT}": labels, "ids": np.array(ids)})
+    others = {f"y_{SPLIT}": labels, "ids": np.array(ids)}
+    checksums = write_checked_npz(path, f"x_{SPLIT}", np.concatenate(x), others)
     classes = truth.classes or tuple(f"class {index}" for index in range(int(labels.max()) + 1))
     shapes = {"x_shape": [len(ids), embeddings.count], "y_shape": [len(ids)]}
     kind = {"tokens": 1, "width": embeddings.count, "multilabel": False, "classes": list(classes)}
-    write_json(path.with_suffix(".json"), {"split": SPLIT, **shapes, **kind, **origin})
+    about = {"split": SPLIT, **shapes, X_CHECKSUMS: checksums._asdict(), **kind, **origin}
+    write_checked_json(path.with_suffix(".json"), about)
     return path, len(ids)

@@ -21,7 +21,7 @@ from studies.engine.data import ReproductionData, Source
 from studies.engine.embedding import Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled
 from studies.engine.run_config import recipe_of, run_config
 from studies.engine.stages import StageCache
-from training.pretrain import Pretraining
+from training.pretrain import Pretraining, held_folder
 from training.stopping import StopRequested, StopSignals
 from utils.compilation import Compilation
 from utils.devices import mixed_precision, select_device
@@ -270,11 +270,12 @@ def _run(name: str, seed: int, checkpoint: Path, facts: dict[str, Any]) -> Run:
 def _pretrain(config: Config, signals: StopSignals) -> dict[str, Any]:
     """Run or continue a pretraining; returns the facts that a report gives about it."""
     folder = Path(config.training.weight_path)
-    run = Pretraining(config, any(folder.glob("checkpoint_*.pth")), signals)
-    try:
-        run.run()
-    finally:
-        signals.at_a_step = False
+    with held_folder(config):
+        run = Pretraining(config, any(folder.glob("checkpoint_*.pth")), signals)
+        try:
+            run.run()
+        finally:
+            signals.at_a_step = False
     if signals.received is not None:
         raise StopRequested(signals.received)
     last = json.loads(run.folder.log.read_text(encoding="utf-8").splitlines()[-1])

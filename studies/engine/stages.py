@@ -16,6 +16,7 @@ from utils.errors import DataError
 from utils.files import make_folder, sha256, write_json
 from utils.provenance import git_revision
 from utils.reporting import reporter
+from utils.temporary import remove_leftovers
 
 STARTED, FINISHED = "inputs.json", "stage.json"
 
@@ -99,7 +100,7 @@ def _run(folder: Path, inputs: dict[str, Any], work: Callable[[Path], Any], revi
     if folder.exists() and ((folder / FINISHED).exists() or _read(folder / STARTED) != inputs):
         (folder / STARTED).unlink(missing_ok=True)  # first: what is left after a kill must not be taken for a start
         shutil.rmtree(folder)
-    make_folder(folder)
+    remove_leftovers(make_folder(folder))
     write_json(folder / STARTED, inputs)
     started = time.perf_counter()
     result = work(folder)

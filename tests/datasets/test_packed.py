@@ -24,6 +24,7 @@ from models.checkpoint import write_checkpoint
 from pretrain_mae import main as pretrain
 from utils.data_config import BigEarthNetInfo
 from utils.errors import DataError
+from utils.files import sha256
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -243,13 +244,20 @@ def test_tampering_is_found_by_check(source, tmp_path) -> None:
         file.write(b"\x00\x01")
     with pytest.raises(DataError, match=r"pack: pixels\.npy changed since the pack was made; remove the folder"):
         main(["--check", str(folder)])
-    lines = (folder / "patches.csv").read_text()
-    (folder / "patches.csv").write_text(lines.replace("2017-06-13T10", "2017-13-13T10"))
-    with pytest.raises(DataError, match=r"patches\.csv: is damaged"):
-        PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
-    (folder / "patches.csv").write_text(lines.replace("time", "tide"))
-    with pytest.raises(DataError, match=r"patches\.csv: is damaged \(line 1: other columns\)"):
-        PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
+    table, header = folder / "patches.csv", folder / "pack.json"
+    lines, record = table.read_text(), json.loads(header.read_text())
+    for tampered, said in (
+        (lines.replace("2017-06-13T10", "2017-13-13T10"), "is damaged"),
+        (lines.replace("time", "tide"), r"is damaged \(line 1: other columns\)"),
+    ):
+        header.write_text(json.dumps(record))
+        table.write_text(tampered)
+        with pytest.raises(DataError, match=r"patches\.csv: changed since the pack was made"):
+            PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
+        changed = {**record["files"], "patches.csv": {"bytes": len(tampered), "sha256": sha256(table)}}
+        header.write_text(json.dumps({**record, "files": changed}))
+        with pytest.raises(DataError, match=rf"patches\.csv: {said}"):
+            PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
 
 
 def test_statistics(packs) -> None:

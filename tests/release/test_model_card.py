@@ -8,7 +8,7 @@ from conftest import ROOT
 from tiny_weights import tiny_model, write_published_checkpoint, write_tiny_checkpoint
 
 from export import main
-from utils.errors import DataError
+from utils.errors import CheckpointError, DataError
 from utils.files import sha256
 
 checkpoint = tiny_weights.checkpoint
@@ -60,7 +60,9 @@ def test_an_entry_without_a_hash_is_found_by_name_and_says_so(tmp_path) -> None:
     assert "patches of theirs" in card and "their page" in card and "by its name" in card
     assert "released weights (published_behaviour: true)" in card
     (tmp_path / "manifest.json").write_text(json.dumps({"theirs.pth": {"sha256": "0" * 64, "trained_on": "others"}}))
-    assert "others" not in export_weights_only(path, tmp_path / "s")
+    with pytest.raises(CheckpointError, match=r"theirs\.pth: is not the file that .*manifest\.json records"):
+        export_weights_only(path, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_record_of_a_run(tmp_path, checkpoint) -> None:

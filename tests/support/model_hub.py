@@ -13,10 +13,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def serving(repository: str, folder: Path) -> Iterator[str]:
-    """Serve a folder's files as `repository`, at one revision, `main`; yields the endpoint."""
+def serving(repository: str, folder: Path, large: bool = False) -> Iterator[str]:
+    """Serve a folder's files as `repository`, at one revision, `main`; yields the endpoint.
+
+    `large`: as files that are kept beside Git, whose ETag is their SHA-256.
+    """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repository, files))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repository, files, large))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
@@ -26,7 +29,7 @@ def serving(repository: str, folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def _handler(repository: str, files: dict[str, Path]) -> type[BaseHTTPRequestHandler]:
+def _handler(repository: str, files: dict[str, Path], large: bool) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -65,7 +68,8 @@ def _handler(repository: str, files: dict[str, Path]) -> type[BaseHTTPRequestHan
         def give(self, data: bytes) -> None:
             self.send_response(200)
             self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+            digest = (hashlib.sha256 if large else hashlib.sha1)(data).hexdigest()
+            self.send_header("ETag", f'"{digest}"')
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command == "GET":

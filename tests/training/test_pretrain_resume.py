@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import warm_python
-from conftest import ROOT
-from pretraining import finished, rows, same_weights, train, weights  # noqa: F401
+from pretraining import finished, rows, train, unbroken, weights  # noqa: F401
 from tiny import some_pixels, training_config, write_bigearthnet
 
 import training.pretrain
@@ -20,64 +18,8 @@ from training.step import TrainStep
 from utils.errors import CheckpointError
 
 
-def start(config: Path, *extra: str) -> warm_python.Process:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return warm_python.start(["pretrain_mae.py", "--config_yaml", config, *extra], cwd=ROOT, env=environment)
-
-
-def stop_when(process: warm_python.Process, condition, number: int) -> str:
-    """Send a signal as soon as `condition` holds; the process's output."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.stdout + process.stderr
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(number)
-    return "".join(process.communicate(timeout=60))
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> Path:
-    """A run that nobody disturbed, in a process of its own, as the disturbed ones are."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    process = start(training_config(folder, epochs=4, val_csv=str(folder / "train.csv")))
-    assert process.wait(timeout=120) == 0
-    return folder / "run"
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("steps", [None, 2])
-def test_sigkill_and_resume_gives_the_same_bits(tmp_path, unbroken, steps) -> None:
-    """Killed in the second epoch, between saves; then again; the weights, the metrics and the best are the same."""
-    extra = {} if steps is None else {"save_every_n_steps": steps}
-    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"), **extra)
-    folder = tmp_path / "run"
-    metrics = folder / "training_metrics_XXS.csv"
-    stop_when(start(config), lambda: metrics.exists() and len(rows(metrics)) >= 1, signal.SIGKILL)
-    again = start(config, "--resume")
-    stop_when(again, lambda: metrics.exists() and len(rows(metrics)) >= 2, signal.SIGKILL)
-    assert start(config, "--resume").wait(timeout=120) == 0
-    for name in ("pretrained_XXS_last.pth", "pretrained_XXS_best.pth", "checkpoint_XXS.pth"):
-        assert same_weights(folder / name, unbroken / name), name
-    assert metrics.read_bytes() == (unbroken / metrics.name).read_bytes()
-    assert not list(folder.glob(".*"))
-
-
-@pytest.mark.faults
-def test_sigterm_saves_in_mid_epoch_and_exits_cleanly(tmp_path, unbroken) -> None:
-    config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
-    folder = tmp_path / "run"
-    process = start(config)
-    said = stop_when(process, lambda: (folder / "manifest_XXS.json").exists(), signal.SIGTERM)
-    assert process.returncode == 0, said
-    assert verify(folder / "checkpoint_XXS.pth") is None or "nothing to save" in said
-    assert start(config, "--resume").wait(timeout=120) == 0
-    assert same_weights(folder / "pretrained_XXS_last.pth", unbroken / "pretrained_XXS_last.pth")
-    assert (folder / "training_metrics_XXS.csv").read_bytes() == (unbroken / "training_metrics_XXS.csv").read_bytes()
-
-
 @pytest.mark.parametrize(("last", "saved_at"), [(4, (1, 2)), (5, (1, 3))])
-def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys, last, saved_at) -> None:
+def test_stop_in_the_middle_of_an_epoch(tmp_path, unbroken, monkeypatch, capsys, last, saved_at) -> None:  # noqa: F811
     """The same in this process, at a known step: the second, and the last, of the second epoch."""
     config = training_config(tmp_path, epochs=4, val_csv=str(tmp_path / "train.csv"))
     real, seen = TrainStep.__call__, []
