@@ -1,0 +1,73 @@
+"""The fault suite's own machinery: seeds, counters that resume, and the input of a failing try kept."""
+
+import json
+
+import numpy as np
+import pytest
+from faults import REFUSED, USED, Attempt, Campaign, damaged, ending, flipped, mutated, truncated
+
+from utils.errors import UserError
+
+DATA = bytes(range(256))
+
+
+def test_a_try_depends_on_its_name_and_number_alone() -> None:
+    def draw(name: str, number: int) -> bytes:
+        return Attempt(name, number).random.bytes(8)
+
+    assert draw("a", 3) == draw("a", 3)
+    assert len({draw(name, number) for name in "ab" for number in range(3)}) == 6
+
+
+def test_lengths_and_counts(tmp_path) -> None:
+    for length, tries in (("", 3), ("release", 5), ("moonshot", 50)):
+        found = Campaign("x", 3, 5, tmp_path / length, length).run(
+            lambda attempt: "odd" if attempt.number % 2 else "even"
+        )
+        assert found.total() == tries
+    with pytest.raises(AssertionError, match="MOEMAE_FAULTS=soon"):
+        Campaign("x", 3, 5, tmp_path, "soon")
+
+
+def test_a_failing_try_keeps_its_input_and_is_the_next_one_again(tmp_path) -> None:
+    seen = []
+
+    def one(attempt: Attempt) -> str:
+        seen.append(attempt.number)
+        attempt.keep(b"bad bytes", "bad.bin")
+        attempt.keep(tmp_path / "nothing")
+        assert len(seen) != 3
+        return USED
+
+    with pytest.raises(AssertionError) as caught:
+        Campaign("some kind, of fault", 1, 5, tmp_path, "release").run(one)
+    (kept,) = (tmp_path / "failed").iterdir()
+    assert (kept / "bad.bin").read_bytes() == b"bad bytes" and str(kept) in caught.value.__notes__[0]
+    assert Campaign("some kind, of fault", 1, 5, tmp_path, "release").run(one) == {USED: 5}
+    assert seen == [0, 1, 2, 2, 3, 4]
+    assert json.loads((tmp_path / "some-kind-of-fault.json").read_text())["done"] == 5
+    Campaign("some kind, of fault", 1, 5, tmp_path, "release").run(one)
+    assert len(seen) == 6
+
+
+def test_damage_is_never_none() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        one = flipped(DATA, random)
+        assert sum((a ^ b).bit_count() for a, b in zip(DATA, one, strict=True)) == 1
+        cut = truncated(DATA, random)
+        assert cut != DATA and DATA.startswith(cut)
+        assert damaged(DATA, random) != DATA
+    assert len({mutated(DATA, random, (b"word",)) for _ in range(50)}) > 45
+
+
+def test_endings() -> None:
+    def refuse(text: str) -> None:
+        raise UserError(text)
+
+    assert ending(lambda: 1) == USED
+    assert ending(lambda: refuse("one line")) == REFUSED
+    with pytest.raises(AssertionError):
+        ending(lambda: refuse("two\nlines"))
+    with pytest.raises(KeyError):
+        ending(lambda: {}["a"])
