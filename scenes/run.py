@@ -75,7 +75,7 @@ class SceneRun:
         self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, cell)
         self.checkpoint_sha256 = sha256(self.weights)
         self._say_scene()
-        self.probe = load_probe(settings.probe, config) if settings.probe else None
+        self.probe = load_probe(settings.probe, config, settings.trust_pickle) if settings.probe else None
         self.choices = choose(settings, self.probe, config, self.weights)
         info = DATASETS[self.choices.statistics]
         # With published behaviour fill is data, as the released weights were trained.

@@ -12,7 +12,6 @@ import rasterio
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from classification_models.linear_head import fitted
 from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
 from models.pooling import MAP_POOLINGS, vector_width
@@ -66,17 +65,17 @@ class Probe(NamedTuple):
     @property
     def width(self) -> int:
         """Features that it takes."""
-        return int(fitted(self.model.fitted_model, "n_features_in_"))
+        return self.model.head.coef.shape[1]
 
 
-def load_probe(path: Path, config: ModelConfig) -> Probe:
-    """Read a probe and the JSON beside it.
+def load_probe(path: Path, config: ModelConfig, trust_pickle: bool = False) -> Probe:
+    """Read a probe and the JSON beside it; `trust_pickle` as in `LogisticRegressionModel.load`.
 
     Raises:
         CheckpointError: when the probe cannot be read.
         ConfigError: when it takes other features than an embedding's.
     """
-    model = LogisticRegressionModel.load(path)
+    model = LogisticRegressionModel.load(path, trust_pickle)
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         train = (record.get("embeddings") or {}).get("train") or {}
@@ -86,7 +85,7 @@ def load_probe(path: Path, config: ModelConfig) -> Probe:
         sha = train.get("checkpoint", {}).get("sha256")
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
-    width = fitted(model.fitted_model, "n_features_in_")
+    width = model.head.coef.shape[1]
     if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
         listed = " or ".join(f"{count:,}" for count in sorted(fitting_widths(config)))
         raise ConfigError(
