@@ -128,7 +128,10 @@ class SceneRun:
         """What the scene's files hide without saying so; the value is for the record."""
         found = without_number_in(embeddings)
         for name, count in found.items():
-            reporter.info(f"note         {name}: {count:,} pixels hold NaN or an infinite number: taken for hidden")
+            reporter.info(
+                f"note         {name}: {count:,} pixels hold NaN or an infinite number, or one beyond all reflectance: "
+                "taken for hidden"
+            )
         return {WITHOUT_NUMBER: found} if found else {}
 
     def _require_visible(self, statistics: MapStatistics) -> None:
