@@ -15,7 +15,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from classification_models.linear_head import linear_head, one_vs_rest, regression_from_numbers, scaler_from_numbers
-from classification_models.probe_pickles import read_probe_pickle
+from classification_models.probe_pickles import MOST_BYTES, read_probe_pickle
+from utils.parsing import parse_json, read_npz
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +53,10 @@ def read_arrays(path: Path) -> ProbeParts:
     Raises:
         ValueError: for another format; and whatever numpy raises for a damaged file.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    arrays = read_npz(path, MOST_BYTES)
     if "format" not in arrays or arrays["format"].item() != _NPZ_FORMAT:
         raise ValueError(f"its format is not {_NPZ_FORMAT}")
-    settings = json.loads(arrays["settings"].item())
+    settings = parse_json(arrays["settings"].item())
     kept = {"C": settings["C"], "random_state": settings["seed"]}
     if settings["multilabel"]:
         rows = zip(arrays["coef"], arrays["intercept"], arrays["n_iter"], strict=True)

@@ -19,6 +19,7 @@ from datasets.pack.source import Chunk, PackSource
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.files import write_text
+from utils.parsing import parse_json
 
 _FIX = "choose another --out, or remove it and pack again"
 
@@ -134,7 +135,7 @@ def _read_journal(journal: Path) -> tuple[Begun, list[Entry]]:
     """The first line and the entries; the last one may have been cut off by an interruption."""
     lines = journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     try:
-        first, *others = [json.loads(line) for line in lines if line.endswith("\n")]
+        first, *others = [parse_json(line) for line in lines if line.endswith("\n")]
         return Begun(**first), [Entry(**line) for line in others]
     except (ValueError, TypeError) as error:
         raise DataError(f"{journal}: is damaged; remove {journal.parent} and pack again") from error

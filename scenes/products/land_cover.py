@@ -24,6 +24,7 @@ from utils.colour_vision import palette
 from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
 from utils.files import write_text
+from utils.parsing import parse_json
 
 NO_CLASS = 255
 LEGEND_LETTERS = 42
@@ -77,12 +78,15 @@ def load_probe(path: Path, config: ModelConfig, trust_pickle: bool = False) -> P
     """
     model = LogisticRegressionModel.load(path, trust_pickle)
     try:
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        record = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
         train = (record.get("embeddings") or {}).get("train") or {}
         pool = _pool_of(record, train, config)
         dataset = train.get("dataset")
         statistics = train.get("config", {}).get("data", {}).get("statistics")
         sha = train.get("checkpoint", {}).get("sha256")
+        said = (pool, dataset, statistics, sha, *(record.get("classes") or []))
+        if not all(value is None or isinstance(value, str) for value in said):
+            raise TypeError("names that are no text")
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
     width = model.head.coef.shape[1]
