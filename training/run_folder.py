@@ -81,7 +81,7 @@ class RunFolder:
             reporter.info(f"resuming from {path}")
             return read_checkpoint(path), json.loads(record_path(path).read_text(encoding="utf-8"))
         if present:
-            raise CheckpointError(f"{present[0]}: no checkpoint here verifies; start afresh without --resume")
+            raise CheckpointError(_why_not(present[0]))
         return None
 
     # ------------------------------------------------------------------ the folder
@@ -189,3 +189,17 @@ def _append(path: Path, content: str | list) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error, path)}") from error
+
+
+def _why_not(path: Path) -> str:
+    """Why no run can be resumed from a checkpoint that does not verify."""
+    try:
+        published = not record_path(path).exists() and read_checkpoint(path).published
+    except UserError:
+        published = False
+    if not published:
+        return f"{path}: no checkpoint here verifies; start afresh without --resume"
+    return (
+        f"{path}: is a checkpoint of the published code, whose runs cannot be resumed (it keeps neither random state "
+        "nor recipe); to start from its weights, name it in model.checkpoint_path, without --resume"
+    )

@@ -6,6 +6,7 @@ Generic: the keys themselves are declared as pydantic models in `configs/schema.
 import argparse
 import difflib
 import itertools
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -146,6 +147,8 @@ def _apply_override(values: dict[str, Any], override: str) -> list[Problem]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         return [("--set", f"{override!r} is not of the form key.sub=value")]
+    if any("\udc80" <= letter <= "\udcff" for letter in override):  # bytes that Python could not read as text
+        return [(f"--set {key!a}", f"holds what {sys.getfilesystemencoding()} has no letters for; set PYTHONUTF8=1")]
     try:
         value = load_value(text)
     except yaml.YAMLError:

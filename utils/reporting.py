@@ -10,6 +10,7 @@ to standard error. Without `configure`
 """
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,14 @@ reporter = logging.getLogger("moemae")
 
 PROGRESS = "progress"
 """Attribute of a record that goes to standard error although nothing is wrong."""
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for a message, rounded up: "1.3 GB", "45.1 kB"."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{math.ceil(10 * count / size) / 10:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def progress(message: str) -> None:
@@ -33,7 +42,9 @@ class _ConsoleHandler(logging.Handler):
         aside = record.levelno >= logging.WARNING or getattr(record, PROGRESS, False)
         stream = sys.stderr if aside else sys.stdout
         if stream is not None:  # there is none under pythonw
-            stream.write(record.getMessage() + "\n")
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            # What a terminal has no letters for is shown as an escape.
+            stream.write(record.getMessage().encode(encoding, "backslashreplace").decode(encoding) + "\n")
             stream.flush()
 
 

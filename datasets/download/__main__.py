@@ -25,7 +25,7 @@ from utils.errors import DataError, UserError, run_script
 from utils.files import check_writable, sync, write_json, write_text
 from utils.locks import held_alone
 from utils.parsing import parse_json
-from utils.reporting import reporter
+from utils.reporting import reporter, size_text
 
 WORK = ".download"
 """The folder in DIR where everything unfinished lies."""
@@ -156,7 +156,7 @@ class Download:
         free = room.f_bavail * room.f_frsize
         if missing > free:
             raise UserError(
-                f"{self.out}: {missing / 1e9:.1f} GB are needed to fetch and unpack, the disk has {free / 1e9:.1f}; "
+                f"{self.out}: {size_text(missing)} are needed to fetch and unpack, the disk has {size_text(free)}; "
                 "free some space or give another --out"
             )
         if room.f_files and files_left > room.f_favail:  # some file systems have no such limit and say 0
