@@ -148,4 +148,9 @@ def _files(release: Release) -> str:
 
 def _table(header: tuple[str, ...], rows: Any) -> str:
     cells = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
+    return (
+        "\n".join(
+            "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells
+        )
+        + "\n"
+    )

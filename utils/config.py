@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from utils.arguments import user_path
 from utils.errors import ConfigError
 from utils.yaml_values import TRUTH_WORDS, load_value, load_yaml
 
@@ -47,7 +48,7 @@ def _truth(field: FieldInfo | None, value: Any) -> Any:
 
 def _home(text: str) -> str:
     """`~` is the home folder, as in a shell."""
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+    return str(user_path(text)) if text.startswith("~") else text
 
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_home)]
@@ -124,7 +125,7 @@ def load_config(
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    path = path.expanduser()
+    path = user_path(str(path))
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

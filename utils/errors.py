@@ -90,7 +90,8 @@ def run_script(main: Callable[[], int | None], several: bool = False) -> None:
         reporter.error(f"error: {describe_os_error(error)}")
         code = 2
     except UnicodeEncodeError as error:
-        reporter.error(f"error: {error.object[:200]!a} cannot be written in {error.encoding}; set PYTHONUTF8=1")
+        cure = "rename it" if error.encoding == "utf-8" else "set PYTHONUTF8=1"
+        reporter.error(f"error: {error.object[:200]!a} cannot be written in {error.encoding}; {cure}")
         code = 2
     except RuntimeError as error:
         if not is_killed_reader(error):

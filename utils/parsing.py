@@ -84,3 +84,11 @@ def map_npy(path: Path) -> np.ndarray:
     """
     with damage_as_value_error():
         return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there that another file names; a name that no file can have is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with half a letter in it
+        return False

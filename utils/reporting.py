@@ -35,6 +35,10 @@ def progress(message: str) -> None:
     reporter.info(message, extra={PROGRESS: True})
 
 
+_COMMANDS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 127, *range(128, 160))}
+"""Control characters but for tabulator and line feed, as names of files may hold them."""
+
+
 class _ConsoleHandler(logging.Handler):
     """Bare messages to the standard stream that is current when they come, so that redirections hold."""
 
@@ -43,8 +47,9 @@ class _ConsoleHandler(logging.Handler):
         stream = sys.stderr if aside else sys.stdout
         if stream is not None:  # there is none under pythonw
             encoding = getattr(stream, "encoding", None) or "utf-8"
-            # What a terminal has no letters for is shown as an escape.
-            stream.write(record.getMessage().encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            # What a terminal has no letters for, or takes for a command, is shown as an escape.
+            message = record.getMessage().translate(_COMMANDS)
+            stream.write(message.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             stream.flush()
 
 

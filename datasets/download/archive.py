@@ -4,6 +4,7 @@ Files are written one by one from their bytes, so that no mode, owner, link or d
 Interrupted, the same call goes on: what is there already is compared with the archive's bytes and kept.
 """
 
+import errno
 import gzip
 import stat
 import struct
@@ -87,7 +88,9 @@ def unpack(archive: Path, folder: Path, top: str) -> int:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedArchive(f"{archive}: is damaged ({reason[:120]})") from error
     except OSError as error:
-        raise UserError(f"cannot write {describe_os_error(error)}") from error
+        if error.errno == errno.EINVAL and error.filename is None:  # a place that no file has
+            raise DamagedArchive(f"{archive}: is damaged (it speaks of bytes that are not there)") from error
+        raise UserError(f"cannot write {describe_os_error(error, error.filename or folder)}") from error
     return files
 
 
@@ -113,8 +116,11 @@ def _inside(member: _Member, archive: Path, top: str) -> PurePosixPath:
 
 
 def _place(member: _Member, target: Path) -> None:
-    with member.open() as source:
-        data = source.read()
+    try:
+        with member.open() as source:
+            data = source.read()
+    except OSError as error:  # of the archive, not of the file to be written
+        raise EOFError(error.strerror or str(error)) from error
     if not (target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data):
         target.write_bytes(data)
 

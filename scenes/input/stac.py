@@ -16,7 +16,7 @@ from scenes.input.metadata import LEVEL2_FIX, check_product_id, find_product_id
 from scenes.input.mtl import ENDINGS
 from scenes.input.virtual_files import address_of, is_file, path_of, plain_name, read_bytes, shown
 from utils.errors import DataError
-from utils.parsing import parse_json
+from utils.parsing import is_there, parse_json
 from utils.sensors import OLI, refusal, sensor_of_product, sensor_with_bands
 
 QUALITY_KEYS = ("qa_pixel", "QA_PIXEL")
@@ -71,7 +71,7 @@ def _place(href: object, item: Path) -> Path | None:
     base = address_of(item)
     if base is not None:
         return path_of(urljoin(base, href))
-    if name and (beside := item.with_name(name)).is_file():
+    if name and is_there(beside := item.with_name(name)):
         return beside
     if href.startswith("file://"):
         return Path(unquote(urlsplit(href).path))

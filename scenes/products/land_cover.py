@@ -1,6 +1,7 @@
 """A linear probe on an embedding map: class probabilities, the likeliest class, its names, colours and picture."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import wrap
@@ -31,6 +32,8 @@ LEGEND_LETTERS = 42
 """In a line of the names beside the map."""
 LETTER, HANDLE = 0.078, 0.75
 """Inches of a letter, and of the colour before it."""
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Letters that XML 1.0 does not have (its production 2)."""
 PROBABILITY_STEPS = 250
 """A probability is stored as a whole number of 1 / 250."""
 
@@ -248,12 +251,14 @@ def _handles(
 
 def write_class_names(land_cover: Path, classes: tuple[str, ...]) -> list[Path]:
     """Beside a map: GDAL's category names (`.aux.xml`) and a style with names and colours for QGIS (`.qml`)."""
+    colours = class_colours(classes)
+    classes = tuple(_NO_XML.sub("\ufffd", name) for name in classes)
     names = "".join(f"<Category>{escape(name)}</Category>" for name in classes)
     band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
     entries = "".join(
         f'<paletteEntry value={quoteattr(str(k))} label={quoteattr(classes[k])} alpha="255" '
         f'color="#{red:02x}{green:02x}{blue:02x}"/>'
-        for k, (red, green, blue, _) in class_colours(classes).items()
+        for k, (red, green, blue, _) in colours.items()
     )
     renderer = '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1">'
     style = f"<qgis><pipe>{renderer}<colorPalette>{entries}</colorPalette></rasterrenderer></pipe></qgis>"
