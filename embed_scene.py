@@ -106,7 +106,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
     add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
     add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")
-    add("--probe", type=find_shipped, metavar="FILE", help="a linear probe (.npz or .joblib) for a land-cover map")
+    add(
+        "--probe",
+        type=find_shipped,
+        metavar="FILE",
+        help="a linear probe for a land-cover map: .npz, or .joblib (a pickle: read without running what it says)",
+    )
+    add(
+        "--trust-pickle",
+        action="store_true",
+        help="run a .joblib that names other classes than a probe's: it can do anything, so only if it is your own",
+    )
     add(
         "--truth",
         type=user_path,

@@ -30,6 +30,7 @@ from transformation.transformer import center_crop
 from utils.data_config import IMAGE_SIZE, BigEarthNetInfo
 from utils.errors import UserError
 from utils.files import make_folder, write_json
+from utils.reporting import size_text
 from utils.sensors import OLI
 
 SPLIT = "train.csv"
@@ -63,7 +64,7 @@ def make_large_pack(out: Path, patches: int, seed: int) -> Path:
     recipe = make_recipe(BigEarthNetInfo.NAME, None, IMAGE_SIZE, published_behaviour=False)
     missing = patches * recipe.patch_bytes - shutil.disk_usage(out).free
     if missing > 0:
-        raise UserError(f"{out}: the pack needs {missing / 1e9:.1f} GB more than the disk has; write elsewhere")
+        raise UserError(f"{out}: the pack needs {size_text(missing)} more than the disk has; write elsewhere")
     base = simulate(min(patches, DISTINCT), seed)
     pixels = np.lib.format.open_memmap(out / PIXELS, mode="w+", dtype="<u2", shape=recipe.pixels_shape(patches))
     at = 0

@@ -48,6 +48,27 @@ class LinearHead(NamedTuple):
         return logits
 
 
+def check_head(head: LinearHead) -> None:
+    """Refuse numbers from a file that no fit gives.
+
+    Raises:
+        ValueError: for coefficients that are not finite or not (K, D), and for others that do not fit to them.
+        TypeError: where they are no arrays of numbers.
+    """
+    if head.coef.ndim != 2 or not np.isfinite(head.coef).all() or np.isnan(head.intercept).any():
+        raise ValueError("its coefficients are not finite numbers")
+    rows, width = head.coef.shape
+    classes = (2,) if rows == 1 and head.classes.shape == (2,) else (rows,)
+    if head.intercept.shape != (rows,) or head.classes.shape != classes or np.isnan(head.classes).any():
+        raise ValueError(f"{rows} rows of coefficients do not fit to its intercepts and classes")
+    if head.mean is None or head.scale is None:
+        return
+    if head.mean.shape != (width,) or head.scale.shape != (width,):
+        raise ValueError(f"it scales other features than the {width} of its coefficients")
+    if not (np.isfinite(head.mean).all() and np.isfinite(head.scale).all() and (head.scale != 0).all()):
+        raise ValueError("the means and scales of its features are not finite numbers")
+
+
 def probabilities(logits: np.ndarray, multilabel: bool) -> np.ndarray:
     """Logits (N, K) to probabilities: of every label on its own, or over the classes (N, 2 columns for one logit)."""
     if multilabel:

@@ -23,10 +23,24 @@ from classification_models.fitting import (
     plan_fit,
     training_matrix,
 )
-from classification_models.linear_head import LinearHead, linear_head, probabilities, scaler_from_numbers
+from classification_models.linear_head import (
+    LinearHead,
+    check_head,
+    linear_head,
+    probabilities,
+    scaler_from_numbers,
+)
 from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import explain_lack_of_memory
-from classification_models.probe_formats import ProbeParts, read_arrays, read_pickle, to_arrays, write_pickle
+from classification_models.plain_pickles import ForeignName
+from classification_models.probe_formats import (
+    ProbeParts,
+    read_arrays,
+    read_pickle,
+    run_pickle,
+    to_arrays,
+    write_pickle,
+)
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
 from utils.files import atomic_path, write_npz
@@ -219,31 +233,46 @@ class LogisticRegressionModel:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "LogisticRegressionModel":
+    def load(cls, path: str | Path, trust_pickle: bool = False) -> "LogisticRegressionModel":
         """Read a probe from `.npz` or `.joblib`, ours or the authors'.
 
-        A `.joblib` is a pickle, and reading one runs whatever its author put there: load only files that you trust.
-        The `.npz` form holds nothing but numbers and text.
+        The `.npz` form holds nothing but numbers and text. A `.joblib` is a pickle: it is read without running
+        anything, and refused where it names a class or function that no probe needs.
+
+        Args:
+            path: the file.
+            trust_pickle: run such a file all the same, with whatever its author put there.
 
         Raises:
-            CheckpointError: naming the file, when it is missing, damaged or something else.
+            CheckpointError: naming the file, when it is missing, damaged, something else or not to be trusted.
         """
         path = Path(path)
         if not path.is_file():
             raise CheckpointError(f"{path}: no such probe file")
         try:
-            probe = cls._from_parts(read_arrays(path)) if path.suffix == ".npz" else read_pickle(path)
+            probe = cls._from_parts(read_arrays(path)) if path.suffix == ".npz" else cls._from_pickle(path)
+        except ForeignName as foreign:
+            if not trust_pickle:
+                raise CheckpointError(
+                    f"{path}: names {foreign}, which no probe needs, and a pickle runs what it names; take the .npz "
+                    f"form, or, if you made this file yourself, --trust-pickle (in Python: trust_pickle=True)"
+                ) from None
+            probe = run_pickle(path)
+        except Exception as error:  # a damaged pickle can raise anything
+            raise _unreadable(path, error) from error
+        try:
             if not isinstance(probe, cls):
                 raise TypeError(f"it holds a {type(probe).__name__}")
-            head = probe.head
-            if head.coef.ndim != 2 or not np.isfinite(head.coef).all() or np.isnan(head.intercept).any():
-                raise ValueError("its coefficients are not finite numbers")
-        except Exception as error:  # a damaged pickle can raise anything
-            reason = (str(error).splitlines() or [""])[0][:120]
-            raise CheckpointError(
-                f"{path}: not a readable probe ({type(error).__name__}: {reason}); give a .joblib or .npz written by "
-                f"train_logistic_regression.py"
-            ) from error
+            check_head(probe.head)
+        except Exception as error:  # attributes can be anything, too
+            raise _unreadable(path, error) from error
+        return probe
+
+    @classmethod
+    def _from_pickle(cls, path: Path) -> "LogisticRegressionModel":
+        known = {*_SETTINGS, "scaler", "model", "report"}
+        probe = cls()
+        probe.__setstate__({name: value for name, value in read_pickle(path).items() if name in known})
         return probe
 
     @classmethod
@@ -251,3 +280,11 @@ class LogisticRegressionModel:
         probe = cls()
         probe.__setstate__(parts.settings | {"model": parts.model, "scaler": parts.scaler})
         return probe
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).splitlines() or [""])[0][:120]
+    return CheckpointError(
+        f"{path}: not a readable probe ({type(error).__name__}: {reason}); give a .joblib or .npz written by "
+        f"train_logistic_regression.py"
+    )

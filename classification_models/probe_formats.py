@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from classification_models.linear_head import linear_head, one_vs_rest, regression_from_numbers, scaler_from_numbers
+from classification_models.probe_pickles import MOST_BYTES, read_probe_pickle
+from utils.parsing import parse_json, read_npz
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +58,10 @@ def read_arrays(path: Path) -> ProbeParts:
     Raises:
         ValueError: for another format; and whatever numpy raises for a damaged file.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    arrays = read_npz(path, MOST_BYTES)
     if "format" not in arrays or arrays["format"].item() != _NPZ_FORMAT:
         raise ValueError(f"its format is not {_NPZ_FORMAT}")
-    settings = json.loads(arrays["settings"].item())
+    settings = parse_json(arrays["settings"].item())
     kept = {"C": settings["C"], "random_state": settings["seed"]}
     if settings["multilabel"]:
         rows = zip(arrays["coef"], arrays["intercept"], arrays["n_iter"], strict=True)
@@ -101,13 +103,28 @@ def write_pickle(probe: Any, path: Path) -> None:
         joblib.dump(probe, path)
 
 
-def read_pickle(path: Path) -> Any:
-    """Whatever a `.joblib` holds; a file of another scikit-learn is named in a line."""
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The attributes of a probe's `.joblib`, read without running what it says.
+
+    Raises:
+        ForeignName: with the first class or function that no probe needs.
+        ValueError, TypeError, and others: for a damaged file, or one that holds something else.
+    """
+    attributes, versions = read_probe_pickle(path)
+    _say_versions(path, versions - {sklearn.__version__})
+    return attributes
+
+
+def run_pickle(path: Path) -> Any:
+    """Whatever a `.joblib` makes: this runs what its author put there."""
     with warnings.catch_warnings(record=True) as caught, _as_pickled():
         warnings.simplefilter("always")
         value = joblib.load(path)
     found = [warning.message for warning in caught]
-    versions = {known.original_sklearn_version for known in found if isinstance(known, InconsistentVersionWarning)}
+    _say_versions(path, {one.original_sklearn_version for one in found if isinstance(one, InconsistentVersionWarning)})
+    return value
+
+
+def _say_versions(path: Path, versions: set[str]) -> None:
     if versions:
         logger.warning(f"{path}: written with scikit-learn {', '.join(sorted(versions))}; only its numbers are used")
-    return value

@@ -4,7 +4,6 @@ Layout: `images/<id>.tif`, `labels/<id>_labels_metadata.json`, split CSVs whose 
 The time in an id is the Sentinel-2 acquisition's; the Landsat scene is the least cloudy one within two months.
 """
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from utils.data_config import IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.data_utils import PatchTime, list_some, parse_patch_id
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS, Acquisitions, metadata_columns
+from utils.parsing import parse_json
 
 
 class BigEarthNetDatasetLS(PatchDataset):
@@ -130,14 +130,14 @@ def read_labels(path: Path, all_classes: bool = False) -> Tensor:
 def corine_labels(text: bytes, path: Path) -> list[int]:
     """CORINE indices (0-42) in the order of a label file's text; `path` names it in errors, which are `DataError`."""
     try:
-        names = json.loads(text)["labels"]
+        names = parse_json(text)["labels"]
         return [_CORINE_INDEX[name] for name in names]
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path}: is not a label file (JSON with a list under 'labels'); fetch it again") from error
     except KeyError as error:
         if error.args[0] == "labels":
             raise DataError(f"{path}: is not a label file (JSON with a list under 'labels'); fetch it again") from error
-        raise DataError(f"{path}: unknown label {error.args[0]!r}; expected CORINE level-3 names") from error
+        raise DataError(f"{path}: unknown label {str(error.args[0])[:80]!r}; expected CORINE level-3 names") from error
 
 
 def multi_hot(corine: Sequence[Sequence[int]], all_classes: bool = False) -> Tensor:

@@ -151,6 +151,8 @@ def _require_agreement(path: Path, bands: Sequence[str], names: list[str]) -> No
 def _opened(path: Path) -> DatasetReader:
     try:
         return rasterio.open(path)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: its name is no text in UTF-8; rename it") from error
     except RasterioError as error:
         raise DataError(f"{path}: is not a readable image (TIFF, PNG or JPEG); fetch it again") from error
 

@@ -180,7 +180,7 @@ class LabelledFolderDataset(PatchDataset):
     def _stored(self, path: Path) -> tuple[np.ndarray, int]:
         """An image as (7, H, W) uint16 digital numbers; 0 in every band where the file says that there is nothing.
 
-        The second value counts pixels with NaN or infinity although nothing says so.
+        The second value counts pixels that hold no number (see `without_number`) although nothing says so.
         """
         image = read_image(path, self.bands, self.min_side)
         numbers, options = image.numbers, self.options
@@ -203,7 +203,7 @@ class LabelledFolderDataset(PatchDataset):
                 pixels[self.sensor.bands.index(band)] = np.clip(np.rint(of_band), 1, LARGEST)
         pixels[:, hidden] = 0
         taken = [at for at, band in enumerate(self.bands) if band != IGNORED]
-        lost = without_number(numbers[taken], [image.nodata[at] for at in taken])
+        lost = without_number(numbers[taken], [image.nodata[at] for at in taken], scale)
         return pixels, int(lost.any(axis=0).sum())
 
     def _check_order(self) -> None:

@@ -14,6 +14,7 @@ from datasets.patches import find_split
 from datasets.table_columns import ENDINGS, find_image, read_labelled, read_lines, require_once
 from utils.data_utils import list_some
 from utils.errors import DataError
+from utils.parsing import is_there
 
 OTHER_IMAGES = (".jp2", ".bmp", ".gif", ".webp", ".npy", ".nc", ".img", ".vrt")
 """Endings of images that are not read."""
@@ -115,7 +116,7 @@ def _of_csv(path: Path) -> LabelledTable:
     require_once(names, path)
     classes = tuple(sorted({label for row in rows for label in row.labels}))
     index = {name: number for number, name in enumerate(classes)}
-    if missing := [name for name in names if not (path.parent / name).is_file()]:
+    if missing := [name for name in names if not is_there(path.parent / name)]:
         raise DataError(
             f"{path}: {len(missing)} of {len(names)} files are not there: {list_some(missing)}; "
             f"paths are relative to {path.parent}"
@@ -197,7 +198,12 @@ def _positions(table: LabelledTable, seed: int) -> np.ndarray:
         groups[None if table.multilabel else labels].append(row)
     place = np.empty(len(table.files))
     for rows in groups.values():
-        drawn = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/split/{table.files[row]}".encode()).digest())
+        drawn = sorted(
+            rows,
+            key=lambda row: hashlib.sha256(
+                f"{seed}/split/{table.files[row]}".encode("utf-8", "surrogateescape")
+            ).digest(),
+        )
         place[drawn] = (np.arange(len(rows)) + 0.5) / len(rows)
     return place
 

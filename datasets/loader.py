@@ -185,6 +185,6 @@ class BatchLoader:
             most = sorted(new, key=lambda name: (-new[name], name))
             listed = list_some(f"{name} ({new[name]:,})" for name in most)
             reporter.warning(
-                f"note: {self.dataset.root}: NaN or infinite numbers in {sum(new.values()):,} pixels of {len(new):,} "
-                f"files are taken for hidden: {listed}"
+                f"note: {self.dataset.root}: NaN or infinite numbers, or such beyond all reflectance, in "
+                f"{sum(new.values()):,} pixels of {len(new):,} files are taken for hidden: {listed}"
             )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from datasets.patches import PatchDataset, RawBatch
-from utils.errors import UserError
+from utils.errors import KILLED_READER, UserError, is_killed_reader
 
 RESIDENT_SHARE = 0.6
 """Part of a device's free memory that `resident: auto` may take."""
@@ -85,12 +85,17 @@ class WorkerReader:
             num_workers=self.num_workers,
             worker_init_fn=_ignore_signals,
         )
-        for found in loader:
-            if isinstance(found, UserError):
-                raise found
-            pixels, meta, empty, without_number = found
-            raw = RawPatches(pixels, meta, empty.numpy(), without_number.numpy())
-            yield _moved(_pinned(raw, self.device), self.device)
+        try:
+            for found in loader:
+                if isinstance(found, UserError):
+                    raise found
+                pixels, meta, empty, without_number = found
+                raw = RawPatches(pixels, meta, empty.numpy(), without_number.numpy())
+                yield _moved(_pinned(raw, self.device), self.device)
+        except RuntimeError as error:
+            if not is_killed_reader(error):
+                raise
+            raise UserError(f"{self.dataset.root}: {KILLED_READER} num_workers") from error
 
 
 class ResidentReader:

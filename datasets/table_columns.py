@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.arguments import user_path
 from utils.data_utils import list_some
 from utils.errors import DataError
+from utils.parsing import is_there
 
 ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 """Of image files, in any case."""
@@ -206,7 +208,7 @@ def find_image(name: str, path: Path, root: Path) -> str:
     """
     name = name.replace("\\", "/").removeprefix("./")
     if name.startswith("~"):
-        name = Path(name).expanduser().as_posix()
+        name = user_path(name).as_posix()
     if ".." in name.split("/"):
         raise DataError(f"{path}: {name} leads out of the folder; give paths below it")
     if name.startswith("/"):
@@ -216,7 +218,7 @@ def find_image(name: str, path: Path, root: Path) -> str:
                 break
     if Path(name).suffix.lower() not in ENDINGS:
         candidates = [f"{name}{end}" for ending in ENDINGS for end in (ending, ending.upper())]
-        return next((candidate for candidate in candidates if (root / candidate).is_file()), name)
+        return next((candidate for candidate in candidates if is_there(root / candidate)), name)
     return name
 
 

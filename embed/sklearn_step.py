@@ -113,6 +113,7 @@ class MoEMAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         pixels, columns = self._split(X, model.config.meta_fields)
         given = PatchInput(pixels, None, None, lambda rows: rows)
         patches = LandsatPatches.of(given, model.config, self.bands, self.crop, self.scale)
+        patches.say_without_number(stacklevel=2)
         return embed_patches(model, patches, columns, self.pool or model.config.pool, self.statistics, self.batch_size)
 
     def _split(self, X: np.ndarray, fields: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

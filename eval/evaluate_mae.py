@@ -120,7 +120,7 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         for name, baseline in BASELINES.items():
             guess = baseline(batch.images, batch.valid, masking.mask, p)
             guess_errors = patch_errors(guess, batch.images, batch.valid, p)
-            add_errors(baseline_losses[name], guess_errors, masking.mask)
+            add_errors(baseline_losses[name], guess_errors, masking.mask, losses.per_batch)
             psnr[name].add(guess, batch, masking.mask, p)
         whole = masked_pass(model, batch.images, batch.meta, everything_kept(batch, model), batch.valid)
         add_errors(full, whole.errors, torch.ones_like(masking.mask))
@@ -145,9 +145,9 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
     }
 
 
-def add_errors(mean: Mean, errors: PatchErrors, selected: Tensor) -> None:
-    """Count the errors of the `selected` patches (B, N), each valid pixel once."""
-    mean.add(errors.mean(selected).item(), errors.sums(selected)[1].item())
+def add_errors(mean: Mean, errors: PatchErrors, selected: Tensor, per_batch: bool = False) -> None:
+    """Count the errors of the `selected` patches (B, N), each valid pixel once; or as one number of the batch."""
+    mean.add(errors.mean(selected).item(), 1.0 if per_batch else errors.sums(selected)[1].item())
 
 
 class _LossMeans:

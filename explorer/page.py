@@ -117,4 +117,5 @@ def _bytes(array: np.ndarray, kind: type) -> str:
 
 def _json(value: Any) -> str:
     """JSON that cannot end the element it stands in."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    return text.encode("utf-8", "backslashreplace").decode()  # halves of letters, which UTF-8 does not have

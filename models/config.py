@@ -123,6 +123,9 @@ class ModelConfig:
         return values
 
     def replace(self, **changes: Any) -> "ModelConfig":
+        """The same with other values; `experts` may be one number for all blocks."""
+        if isinstance(changes.get("experts"), int):
+            changes["experts"] = _experts_per_block(changes["experts"], changes.get("depth", self.depth))
         return replace(self, **changes)
 
     def problems(self) -> list[tuple[str, str]]:
@@ -147,6 +150,18 @@ class ModelConfig:
             found.append(("num_heads", f"{self.num_heads} is not a multiple of num_groups {self.num_groups}"))
         if len(self.experts) != self.depth:
             found.append(("experts", f"{len(self.experts)} numbers given for {self.depth} blocks"))
+        if min(self.experts, default=1) < 1:
+            found.append(("experts", f"{min(self.experts)} is below 1"))
+        if not 0.0 <= self.dropout < 1.0:
+            found.append(("dropout", f"{self.dropout} is not from 0 to below 1"))
+        if self.decoder_dim % self.decoder_heads:
+            found.append(("decoder_dim", f"{self.decoder_dim} is not a multiple of decoder_heads {self.decoder_heads}"))
+        if self.decoder_heads % self.decoder_groups:
+            told = f"{self.decoder_heads} is not a multiple of decoder_groups {self.decoder_groups}"
+            found.append(("decoder_heads", told))
+        if self.decoder_k >= self.decoder_experts > 1:
+            told = f"{self.decoder_k} must be below the number of decoder_experts, {self.decoder_experts}"
+            found.append(("decoder_k", told))
         fewest = min((count for count in self.experts if count > 1), default=self.k + 1)
         if self.k >= fewest:
             found.append(("k", f"{self.k} must be below the number of experts, {fewest}"))

@@ -229,7 +229,12 @@ def build_model(
     Raises:
         ValueError: naming every impossible value.
     """
-    config = size.replace(**overrides) if isinstance(size, ModelConfig) else ModelConfig.of_size(size, **overrides)
+    if isinstance(size, ModelConfig):
+        config = size.replace(**overrides)
+        if problems := config.problems():
+            raise ValueError("; ".join(f"{key}: {text}" for key, text in problems))
+    else:
+        config = ModelConfig.of_size(size, **overrides)
     if seed is None:
         return MOEMAE(config, masking)
     with torch.random.fork_rng(devices=[]):

@@ -1,11 +1,11 @@
 """The table of weights with a name: the entries of `weights/manifest.json` that have one."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import CheckpointError
 from utils.files import sha256
+from utils.parsing import parse_json
 from utils.project_files import PROJECT
 
 WEIGHTS = PROJECT / "weights"
@@ -43,7 +43,7 @@ def named_weights() -> dict[str, NamedWeights]:
         CheckpointError: naming the manifest, when it is damaged.
     """
     try:
-        entries = json.loads(MANIFEST.read_text(encoding="utf-8"))
+        entries = parse_json(MANIFEST.read_text(encoding="utf-8"))
         rows = [
             NamedWeights(entry["name"], WEIGHTS / file, entry.get("hub"), entry.get("default", False), entry)
             for file, entry in entries.items()

@@ -27,6 +27,7 @@ class SceneSettings(NamedTuple):
     batch_size: int = 64
     min_clear: float = 0.5
     probe: Path | None = None
+    trust_pickle: bool = False
     truth: Path | None = None
     labels: Path | None = None
     column: str | None = None

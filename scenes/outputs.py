@@ -5,13 +5,13 @@ written, and the files take their places; a run that dies in between is complete
 `scene.json` goes first and comes last: where it is, all that it names is there and of one run.
 """
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from utils.errors import UserError, describe_os_error
 from utils.files import make_folder, sync, write_json
+from utils.parsing import parse_json
 from utils.temporary import remove_leftovers
 
 SCRATCH = ".unfinished"
@@ -78,7 +78,7 @@ class OutputSet:
 
     def _take_places(self) -> list[str]:
         try:
-            note = json.loads((self.scratch / _NOTE).read_text(encoding="utf-8"))
+            note = parse_json((self.scratch / _NOTE).read_text(encoding="utf-8"))
             staged = {path.name for path in self.staged.iterdir()} if self.staged.is_dir() else set()
             if RECORD in staged:
                 (self.folder / RECORD).unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Rows of results on disk as they are made, so that a killed run goes on where it was."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from utils.files import make_folder, sync, write_json
+from utils.parsing import parse_json
 from utils.temporary import remove_leftovers
 
 
@@ -58,7 +58,7 @@ class RowStore:
 
     def _journalled(self) -> int:
         try:
-            journal = json.loads(self.journal.read_text(encoding="utf-8"))
+            journal = parse_json(self.journal.read_text(encoding="utf-8"))
             whole = self.path.stat().st_size // self.record_bytes
             if journal["fingerprint"] != self.fingerprint:
                 return 0

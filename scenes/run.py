@@ -76,7 +76,7 @@ class SceneRun:
         self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, cell)
         self.checkpoint_sha256 = sha256(self.weights)
         self._say_scene()
-        self.probe = load_probe(settings.probe, config) if settings.probe else None
+        self.probe = load_probe(settings.probe, config, settings.trust_pickle) if settings.probe else None
         self.choices = choose(settings, self.probe, config, self.weights)
         info = DATASETS[self.choices.statistics]
         # With published behaviour fill is data, as the released weights were trained.
@@ -131,7 +131,10 @@ class SceneRun:
         """What the scene's files hide without saying so; the value is for the record."""
         found = without_number_in(embeddings)
         for name, count in found.items():
-            reporter.info(f"note         {name}: {count:,} pixels hold NaN or an infinite number: taken for hidden")
+            reporter.info(
+                f"note         {name}: {count:,} pixels hold NaN or an infinite number, or one beyond all reflectance: "
+                "taken for hidden"
+            )
         return {WITHOUT_NUMBER: found} if found else {}
 
     def _require_visible(self, statistics: MapStatistics) -> None:

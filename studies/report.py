@@ -310,4 +310,5 @@ def _word(value: Any) -> str:
 
 def _text(text: str) -> str:
     """Escaped, and on one line."""
-    return html.escape(re.sub(r"\s+", " ", str(text)))
+    whole = str(text).encode("utf-8", "backslashreplace").decode()  # halves of letters, which UTF-8 does not have
+    return html.escape(re.sub(r"\s+", " ", whole))

@@ -8,7 +8,7 @@ that is not finite without waiting for the device.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.moe import Gate, SharedSwiGLUExperts
 from models.moe_mae import MOEMAE
+from training.unreached_experts import Stack
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -55,6 +56,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         lr: of Muon; a tensor where steps are captured.
         weight_decay: of Muon.
         lr_factor: of Muon's rate, relative to that of a step.
+        stacks: experts that are left alone in a step that no token reached them in.
     """
 
     grad_scale: Tensor | None = None
@@ -67,10 +69,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         lr: float | Tensor,
         weight_decay: float,
         lr_factor: float = 1.0,
+        stacks: Iterable[Stack] = (),
     ) -> None:
         parameters = [matrix.parameter for matrix in matrices]
         super().__init__([{"params": parameters, "lr": lr, "weight_decay": weight_decay, "lr_factor": lr_factor}], {})
         self._adamw = adamw
+        self._stacks = {id(parameter): stack for stack in stacks for parameter in stack.parameters}
         self._alike: dict[tuple[int, ...], list[Matrix]] = {}
         for matrix in matrices:
             self._alike.setdefault(_pieces(matrix.parameter, matrix).shape[1:], []).append(matrix)
@@ -106,12 +110,24 @@ class MuonWithAdamW(torch.optim.Optimizer):
         updates = orthogonalized(gradients.lerp(after, MOMENTUM)) * (ADAMW_SIZE * math.sqrt(max(after.shape[1:])))
         counts = [matrix.pieces for matrix in matrices]
         changed = zip(matrices, momenta, after.split(counts), updates.split(counts), strict=True)
-        for (parameter, _), momentum, new, update in changed:
-            self._replace(momentum, new.flatten(0, 1))
-            self._replace(parameter, parameter * (1 - lr * decay) - lr * update.flatten(0, 1))
+        for matrix, momentum, new, update in changed:
+            kept, parameter = self._kept(matrix), matrix.parameter
+            _replace(momentum, new.flatten(0, 1), kept)
+            _replace(parameter, parameter * (1 - lr * decay) - lr * update.flatten(0, 1), kept)
 
-    def _replace(self, old: Tensor, new: Tensor) -> None:
-        old.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, old, new))
+    def _kept(self, matrix: Matrix) -> Tensor | None:
+        """True where values stay as they are, () or (rows, 1); None: nowhere."""
+        kept = None if self.found_inf is None else self.found_inf > 0
+        stack = self._stacks.get(id(matrix.parameter))
+        if stack is None:
+            return kept
+        rows = len(matrix.parameter)
+        alone = stack.unreached().bool().repeat_interleave(rows // stack.count, output_size=rows).unsqueeze(-1)
+        return alone if kept is None else alone | kept
+
+
+def _replace(old: Tensor, new: Tensor, kept: Tensor | None) -> None:
+    old.copy_(new if kept is None else torch.where(kept, old, new))
 
 
 def _pieces(values: Tensor | None, matrix: Matrix) -> Tensor:

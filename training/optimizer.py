@@ -10,11 +10,15 @@ from torch.optim import Optimizer
 from configs.schema import TrainingSection
 from models.moe_mae import MOEMAE
 from training.muon import MuonWithAdamW, block_matrices
+from training.unreached_experts import AdamWByExpert, stacks_of
 
 
-def adamw(model: nn.Module, device: torch.device, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; on CUDA its rate and step number are tensors there, so that a step can be captured."""
-    return _adamw(model.parameters(), device, lr, weight_decay)
+def adamw(model: MOEMAE, device: torch.device, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; on CUDA its rate and step number are tensors there, so that a step can be captured.
+
+    With the published behaviour, experts that no token reached are left alone (`training.unreached_experts`).
+    """
+    return _adamw(model, model.parameters(), device, lr, weight_decay)
 
 
 def optimizer_of(training: TrainingSection, model: MOEMAE, trained: nn.Module, device: torch.device) -> Optimizer:
@@ -28,11 +32,12 @@ def optimizer_of(training: TrainingSection, model: MOEMAE, trained: nn.Module, d
     """
     lr, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "adamw":
-        return adamw(trained, device, lr, decay)
+        return _adamw(model, trained.parameters(), device, lr, decay)
     matrices, muon_lr = block_matrices(model), training.muon_learning_rate or lr
     taken = {id(matrix.parameter) for matrix in matrices}
-    others = _adamw((p for p in trained.parameters() if id(p) not in taken), device, lr, decay)
-    return MuonWithAdamW(matrices, others, _rate(muon_lr, device), decay, muon_lr / lr)
+    others = _adamw(model, (p for p in trained.parameters() if id(p) not in taken), device, lr, decay)
+    stacks = stacks_of(model) if model.config.published_behaviour else []
+    return MuonWithAdamW(matrices, others, _rate(muon_lr, device), decay, muon_lr / lr, stacks)
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
@@ -47,15 +52,18 @@ def set_rate(optimizer: Optimizer, lr: float) -> None:
 
 
 def _adamw(
-    parameters: Iterable[nn.Parameter], device: torch.device, lr: float, weight_decay: float
+    model: MOEMAE, parameters: Iterable[nn.Parameter], device: torch.device, lr: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        parameters,
-        lr=_rate(lr, device),
-        weight_decay=weight_decay,
-        fused=True,
-        capturable=device.type == "cuda",
-    )
+    settings: dict[str, Any] = {
+        "lr": _rate(lr, device),
+        "weight_decay": weight_decay,
+        "fused": True,
+        "capturable": device.type == "cuda",
+    }
+    if not model.config.published_behaviour:
+        return torch.optim.AdamW(parameters, **settings)
+    parameters = list(parameters)
+    return AdamWByExpert(parameters, stacks_of(model, {id(p) for p in parameters}), **settings)
 
 
 def _rate(lr: float, device: torch.device) -> float | Tensor:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import Checkpoint, checkpoint_of, write_checkpoint
+from models.checkpoint import Checkpoint, checkpoint_of, read_checkpoint, write_checkpoint
 from models.moe_mae import MOEMAE
 from utils.checked_json import is_changed, write_checked_json
 from utils.errors import CheckpointError, UserError, describe_os_error
@@ -99,7 +99,7 @@ class RunFolder:
             reporter.info(f"resuming from {weights}")
             return checkpoint_of(weights, data), about
         if present := [path for path in usual if path.exists()]:
-            raise CheckpointError(f"{present[0]}: no checkpoint here verifies; start afresh without --resume")
+            raise CheckpointError(_why_not(present[0]))
         return None
 
     def _pairs(self) -> list[tuple[Path, Path]]:
@@ -279,3 +279,17 @@ def _append(path: Path, content: str | list) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error, path)}") from error
+
+
+def _why_not(path: Path) -> str:
+    """Why no run can be resumed from a checkpoint that does not verify."""
+    try:
+        published = not record_path(path).exists() and read_checkpoint(path).published
+    except UserError:
+        published = False
+    if not published:
+        return f"{path}: no checkpoint here verifies; start afresh without --resume"
+    return (
+        f"{path}: is a checkpoint of the published code, whose runs cannot be resumed (it keeps neither random state "
+        "nor recipe); to start from its weights, name it in model.checkpoint_path, without --resume"
+    )

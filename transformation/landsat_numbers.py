@@ -16,6 +16,9 @@ COLLECTION2: Scale = (OLI.scale, OLI.offset)
 LARGEST = 65535
 PLAUSIBLE = (-0.25, 2.0)
 """Reflectances that ground, snow and cloud can have."""
+LARGEST_BELIEVABLE = 100.0
+"""Size of a reflectance beyond which a float is none: a fill value that nothing declares, or damage. Up to there bright
+ground is taken for saturated."""
 MOSTLY = 0.5
 """Share of reflectances that have to be plausible, or the scale is wrong."""
 
@@ -46,8 +49,7 @@ def hidden_values(
     for band, fill in zip(values, fills, strict=False):
         if fill is not None and not np.isnan(fill):
             hidden |= band == _as_stored(fill, values.dtype)
-    if values.dtype.kind == "f":
-        hidden |= ~np.isfinite(values).all(axis=0)
+    hidden |= _no_number(values, scale).any(axis=0)
     if scale == COLLECTION2 and values.dtype.kind in "ub":
         hidden |= (values == 0).any(axis=0)
     elif scale is not None:
@@ -58,24 +60,33 @@ def hidden_values(
     return hidden
 
 
-def without_number(values: np.ndarray, nodata: Sequence[float | None] = ()) -> np.ndarray:
-    """Where NaN or infinity stands although nothing says so: hidden, but nothing that a source means to hide.
+def without_number(values: np.ndarray, nodata: Sequence[float | None] = (), scale: Scale | None = None) -> np.ndarray:
+    """Where a float is no number of any ground although nothing says so: hidden, but nothing that a source means to.
 
     Args:
         values: (C, H, W) as stored; what a mask of numpy's hides does not count.
         nodata: of every band; NaN declares NaN.
+        scale: of the values; None where they have no reflectance: only NaN and infinity are no numbers there.
 
     Returns:
         (C, H, W) bool.
     """
     numbers = np.ma.getdata(values)
-    if numbers.dtype.kind != "f":
-        return np.zeros(numbers.shape, bool)
-    lost = ~np.isfinite(numbers)
+    lost = _no_number(numbers, scale)
     for band, of_band, fill in zip(lost, numbers, nodata, strict=False):
-        if fill is not None and np.isnan(fill):
-            band &= ~np.isnan(of_band)
+        if fill is not None:
+            band &= ~np.isnan(of_band) if np.isnan(fill) else of_band != _as_stored(fill, numbers.dtype)
     return lost & ~np.ma.getmaskarray(values)
+
+
+def _no_number(values: np.ndarray, scale: Scale | None) -> np.ndarray:
+    """(C, H, W) bool: NaN, infinity, or a reflectance that is not to be believed, among floats."""
+    if values.dtype.kind != "f":
+        return np.zeros(values.shape, bool)
+    if scale is None:
+        return ~np.isfinite(values)
+    low, high = ((limit - scale[1]) / scale[0] for limit in (-LARGEST_BELIEVABLE, LARGEST_BELIEVABLE))
+    return ~((values >= low) & (values <= high))  # NaN is neither
 
 
 def _as_stored(fill: float, dtype: np.dtype) -> float:

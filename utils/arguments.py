@@ -20,5 +20,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def user_path(text: str) -> Path:
-    """A path from the command line; `~` is the home folder, also where a shell leaves it (`--out=~/maps`)."""
-    return Path(text).expanduser()
+    """A path as a user writes it; `~` is the home folder, also where a shell leaves it (`--out=~/maps`)."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~name` of nobody
+        return Path(text)

@@ -6,6 +6,7 @@ Generic: the keys themselves are declared as pydantic models in `configs/schema.
 import argparse
 import difflib
 import itertools
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from utils.arguments import user_path
 from utils.errors import ConfigError
 from utils.project_files import find_shipped
 from utils.yaml_values import TRUTH_WORDS, load_value, load_yaml
@@ -47,7 +49,7 @@ def _truth(field: FieldInfo | None, value: Any) -> Any:
 
 def _home(text: str) -> str:
     """`~` is the home folder, as in a shell."""
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+    return str(user_path(text)) if text.startswith("~") else text
 
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_home)]
@@ -124,7 +126,7 @@ def load_config(
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    path = find_shipped(path)
+    path = find_shipped(user_path(str(path)))
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -147,6 +149,8 @@ def _apply_override(values: dict[str, Any], override: str) -> list[Problem]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         return [("--set", f"{override!r} is not of the form key.sub=value")]
+    if any("\udc80" <= letter <= "\udcff" for letter in override):  # bytes that Python could not read as text
+        return [(f"--set {key!a}", f"holds what {sys.getfilesystemencoding()} has no letters for; set PYTHONUTF8=1")]
     try:
         value = load_value(text)
     except yaml.YAMLError:

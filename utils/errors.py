@@ -55,13 +55,24 @@ def describe_os_error(error: OSError, path: object = None) -> str:
     return f"{where}: {fix}" if where is not None else fix
 
 
+KILLED_READER = "a reader process was killed (out of memory?); go on with fewer"
+"""Workers, by the name of the option."""
+
+
+def is_killed_reader(error: RuntimeError) -> bool:
+    """Whether PyTorch says that a reader process of a `DataLoader` ended; the signal comes wherever the program is."""
+    return str(error).startswith("DataLoader worker")
+
+
 def run_script(main: Callable[[], int | None], several: bool = False) -> None:
     """Run a script's `main` and exit: 0 if fine, the error's code with one line on stderr otherwise.
 
     `several`: processes started by `torchrun` may share its work. Other scripts then say that they are one process. A
-    `UserError` or an `OSError` (no space, read-only, missing) prints one line; an interrupt exits 130;
-    anything else is a defect of this project and keeps its traceback.
+    `UserError` or an `OSError` (no space, read-only, missing) prints one line, and so do a killed reader process and a
+    text that the locale has no letters for; an interrupt exits 130; anything else is a defect of this project and keeps
+    its traceback.
     """
+    _occupy_standard_descriptors()
     configure()
     try:
         if not several:
@@ -78,8 +89,43 @@ def run_script(main: Callable[[], int | None], several: bool = False) -> None:
     except OSError as error:
         reporter.error(f"error: {describe_os_error(error)}")
         code = 2
-    sys.stdout.flush()
-    sys.exit(code)
+    except UnicodeEncodeError as error:
+        cure = "rename it" if error.encoding == "utf-8" else "set PYTHONUTF8=1"
+        reporter.error(f"error: {error.object[:200]!a} cannot be written in {error.encoding}; {cure}")
+        code = 2
+    except RuntimeError as error:
+        if not is_killed_reader(error):
+            raise
+        reporter.error(f"error: {KILLED_READER} num_workers")
+        code = 2
+    sys.exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """The exit code once standard output has taken everything; its own where it does not."""
+    if sys.stdout is None:  # closed when the program was started
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would flush again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return code or 141
+        reporter.error(f"error: {describe_os_error(error, 'standard output')}")
+        return code or 2
+    return code
+
+
+def _occupy_standard_descriptors() -> None:
+    """Where a standard stream was closed, put nothing in its place: the next file would get its number, and with it
+    whatever a library writes to that stream.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _require_one_process() -> None:

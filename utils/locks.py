@@ -12,6 +12,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.owners import Owner, this_process
+from utils.parsing import parse_json
 from utils.reporting import reporter
 
 try:
@@ -128,7 +129,7 @@ def _read_who(descriptor: int) -> dict[str, Any]:
     """What a lock file says; empty where it says nothing yet, or nothing that can be read."""
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        record = json.loads(os.read(descriptor, 4096))
+        record = parse_json(os.read(descriptor, 4096))
     except (OSError, ValueError):
         return {}
     whole = isinstance(record, dict) and isinstance(record.get("pid"), int) and set(Owner._fields) <= record.keys()

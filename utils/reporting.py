@@ -10,6 +10,7 @@ to standard error. Without `configure`
 """
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,21 @@ PROGRESS = "progress"
 """Attribute of a record that goes to standard error although nothing is wrong."""
 
 
+def size_text(count: int) -> str:
+    """A number of bytes for a message, rounded up: "1.3 GB", "45.1 kB"."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{math.ceil(10 * count / size) / 10:.1f} {unit}"
+    return f"{count} bytes"
+
+
 def progress(message: str) -> None:
     """What a command is at, beside the result on its standard output."""
     reporter.info(message, extra={PROGRESS: True})
+
+
+_COMMANDS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 127, *range(128, 160))}
+"""Control characters but for tabulator and line feed, as names of files may hold them."""
 
 
 class _ConsoleHandler(logging.Handler):
@@ -33,7 +46,10 @@ class _ConsoleHandler(logging.Handler):
         aside = record.levelno >= logging.WARNING or getattr(record, PROGRESS, False)
         stream = sys.stderr if aside else sys.stdout
         if stream is not None:  # there is none under pythonw
-            stream.write(record.getMessage() + "\n")
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            # What a terminal has no letters for, or takes for a command, is shown as an escape.
+            message = record.getMessage().translate(_COMMANDS)
+            stream.write(message.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             stream.flush()
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+MOST_LETTERS, MOST_VALUES, MOST_DIGITS = 200_000, 10_000, 100
+"""Of a config; the largest of this project has 300 values."""
 TRUTH_WORDS = {"yes": True, "on": True, "no": False, "off": False}
 """In lower case; truth values in YAML 1.1, and here for keys that take one."""
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?.*")
@@ -49,6 +51,8 @@ class Loader(yaml.SafeLoader):
     def whole_number(self, node: yaml.ScalarNode) -> int:
         """Decimal, also with leading zeros; octal and hexadecimal with 0o and 0x."""
         text = node.value
+        if len(text) > MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, f"a number of {len(text):,} digits", node.start_mark)
         base = {"0o": 8, "0x": 16}.get(text[:2])
         return int(text) if base is None else int(text[2:], base)
 
@@ -76,8 +80,39 @@ def _is_other_text(node: yaml.Node) -> bool:
 
 
 def load_yaml(text: str) -> Any:
-    """A document's value. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader)
+    """A document's value.
+
+    Raises:
+        yaml.YAMLError: for what is no YAML, or more than any config: in letters, in depth, or in values when all that
+            aliases stand for is written out.
+    """
+    if len(text) > MOST_LETTERS:
+        raise yaml.YAMLError(f"it has {len(text):,} letters, a config has {MOST_LETTERS:,} at most")
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values_below(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply, or an alias stands for what it is in") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:  # as `!!int x`
+        raise yaml.YAMLError(f"a value is not what its tag says ({str(error)[:60]})") from error
+    finally:
+        loader.dispose()
+
+
+def _values_below(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node, aliases written out. What an alias stands for is counted once and added each time."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        pairs = isinstance(node, yaml.MappingNode)
+        below = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_values_below(part, known) for part in below)
+    return known[id(node)]
 
 
 def load_value(text: str) -> Any:

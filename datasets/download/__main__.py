@@ -10,7 +10,6 @@ lies in DIR is unpacked instead of being fetched.
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -25,7 +24,8 @@ from utils.data_utils import list_some
 from utils.errors import DataError, UserError, run_script
 from utils.files import check_writable, sync, write_json, write_text
 from utils.locks import held_alone
-from utils.reporting import reporter
+from utils.parsing import parse_json
+from utils.reporting import reporter, size_text
 
 WORK = ".download"
 """The folder in DIR where everything unfinished lies."""
@@ -137,7 +137,7 @@ class Download:
     def _read_state(self) -> dict[str, RemoteFile]:
         """The unfinished files by name; empty where there are none, or of another revision than asked for."""
         try:
-            state = json.loads((self.work / STATE).read_text(encoding="utf-8"))
+            state = parse_json((self.work / STATE).read_text(encoding="utf-8"))
             files = [RemoteFile(**entry) for entry in state["files"]]
         except (OSError, ValueError, KeyError, TypeError):
             return {}
@@ -156,7 +156,7 @@ class Download:
         free = room.f_bavail * room.f_frsize
         if missing > free:
             raise UserError(
-                f"{self.out}: {missing / 1e9:.1f} GB are needed to fetch and unpack, the disk has {free / 1e9:.1f}; "
+                f"{self.out}: {size_text(missing)} are needed to fetch and unpack, the disk has {size_text(free)}; "
                 "free some space or give another --out"
             )
         if room.f_files and files_left > room.f_favail:  # some file systems have no such limit and say 0
@@ -198,7 +198,7 @@ class Download:
         """Write down where the files came from, beside what is known of those fetched earlier."""
         path = self.out / RECORD
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))["files"]
+            known = parse_json(path.read_text(encoding="utf-8"))["files"]
         except (OSError, ValueError, KeyError, TypeError):
             known = {}
         known |= {file.name: {"commit": file.commit, "etag": file.etag, "bytes": file.bytes} for file in files}

@@ -4,8 +4,10 @@ Files are written one by one from their bytes, so that no mode, owner, link or d
 Interrupted, the same call goes on: what is there already is compared with the archive's bytes and kept.
 """
 
+import errno
 import gzip
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,8 +23,20 @@ from utils.errors import DataError, UserError, describe_os_error
 
 MOST_BYTES = 1 << 26
 """In one file; a patch has some 27,000."""
+MOST_HEADER = 1 << 16
+"""In what a tar says of a member (long names, pax records), which is read into memory before the member is known."""
+MOST_RATIO, SMALL = 20, 1 << 26
+"""How many times the archive's bytes may come out of it, once more than SMALL do; of patches it is less than three."""
+MOST_FOLDERS = 16
+"""One in the other."""
 BLOCK = 1 << 20
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, NotImplementedError)
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, NotImplementedError, RuntimeError,
+    ValueError, LookupError, OverflowError, struct.error,
+)  # fmt: skip
+_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 
 
 class DamagedArchive(DataError):
@@ -52,7 +66,8 @@ def unpack(archive: Path, folder: Path, top: str) -> int:
 
     Raises:
         DamagedArchive: when the archive cannot be read to its end.
-        DataError: naming the member that is a link or device, too large, or leads out of the folder.
+        DataError: naming the member that is a link or device, too large, or leads out of the folder; or where much
+            more comes out of the archive than of patches can. Sizes are judged before anything of them is read.
         UserError: when the disk does not take a file.
     """
     members = _zip_members if archive.suffix == ".zip" else _tar_members
@@ -70,32 +85,42 @@ def unpack(archive: Path, folder: Path, top: str) -> int:
                     _place(member, target)
                     files += 1
     except _DAMAGE as error:  # before OSError, which a bad gzip file is one of
-        raise DamagedArchive(f"{archive}: is damaged ({str(error) or type(error).__name__})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedArchive(f"{archive}: is damaged ({reason[:120]})") from error
     except OSError as error:
-        raise UserError(f"cannot write {describe_os_error(error)}") from error
+        if error.errno == errno.EINVAL and error.filename is None:  # a place that no file has
+            raise DamagedArchive(f"{archive}: is damaged (it speaks of bytes that are not there)") from error
+        raise UserError(f"cannot write {describe_os_error(error, error.filename or folder)}") from error
     return files
 
 
 def _inside(member: _Member, archive: Path, top: str) -> PurePosixPath:
     """A member's path below the folder. Raises DataError for one that has no business there."""
-    name = member.name
+    name, shown = member.name, repr(member.name[:120])
     parts = [part for part in name.split("/") if part not in ("", ".")]
     outside = name.startswith("/") or ".." in parts or "\\" in name or PureWindowsPath(name).drive or "\0" in name
     if outside or not (parts or member.kind == "folder"):
-        raise DataError(f"{archive}: the member {name!r} leads out of the folder; this archive is not to be trusted")
+        raise DataError(f"{archive}: the member {shown} leads out of the folder; this archive is not to be trusted")
+    if len(parts) > MOST_FOLDERS:
+        raise DataError(
+            f"{archive}: the member {shown} lies in {len(parts)} folders; this archive is not to be trusted"
+        )
     if member.kind not in ("file", "folder"):
-        raise DataError(f"{archive}: the member {name!r} is a {member.kind}; this archive is not to be trusted")
+        raise DataError(f"{archive}: the member {shown} is a {member.kind}; this archive is not to be trusted")
     if member.size > MOST_BYTES:
         raise DataError(
-            f"{archive}: the member {name!r} has {member.size:,} bytes, more than any patch ({MOST_BYTES:,} at most); "
+            f"{archive}: the member {shown} has {member.size:,} bytes, more than any patch ({MOST_BYTES:,} at most); "
             "this archive is not to be trusted"
         )
     return PurePosixPath(*(parts[1:] if parts[:1] == [top] else parts))
 
 
 def _place(member: _Member, target: Path) -> None:
-    with member.open() as source:
-        data = source.read()
+    try:
+        with member.open() as source:
+            data = source.read()
+    except OSError as error:  # of the archive, not of the file to be written
+        raise EOFError(error.strerror or str(error)) from error
     if not (target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data):
         target.write_bytes(data)
 
@@ -104,15 +129,61 @@ def _tar_members(archive: Path) -> Generator[_Member, None, None]:
     """The members in order, in one pass; ends by reading the compressed bytes to their checksum."""
     kinds = {tarfile.LNKTYPE: "link", tarfile.SYMTYPE: "link", tarfile.FIFOTYPE: "pipe", tarfile.DIRTYPE: "folder"}
     with archive.open("rb") as file, _unpacking(archive, archive.stat().st_size, "B") as progress:
-        with gzip.open(file) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-            while (info := tar.next()) is not None:
-                kind = "file" if info.isreg() else kinds.get(info.type, "device")
-                yield _Member(info.name, kind, info.size, partial(_tar_file, tar, info))
-                # A million of them would take a gigabyte. The stubs leave this attribute out.
-                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
-                progress.update(file.tell() - progress.n)
-            while plain.read(BLOCK):
-                pass
+        with gzip.open(file) as unlimited:
+            plain = _Limited(archive, unlimited)
+            with tarfile.open(fileobj=plain, mode="r|", tarinfo=_header_of(archive)) as tar:  # pyright: ignore
+                while (info := tar.next()) is not None:
+                    kind = "file" if info.isreg() else kinds.get(info.type, "device")
+                    yield _Member(info.name, kind, info.size, partial(_tar_file, tar, info))
+                    # A million of them would take a gigabyte. The stubs leave this attribute out.
+                    tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+                    progress.update(file.tell() - progress.n)
+                while plain.read(BLOCK):
+                    pass
+
+
+class _Limited:
+    """What comes out of an archive, as long as it is not more than of patches can come; for tarfile, which reads it."""
+
+    def __init__(self, archive: Path, plain: gzip.GzipFile) -> None:
+        self._archive, self._plain, self._bytes = archive, plain, 0
+
+    def read(self, size: int) -> bytes:
+        """Raises DataError beyond the limit."""
+        found = self._plain.read(size)
+        self._bytes += len(found)
+        _require_ratio(self._archive, self._bytes)
+        return found
+
+
+def _require_ratio(archive: Path, unpacked: int) -> None:
+    packed = archive.stat().st_size
+    if unpacked > max(SMALL, MOST_RATIO * packed):
+        raise DataError(
+            f"{archive}: its {packed:,} bytes unpack to more than {MOST_RATIO} times as many; this archive is not to "
+            "be trusted"
+        )
+
+
+def _header_of(archive: Path) -> type[tarfile.TarInfo]:
+    """What tarfile makes of a member's header: refused before more of it is read than a header needs."""
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+            info = super().frombuf(buf, encoding, errors)
+            if info.type in _HEADERS and info.size > MOST_HEADER:
+                raise DataError(
+                    f"{archive}: a header of {info.size:,} bytes, {MOST_HEADER:,} are the most; this archive is not to "
+                    "be trusted"
+                )
+            if info.type == tarfile.GNUTYPE_SPARSE:  # whose map of holes has no end but its own
+                raise DataError(
+                    f"{archive}: the member {info.name!r} is a sparse file; this archive is not to be trusted"
+                )
+            return info
+
+    return Header
 
 
 def _tar_file(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -126,6 +197,7 @@ def _tar_file(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 def _zip_members(archive: Path) -> Generator[_Member, None, None]:
     """The members in order; every one is checked against its CRC-32 as it is read."""
     with zipfile.ZipFile(archive) as opened, _unpacking(archive, len(opened.infolist()), " files") as progress:
+        _require_ratio(archive, sum(info.file_size for info in opened.infolist()))
         for info in opened.infolist():
             mode = info.external_attr >> 16
             kind = "folder" if info.is_dir() else "file"

@@ -10,7 +10,6 @@
 import csv
 import hashlib
 import math
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -24,6 +23,7 @@ from utils.data_config import DATASETS
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.files import sha256
+from utils.parsing import map_npy
 
 FORMAT = 1
 """Raised by every change after which older code would misread a pack."""
@@ -171,8 +171,8 @@ def open_pixels(folder: Path, header: Header) -> np.ndarray:
     """The pixels as a read-only memory map."""
     path, expected = folder / PIXELS, header.recipe.pixels_shape(header.count)
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
+        pixels = map_npy(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be mapped ({error}); {FIX}") from error
     if pixels.shape != expected or pixels.dtype != np.dtype("<u2") or not pixels.flags.c_contiguous:
         raise DataError(f"{path}: holds {pixels.shape} {pixels.dtype} where the header says {expected}; {FIX}")

@@ -20,6 +20,7 @@ from datasets.pack.source import Chunk, PackSource
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.files import write_text
+from utils.parsing import parse_json
 
 _CRC = "crc32"
 """The checksum's key in a line."""
@@ -140,7 +141,7 @@ def _read_journal(journal: Path) -> tuple[Begun, list[Entry]]:
     try:
         first, *others = [_checked(line) for line in lines if line.endswith("\n")]
         return Begun(**first), [Entry(**line) for line in others]
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(f"{journal}: is damaged; remove {journal.parent} and pack again") from error
 
 
@@ -151,7 +152,7 @@ def _line(record: Begun | Entry) -> str:
 
 def _checked(line: str) -> dict[str, Any]:
     """A line's record. Raises ValueError where it is not what was written; lines of before have no checksum."""
-    record = json.loads(line)
+    record = parse_json(line)
     if _CRC in record and record.pop(_CRC) != _crc_of(record):
         raise ValueError("a line has changed")
     return record

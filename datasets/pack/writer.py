@@ -47,9 +47,10 @@ from datasets.pack.journal import (
 )
 from datasets.pack.source import Chunk, PackSource, SourceChunks, table_lines
 from utils.data_config import DATASETS
-from utils.errors import DataError, UserError, describe_os_error
+from utils.errors import KILLED_READER, DataError, UserError, describe_os_error, is_killed_reader
 from utils.files import atomic_path, check_writable, sync, write_json, write_text
 from utils.locks import held_alone
+from utils.reporting import size_text
 
 CHECKSUM_BYTES = 4
 
@@ -120,7 +121,7 @@ def _appending(source: PackSource, out: Path, done: Entry) -> Iterator[_Files]:
     header, row = _npy_header(source, len(source.ids)), source.recipe.patch_bytes
     missing = (len(source.ids) - done.patches) * row - shutil.disk_usage(out).free
     if missing > 0:
-        raise UserError(f"{out}: the pack needs {missing / 1e9:.1f} GB more than the disk has; write elsewhere")
+        raise UserError(f"{out}: the pack needs {size_text(missing)} more than the disk has; write elsewhere")
     if done.asked:
         _cut_to(out / PIXELS, len(header) + done.patches * row)
         _cut_to(out / TABLE, done.table_bytes)
@@ -198,9 +199,9 @@ def _read(source: PackSource, start: int, num_workers: int) -> Iterator[Chunk]:
     try:
         yield from loader
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not is_killed_reader(error):
             raise
-        raise UserError("a reader process was killed (out of memory?); go on with fewer --num_workers") from error
+        raise UserError(f"{KILLED_READER} --num_workers") from error
 
 
 def _as_it_is(chunk: Any) -> Any:

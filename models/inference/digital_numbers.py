@@ -4,6 +4,7 @@ What cannot be right is refused with the way to fix it, since the model would re
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -121,6 +122,8 @@ class LandsatPatches(NamedTuple):
         nodata = [None] * len(values) if said is None else [said[place] for place in self.order]
         if scale == COLLECTION2 and values.dtype.kind != "u":  # as stored, but in a type that holds other numbers too
             declared = self._hidden(values, None)
+            if self.scale is not None:  # else refused as no digital number
+                declared |= without_number(values, scale=scale).any(axis=0)
             with np.errstate(invalid="ignore"):
                 return declared | (np.ma.getdata(values) == 0).any(axis=0)
         hidden = hidden_values(values, scale, nodata=nodata)
@@ -172,15 +175,18 @@ class LandsatPatches(NamedTuple):
         parts = [np.ma.getdata(values)[:, ~self._hidden(values, scale)] for values in patches]
         return np.concatenate(parts, axis=1) if parts else np.empty((len(OLI.bands), 0))
 
-    @property
-    def without_number(self) -> int:
-        """Pixels with NaN or infinity in one of the seven bands, where nothing says what stands for fill."""
+    def say_without_number(self, stacklevel: int) -> None:
+        """Warn of pixels that hold no number in one of the seven bands, where nothing says what stands for fill."""
         said = self.given.nodata
-        meant = self.nodata is not None and np.isnan(self.nodata)
         # xarray turns whatever fill value is stated into NaN.
-        fills = [np.nan if meant or (said and said[place] is not None) else None for place in self.order]
-        patches = (patch for patch in self.given.patches if patch.dtype.kind == "f")
-        return sum(int(without_number(patch[self.order], fills).any(axis=0).sum()) for patch in patches)
+        fills = [np.nan if said and said[place] is not None else self.nodata for place in self.order]
+        patches = (patch[self.order] for patch in self.given.patches if patch.dtype.kind == "f")
+        if lost := sum(int(without_number(patch, fills, self.scale).any(axis=0).sum()) for patch in patches):
+            warnings.warn(
+                f"{lost:,} pixels hold NaN or an infinite number, or one beyond all reflectance: taken for hidden (if "
+                "NaN is meant, nodata=float('nan') says so)",
+                stacklevel=stacklevel + 1,
+            )
 
 
 def band_order(shape: tuple[int, ...], names: Sequence[str] | None) -> list[int]:

@@ -44,12 +44,7 @@ def embed(
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
     patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata)
-    if lost := patches.without_number:
-        warnings.warn(
-            f"{lost:,} pixels hold NaN or an infinite number: taken for hidden (if NaN is meant, nodata=float('nan') "
-            "says so)",
-            stacklevel=3,
-        )
+    patches.say_without_number(stacklevel=3)
     columns = when_where_columns(len(patches), given.when if when is None else when, lat, lon, metadata)
     return given.restore(embed_patches(model, patches, columns, pool or model.config.pool, statistics, batch_size))
 

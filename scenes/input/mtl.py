@@ -4,7 +4,6 @@ A Level-2 product's MTL repeats names of the Level-1 product that it was made fr
 is decided by the group, never by the order in which a file has them.
 """
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from scenes.input.virtual_files import read_bytes, shown
 from utils.errors import DataError
+from utils.parsing import damage_as_value_error, parse_json
 
 ENDINGS = (".json", ".txt", ".xml")
 """In the order in which they are taken where several are there: they hold the same."""
@@ -45,8 +45,9 @@ def read_mtl(path: Path) -> dict[str, str]:
     """
     fix = "fetch it again, or move it away to go on without"
     try:
-        text = _decoded(read_bytes(path))
-        entries = list(_READERS.get(path.suffix.lower(), _of_text)(text))
+        with damage_as_value_error():
+            text = _decoded(read_bytes(path))
+            entries = list(_READERS.get(path.suffix.lower(), _of_text)(text))
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise DataError(f"{shown(path)}: cannot be read ({error}); {fix}") from error
     values: dict[str, str] = {}
@@ -76,7 +77,7 @@ def _of_json(text: str) -> Iterator[Entry]:
             elif value is not None and not isinstance(value, list):
                 yield Entry(group, name, str(value).strip())
 
-    found = json.loads(text)
+    found = parse_json(text)
     return walk(found, "") if isinstance(found, dict) else iter(())
 
 

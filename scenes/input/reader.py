@@ -41,15 +41,16 @@ def hidden_pixels(qa: np.ndarray, sensor: Sensor = OLI) -> np.ndarray:
 
 
 class WithoutNumber:
-    """Pixels of each file that hold NaN or infinity although nothing says so; rows that are read again count once.
+    """Pixels of each file that hold no number although nothing says so; rows that are read again count once.
 
     Args:
         bands: of the scene.
         shape: rows and columns of the scene.
+        scale: of its numbers.
     """
 
-    def __init__(self, bands: Sequence[RasterFile], shape: tuple[int, int]) -> None:
-        self.bands, self.width = bands, shape[1]
+    def __init__(self, bands: Sequence[RasterFile], shape: tuple[int, int], scale: Scale | None) -> None:
+        self.bands, self.width, self.scale = bands, shape[1], scale
         self.earlier: dict[str, int] = {}
         """Of rows that an interrupted run has read and this one does not."""
         self._rows = {band.path: np.zeros(shape[0], np.int64) for band in bands}
@@ -58,7 +59,7 @@ class WithoutNumber:
         """Count in (7, h, w) values of whole rows; parts of rows are looked at elsewhere as well."""
         if values.dtype.kind != "f" or window.width != self.width:
             return
-        lost = without_number(values, [band.nodata for band in self.bands])
+        lost = without_number(values, [band.nodata for band in self.bands], self.scale)
         rows = slice(round(window.row_off), round(window.row_off) + values.shape[1])
         for path, counts in self._rows.items():
             of_file = [at for at, band in enumerate(self.bands) if band.path == path]
@@ -79,12 +80,12 @@ class SceneReader:
     become 0 in all bands: what the model takes for fill. Values of another scale are turned into Collection-2 numbers.
 
     Attributes:
-        without_number: pixels with NaN or infinity among the rows read so far.
+        without_number: pixels that hold no number among the rows read so far.
     """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.without_number = WithoutNumber(scene.bands, (scene.grid.height, scene.grid.width))
+        self.without_number = WithoutNumber(scene.bands, (scene.grid.height, scene.grid.width), scene.scale)
         self._stack = ExitStack()
 
     def __enter__(self) -> "SceneReader":

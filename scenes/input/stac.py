@@ -5,7 +5,6 @@ bands as STAC's `eo:common_name` does. An asset is a file beside the item, or at
 or whole. A file of the asset's name beside the item is taken first: items are fetched together with their assets.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +16,7 @@ from scenes.input.metadata import LEVEL2_FIX, check_product_id, find_product_id
 from scenes.input.mtl import ENDINGS
 from scenes.input.virtual_files import address_of, is_file, path_of, plain_name, read_bytes, shown
 from utils.errors import DataError
+from utils.parsing import is_there, parse_json
 from utils.sensors import OLI, refusal, sensor_of_product, sensor_with_bands
 
 QUALITY_KEYS = ("qa_pixel", "QA_PIXEL")
@@ -55,7 +55,7 @@ def find_item(path: Path) -> SceneFiles:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        item = json.loads(read_bytes(path).decode("utf-8-sig"))
+        item = parse_json(read_bytes(path).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(path)}: cannot be read ({error}); fetch it again") from error
     if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("assets"), dict):
@@ -71,7 +71,7 @@ def _place(href: object, item: Path) -> Path | None:
     base = address_of(item)
     if base is not None:
         return path_of(urljoin(base, href))
-    if name and (beside := item.with_name(name)).is_file():
+    if name and is_there(beside := item.with_name(name)):
         return beside
     if href.startswith("file://"):
         return Path(unquote(urlsplit(href).path))

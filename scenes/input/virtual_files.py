@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from utils.errors import DataError
+from utils.parsing import is_there
 
 ARCHIVE_ENDINGS = (".tar", ".zip")
 _ARCHIVE = re.compile(r"/vsi(?P<kind>tar|zip)/\{(?P<archive>.+?)\}(?:/(?P<member>.*))?")
@@ -82,7 +83,7 @@ def is_file(path: Path) -> bool:
     if address := address_of(path):
         return _about(address) is not None
     member = _member(path)
-    return path.is_file() if member is None else member.name in _members(member.archive, *_state(member.archive))
+    return is_there(path) if member is None else member.name in _members(member.archive, *_state(member.archive))
 
 
 def read_bytes(path: Path) -> bytes:

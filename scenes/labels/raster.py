@@ -22,6 +22,7 @@ from scenes.labels.shapes import TABLE_ENDINGS, VECTOR_ENDINGS, Shapes, ordered_
 from scenes.products.labelled import LEAST_LABELLED, UNKNOWN, Truth
 from utils.errors import DataError
 from utils.files import make_folder
+from utils.parsing import parse_json
 
 ROWS = 512
 """Of the scene, handled at a time."""
@@ -153,7 +154,9 @@ def _unlabelled(found: set[int], kind: str, known: dict[int, str]) -> tuple[int,
 def _names_in(path: Path, tags: dict[str, str]) -> dict[int, str]:
     """Names of numbers: from the tag `classes` (JSON list), else GDAL's category names beside the file."""
     try:
-        names = json.loads(tags.get("classes", "null")) or []
+        names = parse_json(tags.get("classes", "null")) or []
+        if not isinstance(names, list):
+            return {}
         if not names and (beside := path.with_name(f"{path.name}.aux.xml")).is_file():
             names = [entry.text for entry in ElementTree.parse(beside).iterfind(".//CategoryNames/Category")]
     except (ValueError, OSError, ElementTree.ParseError):

@@ -1,5 +1,6 @@
 """Labels as shapes: polygons and points of a vector file, points of a table, on the scene's map projection."""
 
+import csv
 import importlib.util
 import io
 import json
@@ -117,8 +118,9 @@ def choose_column(path: Path, column: str | None, present: Sequence[str]) -> str
 def _read_table(path: Path, column: str | None) -> tuple[list, list, CRS]:
     try:
         table = pd.read_csv(path, sep=None, engine="python", dtype=str, encoding="utf-8-sig", skipinitialspace=True)
-    except (OSError, ValueError) as error:  # pandas' own are among the latter
-        raise DataError(f"{path}: cannot be read as a table ({error}); give columns lon, lat, class") from error
+    except (OSError, ValueError, csv.Error) as error:  # pandas' own are among the second
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(f"{path}: cannot be read as a table ({reason[:120]}); give columns lon, lat, class") from error
     columns = [str(name) for name in table.columns]
     lon, lat = (next((name for name in columns if name.lower() in known), None) for known in (_LON, _LAT))
     if lon is None or lat is None:

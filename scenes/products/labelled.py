@@ -1,6 +1,5 @@
 """Cells with the class that covers most of them, as an embedding file that a probe can be fitted on."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from scenes.windows import Frame
 from utils.checked_json import write_checked_json
 from utils.errors import DataError
 from utils.files import write_checked_npz
+from utils.parsing import parse_json
 
 UNKNOWN = 255
 """In a truth raster: no class."""
@@ -54,10 +54,12 @@ def open_truth(path: Path, grid: SceneGrid) -> Truth:
         raise DataError(f"{path}: holds {truth.dtype} values; give class indices as uint8, {UNKNOWN} where unknown")
     with rasterio.open(path) as file:
         try:
-            classes = tuple(json.loads(file.tags().get("classes", "null")) or ()) or None
+            classes = parse_json(file.tags().get("classes", "null")) or []
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise ValueError("no list of names")
         except ValueError as error:
             raise DataError(f"{path}: its tag `classes` is no JSON list of names; correct or remove it") from error
-    return Truth(path, classes)
+    return Truth(path, tuple(classes) or None)
 
 
 def cell_classes(truth: Truth, frame: Frame) -> Iterator[CellClass]:

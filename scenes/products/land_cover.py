@@ -1,6 +1,7 @@
 """A linear probe on an embedding map: class probabilities, the likeliest class, its names, colours and picture."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import wrap
@@ -12,7 +13,6 @@ import rasterio
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from classification_models.linear_head import fitted
 from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
 from models.pooling import MAP_POOLINGS, vector_width
@@ -25,12 +25,15 @@ from utils.colour_vision import palette
 from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
 from utils.files import write_text
+from utils.parsing import parse_json
 
 NO_CLASS = 255
 LEGEND_LETTERS = 42
 """In a line of the names beside the map."""
 LETTER, HANDLE = 0.078, 0.75
 """Inches of a letter, and of the colour before it."""
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Letters that XML 1.0 does not have (its production 2)."""
 PROBABILITY_STEPS = 250
 """A probability is stored as a whole number of 1 / 250."""
 
@@ -66,27 +69,30 @@ class Probe(NamedTuple):
     @property
     def width(self) -> int:
         """Features that it takes."""
-        return int(fitted(self.model.fitted_model, "n_features_in_"))
+        return self.model.head.coef.shape[1]
 
 
-def load_probe(path: Path, config: ModelConfig) -> Probe:
-    """Read a probe and the JSON beside it.
+def load_probe(path: Path, config: ModelConfig, trust_pickle: bool = False) -> Probe:
+    """Read a probe and the JSON beside it; `trust_pickle` as in `LogisticRegressionModel.load`.
 
     Raises:
         CheckpointError: when the probe cannot be read.
         ConfigError: when it takes other features than an embedding's.
     """
-    model = LogisticRegressionModel.load(path)
+    model = LogisticRegressionModel.load(path, trust_pickle)
     try:
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        record = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
         train = (record.get("embeddings") or {}).get("train") or {}
         pool = _pool_of(record, train, config)
         dataset = train.get("dataset")
         statistics = train.get("config", {}).get("data", {}).get("statistics")
         sha = train.get("checkpoint", {}).get("sha256")
+        said = (pool, dataset, statistics, sha, *(record.get("classes") or []))
+        if not all(value is None or isinstance(value, str) for value in said):
+            raise TypeError("names that are no text")
     except (OSError, ValueError, AttributeError, TypeError):
         record, pool, dataset, statistics, sha = {}, None, None, None, None
-    width = fitted(model.fitted_model, "n_features_in_")
+    width = model.head.coef.shape[1]
     if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
         listed = " or ".join(f"{count:,}" for count in sorted(fitting_widths(config)))
         raise ConfigError(
@@ -245,12 +251,14 @@ def _handles(
 
 def write_class_names(land_cover: Path, classes: tuple[str, ...]) -> list[Path]:
     """Beside a map: GDAL's category names (`.aux.xml`) and a style with names and colours for QGIS (`.qml`)."""
+    colours = class_colours(classes)
+    classes = tuple(_NO_XML.sub("\ufffd", name) for name in classes)
     names = "".join(f"<Category>{escape(name)}</Category>" for name in classes)
     band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
     entries = "".join(
         f'<paletteEntry value={quoteattr(str(k))} label={quoteattr(classes[k])} alpha="255" '
         f'color="#{red:02x}{green:02x}{blue:02x}"/>'
-        for k, (red, green, blue, _) in class_colours(classes).items()
+        for k, (red, green, blue, _) in colours.items()
     )
     renderer = '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1">'
     style = f"<qgis><pipe>{renderer}<colorPalette>{entries}</colorPalette></rasterrenderer></pipe></qgis>"

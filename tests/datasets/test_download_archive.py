@@ -1,8 +1,11 @@
 """Unpacking what was fetched: damaged archives, and archives that mean harm."""
 
 import gzip
+import io
 import stat
 import tarfile
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import downloading
@@ -96,6 +99,74 @@ def test_a_file_too_large_for_a_patch(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(download_archive, "MOST_BYTES", 1000)
     (tmp_path / "a.tar.gz").write_bytes(tar_of({"top/evil": bytes(1001)}))
     is_refused(tmp_path / "a.tar.gz", tmp_path, "top/evil")
+
+
+HEADER_KINDS = {"pax": b"x", "pax for all": b"g", "Solaris": b"X", "long name": b"L", "long link": b"K"}
+
+
+def header(kind: bytes, size: int, name: str = "top/evil") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", HEADER_KINDS.values(), ids=HEADER_KINDS.keys())
+def test_a_header_is_judged_before_it_is_read(tmp_path, kind) -> None:
+    """40 MB of header in 40 kB of archive, and one that says it has a terabyte."""
+    for size, there in ((40 << 20, 40 << 20), (1 << 40, 512)):
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header(kind, size) + bytes(there), 1))
+        tracemalloc.start()
+        with pytest.raises(DataError, match=r"a header of .* not to be trusted") as caught:
+            unpack(tmp_path / "a.tar.gz", tmp_path / "out", "top")
+        assert not isinstance(caught.value, DamagedArchive)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
+
+
+def deflated(files: dict[str, bytes]) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return raw.getvalue()
+
+
+def test_what_comes_out_is_limited_by_what_the_archive_has(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(download_archive, "SMALL", 100_000)
+    many = {f"top/{number}": bytes(9_000) for number in range(20)}
+    forms = {
+        "a.tar.gz": tar_of(many),
+        "a.zip": deflated(many),
+        "b.tar.gz": tar_of({"top/a": b"1"}) + gzip.compress(bytes(300_000)),  # behind the last member
+        "c.tar.gz": gzip.compress(header(b"g", 0) * 3000),
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            unpack(tmp_path / name, tmp_path / "out" / name, "top")
+        assert "unpack to more than 20 times" in str(caught.value) or name == "c.tar.gz"
+    assert not (tmp_path / "out" / "a.zip").exists() and len(list((tmp_path / "out" / "a.tar.gz").iterdir())) < 20
+
+
+def test_small_archives_may_shrink_as_they_like(tmp_path) -> None:
+    """Patches of nothing but fill."""
+    for name, content in (
+        ("a.zip", deflated({"top/x": bytes(99_000)})),
+        ("a.tar.gz", tar_of({"top/x": bytes(99_000)})),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert unpack(tmp_path / name, tmp_path / name[2:], "top") == 1
+
+
+def test_sparse_files_and_deep_folders_are_no_patches(tmp_path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header(b"S", 512) + bytes(1024)))
+    is_refused(tmp_path / "a.tar.gz", tmp_path, "top/evil")
+    deep = "top/" + "a/" * 1500 + "evil"
+    for name, content in (("b.zip", zip_of({deep: b"1"})), ("b.tar.gz", tar_of({deep: b"1"}))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=r"lies in 150\d folders") as caught:
+            unpack(tmp_path / name, tmp_path / "out", "top")
+        assert len(str(caught.value)) < 500
 
 
 @needs_hub

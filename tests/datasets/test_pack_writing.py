@@ -124,7 +124,7 @@ def test_a_full_disk_is_named_before_and_during_the_work(source, tmp_path, monke
     out = tmp_path / "pack"
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-        with pytest.raises(UserError, match=r"pack: the pack needs 0\.0 GB more than the disk has; write elsewhere"):
+        with pytest.raises(UserError, match=r"pack: the pack needs \d+\.\d kB more than the disk has; write elsewhere"):
             pack(out, source)
 
     def full(*arguments) -> None:

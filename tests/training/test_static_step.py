@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from host_reads import NoHostReads
 from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, a_step, numbers, padded
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import MOEMAE
 from models.masking import visible_patches
@@ -85,18 +85,6 @@ def test_a_step_that_is_not_finite_changes_nothing_for_good(spoiled: float) -> N
 
 
 # --------------------------------------------------------------------------- nothing waits
-
-
-class NoHostReads(TorchDispatchMode):
-    """Refuses what gives the host a number that is on the device, or a shape that depends on one."""
-
-    READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "bincount")
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        name = function.__name__.partition(".")[0].lstrip("_")
-        if name in [read.lstrip("_") for read in self.READS] or name.startswith("unique"):
-            raise AssertionError(f"the host waits for {function}")
-        return function(*arguments, **(options or {}))
 
 
 def test_a_step_never_waits_for_the_device() -> None:
