@@ -5,12 +5,14 @@ import re
 import numpy as np
 import pytest
 from adapters import adapters_python, run
+from model_hub import serving
 
 from export import main
 from models import MOEMAE
 
 pytestmark = pytest.mark.adapters
 
+REPOSITORY = "someone/small-landsat-model"
 PATCHES = np.random.default_rng(0).integers(7_300, 20_000, (4, 7, 40, 40), dtype=np.uint16)
 PATCHES[1, :, :9] = 0
 PATCHES[2] = 0
@@ -37,11 +39,29 @@ assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), again
 """
 
 
-@pytest.mark.filterwarnings("ignore:.*no valid pixel")
-def test_a_release_is_an_automodel_with_the_same_numbers(tmp_path) -> None:
-    python = adapters_python()
-    folder = tmp_path / "release"
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A folder that `export.py` wrote."""
+    folder = tmp_path_factory.mktemp("releases") / "release"
     assert main(["--checkpoint", "xxs", "--out", str(folder), "--programs", "none"]) == 0
+    return folder
+
+
+def test_a_release_on_the_hub(release, tmp_path) -> None:
+    """transformers fetches file by file, by the imports that it finds in each."""
+    code = "import numpy as np; from transformers import AutoModel; "
+    code += f"model = AutoModel.from_pretrained({REPOSITORY!r}, trust_remote_code=True); "
+    code += "np.save('vectors.npy', model.embed(np.load('patches.npy')))"
+    np.save(tmp_path / "patches.npy", PATCHES[:2])
+    with serving(REPOSITORY, release) as endpoint:
+        done = run([adapters_python(), "-c", code], tmp_path, endpoint)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), MOEMAE.from_pretrained().embed(PATCHES[:2]))
+
+
+@pytest.mark.filterwarnings("ignore:.*no valid pixel")
+def test_a_release_is_an_automodel_with_the_same_numbers(release, tmp_path) -> None:
+    python, folder = adapters_python(), release
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     card = next(block for block in blocks if "AutoModel" in block).replace("path/to/this/folder", str(folder))
     np.save(tmp_path / "patches.npy", PATCHES)

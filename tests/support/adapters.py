@@ -17,13 +17,17 @@ def adapters_python() -> Path:
     return python
 
 
-def run(command: list, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder, off the network, without the variables that would show it the repository."""
+def run(command: list, cwd: Path, hub: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, without the variables that would show it the repository.
+
+    `hub` is the address of a server in place of the Hugging Face hub; None: there is none.
+    """
     hidden = ("PYTHONPATH", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hf_home")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(cwd / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_ENDPOINT": hub} if hub else {"HF_HUB_OFFLINE": "1"}
     return subprocess.run(
-        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, **options
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
     )
 
 

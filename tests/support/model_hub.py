@@ -44,14 +44,15 @@ def _handler(repository: str, files: dict[str, Path], large: bool) -> type[BaseH
 
         def answer(self) -> None:
             path = unquote(urlsplit(self.path).path)
-            api, file = f"/api/models/{repository}", f"/{repository}/resolve/{COMMIT}/"
+            api, stored = f"/api/models/{repository}", f"/{repository}/resolve/"
+            revision, _, name = path.removeprefix(stored).partition("/")
             if path in (api, f"{api}/revision/main"):
                 siblings = [{"rfilename": name} for name in files]
                 return self.give(json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode())
             if path == f"{api}/tree/{COMMIT}":
                 return self.give(json.dumps([self.entry(name) for name in files]).encode())
-            if path.startswith(file) and path.removeprefix(file) in files:
-                return self.give(files[path.removeprefix(file)].read_bytes())
+            if path.startswith(stored) and revision in ("main", COMMIT):
+                return self.give(files[name].read_bytes()) if name in files else self.refuse("EntryNotFound")
             known = path.startswith((api, f"/{repository}/"))
             self.refuse("RevisionNotFound" if known and "/revision/" in path else "RepoNotFound")
 
@@ -62,6 +63,7 @@ def _handler(repository: str, files: dict[str, Path], large: bool) -> type[BaseH
         def refuse(self, code: str) -> None:
             self.send_response(404)
             self.send_header("X-Error-Code", code)
+            self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
