@@ -73,7 +73,8 @@ class OutputSet:
             UserError: when a file cannot be moved; the next run completes what is left to do.
         """
         write_json(self.new(RECORD), record)
-        write_json(self.scratch / _NOTE, {"kept": sorted(self._kept)})
+        made = sorted(path.name for path in self.staged.iterdir())
+        write_json(self.scratch / _NOTE, {"kept": sorted(self._kept), "made": made})
         return self._take_places()
 
     def _take_places(self) -> list[str]:
@@ -83,7 +84,8 @@ class OutputSet:
             if RECORD in staged:
                 (self.folder / RECORD).unlink(missing_ok=True)
             gone = []
-            for name in set(KNOWN) - staged - set(note["kept"]) - {RECORD}:
+            # By the note: of what was made, a run that died in here has moved some already.
+            for name in set(KNOWN) - staged - set(note.get("made", ())) - set(note["kept"]) - {RECORD}:
                 path = self.folder / name
                 if path.is_file() and path.resolve() not in self._inputs and RECORD in staged:
                     path.unlink()

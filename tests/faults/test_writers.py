@@ -1,0 +1,135 @@
+"""Other writers at every file call: exports, probes, and the outputs of a scene."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults import Attempt
+from file_calls import KILLED, SAVED, Ended, Fault, faults_of, forked
+from probe_data import make_data
+from tiny import tiny_model
+
+from classification_models.logistic_regression import LogisticRegressionModel
+from classification_models.probe_files import new_run, write_run
+from models import MOEMAE
+from release.folder import atomic_folder
+from scenes.outputs import OutputSet
+from utils.files import check_writable
+
+Check = Callable[[Ended], None]
+
+
+@pytest.fixture
+def at_every_call(
+    campaign, tmp_path
+) -> Callable[[str, int, int, Callable[[Path], None], Callable[[], object], Check], None]:
+    """Do work in a folder that `prepare` fills, with a fault at each file call, and check what is there afterwards."""
+
+    def run(
+        name: str, ci: int, size: int, prepare: Callable[[Path], None], work: Callable[[], object], check: Check
+    ) -> None:
+        folder = tmp_path / "place"
+
+        def afresh() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            prepare(folder)
+
+        afresh()
+        faults = faults_of(forked(work, folder).calls, size)
+
+        def one(attempt: Attempt) -> str:
+            afresh()
+            fault: Fault = faults[attempt.number * 7 % len(faults)]
+            ended = forked(work, folder, fault)
+            attempt.keep(folder, "place")
+            attempt.keep(f"{fault} {ended}", "fault.txt")
+            assert ended.code != 1 and "\n" not in ended.said, ended.said
+            check(ended)
+            check_writable(folder)
+            assert not [path.name for path in folder.glob(".*.tmp*")]
+            return {SAVED: "saved", KILLED: "killed"}.get(ended.code, "refused")
+
+        campaign(name, ci, len(faults)).run(one)
+
+    return run
+
+
+def test_an_export_is_whole_or_absent(at_every_call, tmp_path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    from models.weights_folder import write_weights_folder
+
+    model, out = tiny_model(depth=1), tmp_path / "place" / "export"
+
+    def work() -> None:
+        with atomic_folder(out) as folder:
+            write_weights_folder(folder, model, {})
+
+    def check(ended: Ended) -> None:
+        assert out.exists() or ended.code != SAVED
+        if out.exists():
+            assert MOEMAE.from_pretrained(out).config == model.config
+
+    at_every_call("file calls of an export", 12, 200_000, lambda folder: None, work, check)
+
+
+def test_a_probe_is_whole_or_not_there(at_every_call, tmp_path) -> None:
+    x, _, y = make_data()
+    probe, folder = LogisticRegressionModel(multilabel=False).fit(x, y), tmp_path / "place"
+    expected = probe.predict(x)
+
+    def work() -> None:
+        with new_run(folder, "probe") as files:
+            write_run(files, probe, {"scores": 1}, None)
+
+    def check(ended: Ended) -> None:
+        records = list(folder.glob("*.json"))
+        assert records or ended.code != SAVED
+        for record in records:  # written last
+            assert json.loads(record.read_text()) == {"scores": 1}
+            assert np.array_equal(LogisticRegressionModel.load(record.with_suffix(".npz")).predict(x), expected)
+        work()
+
+    at_every_call("file calls of a probe", 12, 4_000, lambda folder: None, work, check)
+
+
+def test_the_outputs_of_a_scene_are_of_one_run(at_every_call, tmp_path) -> None:
+    """Where its record is, all files that it names are there and of its run; the next run completes a set."""
+    folder = tmp_path / "place"
+
+    def publish(run: str, names: list[str]) -> None:
+        outputs = OutputSet(folder)
+        for name in names:
+            outputs.new(name).write_text(run * 500)
+        outputs.publish({"run": run, "files": names})
+
+    def check(ended: Ended) -> None:
+        def whole(needed: bool) -> None:
+            record = folder / "scene.json"
+            assert record.exists() or not needed
+            if record.exists():
+                said = json.loads(record.read_text())
+                assert said["run"] == "second" or ended.code != SAVED
+                for name in said["files"]:
+                    assert (folder / name).read_text() == said["run"] * 500
+                kept = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+                assert kept >= {*said["files"], "scene.json"}
+
+        whole(needed=False)
+        OutputSet(folder)  # what the next run does first
+        whole(needed=True)
+
+    def second() -> None:
+        publish("second", ["embeddings.tif", "similarity.tif", "cells.parquet"])
+
+    at_every_call(
+        "file calls of a scene's outputs",
+        40,
+        3_500,
+        lambda place: publish("first", ["embeddings.tif", "land_cover.tif"]),
+        second,
+        check,
+    )
