@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ CLASS_COLUMN = "class"
 _LON, _LAT = ("lon", "long", "longitude", "lng"), ("lat", "latitude")
 _AREAS, _POINTS = ("Polygon", "MultiPolygon"), ("Point", "MultiPoint")
 MOST_CLASSES = 254
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 class Shapes(NamedTuple):
@@ -90,7 +92,7 @@ def class_name(value: object) -> str | None:
 
 def ordered_names(path: Path, names: Iterable[str]) -> tuple[str, ...]:
     """In order, numbers by value. Raises DataError for fewer than two or too many."""
-    numbers = {name: int(name) if name.lstrip("-").isdigit() else None for name in names}
+    numbers = {name: int(name) if _WHOLE.fullmatch(name) else None for name in names}
     ordered = sorted(numbers, key=lambda name: (numbers[name] is None, numbers[name] or 0, name))
     if len(ordered) < 2:
         raise DataError(f"{path}: holds {len(ordered)} class ({', '.join(ordered)}); a map needs two or more")

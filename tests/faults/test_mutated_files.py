@@ -299,3 +299,11 @@ def test_archive(campaign, tmp_path, kind) -> None:
             assert not any(entry.is_symlink() for entry in (inner / "out").rglob("*"))
 
     run(campaign, tmp_path, Format(archive_of(kind), f"a.{kind}", read), f"mutated archive, {kind}", 0.5)
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "²", "--5", "-", "٣"])
+def test_classes_that_look_like_numbers(tmp_path, name) -> None:
+    """As mutations found them: what only looks like a number is a name."""
+    (tmp_path / "points.csv").write_text(f"lon,lat,class\n15,49.6,{name}\n15.01,49.61,2\n15.02,49.62,1\n")
+    shapes = read_shapes(tmp_path / "points.csv", None, rasterio.CRS.from_epsg(32633))
+    assert shapes.names == ("1", "2", name)

@@ -43,6 +43,7 @@ FULL = Path("/dev/full")
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
 @pytest.mark.parametrize(
     ("shell", "environment", "code"),
     [
@@ -66,6 +67,7 @@ def test_standard_output(tmp_path, shell, environment, code) -> None:
         assert "PYTHONUTF8=1" in said
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
 def test_a_reader_of_the_output_that_goes_away(tmp_path) -> None:
     found, said, _ = run("| true; exit 0", tmp_path)
     assert (found, said) == (0, "")
