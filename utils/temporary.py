@@ -18,6 +18,7 @@ from utils.reporting import reporter
 _NAME = re.compile(r"\..*\.(\d{1,19})-(\d*)-([0-9a-f]{8})\.\w+\.tmp(\..*)?", re.DOTALL)
 RESERVED = ".reserved"
 """Ends names that hold a place for files with a time in their names."""
+_RESERVATION = re.compile(r"\..*_\d{8}-\d{6}" + re.escape(RESERVED), re.DOTALL)
 FORGOTTEN_AFTER_SECONDS = 24 * 3600.0
 """Without a change, the temporary file of another machine's process is taken for a dead one's."""
 
@@ -54,7 +55,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _is_left(path: Path) -> bool:
     name = _NAME.fullmatch(path.name)
-    if name is None and not path.name.endswith(RESERVED):
+    if name is None and not _RESERVATION.fullmatch(path.name):
         return False
     alive = None if name is None else Owner(int(name[1]), name[2], name[3]).alive
     if alive is not None:

@@ -60,6 +60,7 @@ def test_files_of_another_machine_or_without_an_owner(tmp_path) -> None:
         "of a number given anew": f".a.{here.pid}-1-{here.machine}.abc.tmp.json",
         "of before": ".a.abc.tmp.json",
         "the user's": ".hidden",
+        "the user's own": ".table.reserved",
         "held": f".probe_20260101-000000{RESERVED}",
     }
     for name in names.values():
@@ -70,7 +71,7 @@ def test_files_of_another_machine_or_without_an_owner(tmp_path) -> None:
     for path in tmp_path.iterdir():
         os.utime(path, (old, old))
     remove_leftovers(tmp_path)
-    assert set(left(tmp_path)) == {names["of before"], names["the user's"]}
+    assert set(left(tmp_path)) == {names["of before"], names["the user's"], names["the user's own"]}
 
 
 def test_owners() -> None:
