@@ -7,6 +7,7 @@ python release/onnx_example.py --model outputs/release/embed_cls.onnx --pixels p
 import argparse
 import math
 import sys
+import tokenize
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -68,7 +69,7 @@ def main() -> int:
         if pixels.ndim != 4 or pixels.dtype.kind not in "ui" or not len(pixels):
             raise ValueError(f"holds {pixels.dtype} {pixels.shape}, expected whole numbers (N, 7, 40, 40)")
         row = metadata_row(arguments.when, arguments.lat, arguments.lon, arguments.stated)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:  # a damaged header
         print(f"error: {arguments.pixels}: {error}", file=sys.stderr)
         return 2
     session = open_program(arguments.model, arguments.threads)

@@ -81,7 +81,6 @@ HOSTILE_YAML = {
     "another": "a: !!timestamp x",
     "and another": "a: !!bool perhaps",
     "code": "a: !!python/object/apply:os.system [ls]",
-    "much": "a: [" + "1," * 10_001 + "]",
     "very much": "# " + "x" * 300_000,
     "bytes": "a: \x01",
 }
@@ -92,6 +91,13 @@ def test_configs(tmp_path, text) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert "not valid YAML" in refused(lambda: read_config(str(path), [], ()), path)
+
+
+def test_more_values_than_any_config_has(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("utils.yaml_values.MOST_VALUES", 1000)
+    path = tmp_path / "config.yaml"
+    path.write_text("a: [" + "1," * 1001 + "]")
+    assert "more than 1,000 values" in refused(lambda: read_config(str(path), [], ()), path)
 
 
 def test_values_of_the_command_line() -> None:
