@@ -250,7 +250,7 @@ def test_a_server_that_is_no_hub(dataset, hub, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("room", "said"),
-    [({"f_bavail": 1}, "GB are needed to fetch and unpack, the disk has 0.0"), ({"f_favail": 5}, "takes 5 more")],
+    [({"f_bavail": 1}, "[Mk]B are needed to fetch and unpack, the disk has 4.1 kB"), ({"f_favail": 5}, "takes 5 more")],
 )
 def test_no_space(dataset, hub, tmp_path, monkeypatch, room, said) -> None:
     plenty = {"f_bavail": 10**9, "f_frsize": 4096, "f_files": 10**9, "f_favail": 10**9}
