@@ -12,11 +12,11 @@ from tiny import write_tif
 
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
 from datasets.labelled_table import read_table
-from release.card import _table as card_table
 from scenes.products.land_cover import write_class_names
 from studies.report import Report, page
 from studies.report_parts.sections import Section, Table
 from utils.errors import DataError
+from utils.markdown import markdown_table
 from utils.reporting import configure, reporter
 
 NAMES = (
@@ -92,7 +92,7 @@ def test_names_of_a_map_stay_xml(tmp_path) -> None:
 
 
 def test_a_model_card_keeps_its_rows() -> None:
-    lines = card_table(("a", "b"), [(name, "x|y") for name in NAMES]).strip().split("\n")
+    lines = markdown_table(("a", "b"), [(name, "x|y") for name in NAMES]).strip().split("\n")
     assert len(lines) == 2 + len(NAMES) and all(line.replace("\\|", "").count("|") == 3 for line in lines)
 
 
