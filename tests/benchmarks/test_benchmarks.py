@@ -29,6 +29,8 @@ from datasets.pack.format import verify_checksums
 from models import ModelConfig
 from utils.errors import ConfigError, UserError
 
+pytestmark = pytest.mark.runs
+
 CPU = torch.device("cpu")
 LIMITS = Limits(4e9, Product(LINEAR, Shape(1, 1, 1)), 2e9, 8e9, 1e10, {})
 
@@ -312,7 +314,6 @@ def test_paper_schedule_projects_from_whole_epochs() -> None:
     assert cuda["projection_meets_goal"] is True  # 6 + 499 * 5 s
 
 
-@pytest.mark.runs
 def test_paper_schedule_reports_a_run_that_fails(tmp_path) -> None:
     command = ["--device", "cpu", "--patches", "16", "--batch", "8", "--minutes", "0.1", "--out", str(tmp_path)]
     with pytest.raises(UserError, match="exit code 2"):

@@ -177,6 +177,7 @@ def test_embeddings_from_pack_and_files_are_the_same_bytes(packs, tmp_path, name
     assert made[0] == made[1]
 
 
+@pytest.mark.runs
 def test_pretraining_on_a_pack_gives_the_same_losses(packs, tmp_path) -> None:
     rows = []
     for place, folder in (("files", SAMPLE), ("pack", packs["bigearthnet_ls", False])):

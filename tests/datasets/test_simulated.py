@@ -273,6 +273,7 @@ def test_image_statistics_leave_fill_out() -> None:
     assert image_statistics(image, image[:, 0] > 0)[0].tolist() == [20.0] * 7 + [10.0] * 7 + [10.0] * 7 + [30.0] * 7
 
 
+@pytest.mark.runs
 def test_simple_predictors_score_as_on_real_patches() -> None:
     """Loose bounds: 768 patches to fit and 768 to test, instead of 2,000 each as in the table of the docstring."""
     table = baseline_table(*baseline_inputs(simulate_chunks(6 * CHUNK, 0)).split(3 * CHUNK))
@@ -285,6 +286,7 @@ def test_simple_predictors_score_as_on_real_patches() -> None:
     assert mapped > 95
 
 
+@pytest.mark.runs
 def test_calibration_reproduces_the_committed_table(real_patches: Path, tmp_path: Path) -> None:
     copy = tmp_path / "spectra.json"
     copy.write_bytes(SPECTRA_FILE.read_bytes())

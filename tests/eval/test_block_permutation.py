@@ -70,6 +70,7 @@ def test_unequal_blocks_give_rows_of_one_block() -> None:
             assert taken.max() - taken.min() <= 1, "evenly"
 
 
+@pytest.mark.runs
 def test_the_null_stays_one_where_areas_are_alike() -> None:
     """Permuting single images finds a false dependence on covers in half of the runs; permuting areas, in few."""
     random = np.random.default_rng(0)

@@ -97,6 +97,7 @@ def test_the_interval_of_a_normal_mean_is_the_known_one() -> None:
     assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
+@pytest.mark.runs
 def test_intervals_cover_as_often_as_they_say() -> None:
     """The true mean of 0 lies within, in 95 of 100 samples: more than 88 and less than 100 of them in 200."""
     random = np.random.default_rng(1)
@@ -159,6 +160,7 @@ def test_an_interval_is_mirrored_at_the_figure() -> None:
     assert beyond._replace(blocks=1).interval() == (0.98, None, None)
 
 
+@pytest.mark.runs
 def test_rare_labels_need_the_mirrored_interval() -> None:
     """Macro mAP of few patches is too high, of resampled ones more so: plain percentiles then miss the truth."""
     simulation = Simulation()

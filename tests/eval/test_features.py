@@ -49,6 +49,7 @@ def test_baselines_describe_every_patch(dataset) -> None:
         features.with_embeddings("embeddings", np.zeros((40, 3)), dataset.ids[::-1])
 
 
+@pytest.mark.runs
 def test_the_prior_ranks_labels_by_their_frequency(dataset) -> None:
     """A probe on a constant gives every patch the same scores; labels as features give perfect ones."""
     features = feature_baselines(BatchLoader(dataset, 16, 0, torch.device("cpu")))

@@ -144,6 +144,7 @@ def test_colours_are_all_different_and_water_is_blue() -> None:
 # --------------------------------------------------------------------------- pictures
 
 
+@pytest.mark.runs
 def test_every_tile_is_its_patch(tmp_path) -> None:
     points = read_points([sample_file(tmp_path, "train")], 1000, 0)
     pictures = make_pictures(points, str(SAMPLE))

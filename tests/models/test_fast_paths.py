@@ -343,6 +343,7 @@ def test_bf16_of_a_fresh_model() -> None:
     check_bf16(build_model("S", seed=0).eval(), *some_patches(SAMPLE, "bigearthnet-test.csv", 8))
 
 
+@pytest.mark.runs
 def test_bf16_of_a_trained_model(reference_dir, real_patches) -> None:
     model = read_checkpoint(reference_dir / "reference" / "published_layout_S.pth").build()
     check_bf16(model, *some_patches(real_patches, "samples.csv", 8))

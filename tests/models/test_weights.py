@@ -29,6 +29,7 @@ def test_every_file_is_in_the_manifest() -> None:
     assert files == set(SHIPPED)
 
 
+@pytest.mark.runs
 def test_the_model_scores_what_the_manifest_says(tmp_path) -> None:
     (name,) = [name for name in SHIPPED if name.endswith(".pth") and "sample_test" in SHIPPED[name]["scores"]]
     assert count_parameters(load_model(FOLDER / name)) == SHIPPED[name]["parameters"]

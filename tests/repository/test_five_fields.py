@@ -130,6 +130,7 @@ def test_exported_programs_take_the_model_s_own_columns(tmp_path, five) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.runs
 def test_a_scene_s_mtl_states_it(tmp_path, five, four) -> None:
     folder = write_product(tmp_path / "scene", some_numbers())
     mtl = folder / f"{PRODUCT}_MTL.json"

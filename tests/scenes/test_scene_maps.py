@@ -123,6 +123,7 @@ def rasterio_grid(path: Path):
     return scene_grid(open_raster(path))
 
 
+@pytest.mark.runs
 def test_labelled_cells_train_a_probe_that_maps(tmp_path, folder, checkpoint, truth) -> None:
     embed(folder, checkpoint, tmp_path / "first", "--truth", truth, "--cell", 20, "--pool", "mean")
     cells = tmp_path / "first" / "labelled_cells.npz"
@@ -214,6 +215,7 @@ def test_the_reconstruction_is_the_models_prediction_of_masked_windows(tmp_path,
     assert not found[:, 60:100, 100:130].any(), "hidden pixels are nodata"
 
 
+@pytest.mark.runs
 def test_pictures_and_derived_files_stay_the_same(tmp_path, folder, checkpoint) -> None:
     probe = write_probe(tmp_path / "p.npz", checkpoint)
     for name in ("a", "b"):

@@ -185,6 +185,7 @@ def test_a_scene_beyond_its_projection(tmp_path, checkpoint) -> None:
         main(["--scene", str(stack), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")])
 
 
+@pytest.mark.runs
 def test_every_real_patch_passes(real_patches) -> None:
     for path in sorted((real_patches / "images").glob("*.tif")):
         if (read(path) > 0).all(axis=0).any():

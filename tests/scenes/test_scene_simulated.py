@@ -59,6 +59,7 @@ def test_qa_and_truth_say_what_the_pixels_show(folder) -> None:
         assert tuple(json.loads(file.tags()["classes"])) == BigEarthNetInfo.CLASSES
 
 
+@pytest.mark.runs
 def test_clouds_are_bright_and_their_shadows_dark() -> None:
     scene = SimulatedScene(700, 4)
     stripes = list(scene.stripes())
@@ -95,6 +96,7 @@ def test_the_same_seed_gives_the_same_scene_in_any_stripes(folder) -> None:
     assert not np.array_equal(next(iter(SimulatedScene(SIZE, 4).stripes())).numbers, again[0].numbers)
 
 
+@pytest.mark.runs
 def test_memory_holds_a_few_rows_of_tiles() -> None:
     scene = SimulatedScene(6 * SKY.tile, 0)
     for _ in scene.stripes():

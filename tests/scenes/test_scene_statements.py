@@ -93,6 +93,7 @@ def test_infinite_numbers_are_counted_once(tmp_path) -> None:
         assert reader.without_number.counts() == {"s.tif": 20 * SIDE[0]}
 
 
+@pytest.mark.runs
 def test_what_files_hide_without_a_word_is_said_by_file_also_of_rows_made_before(tmp_path, monkeypatch, capsys) -> None:
     """A run from the beginning, one that was interrupted, and one that finds its embeddings all say the same."""
     numbers = (some_numbers((130, 90)) * 2.75e-5 - 0.2).astype(np.float32)

@@ -75,6 +75,7 @@ def test_what_cannot_be_renamed_is_said(code: str, names: dict[str, str], said: 
         renamed(code, names, "a.py")
 
 
+@pytest.mark.runs
 def test_all_of_the_project_goes_under_one_name() -> None:
     modules = project_modules(ROOT)
     assert {"models.moe_mae", "pretrain_mae", "utils.build.renaming", "datasets.download.__main__"} <= modules.keys()
