@@ -188,6 +188,12 @@ def _value(found: Sequence[float | None] | None) -> Value | None:
 
 def _text(cell: Cell) -> str:
     if isinstance(cell, Value):
-        shown = f"{cell.value:.1f}"
-        return shown if cell.bounds is None else f"{shown} ({cell.bounds[0]:.1f} to {cell.bounds[1]:.1f})"
+        shown = _number(cell.value)
+        return shown if cell.bounds is None else f"{shown} ({_number(cell.bounds[0])} to {_number(cell.bounds[1])})"
     return "" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _number(value: float) -> str:
+    """One decimal, two where one would hide on which side of 0 it is."""
+    text = f"{value:.1f}"
+    return f"{value:.2f}" if float(text) == 0 else text

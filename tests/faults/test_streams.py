@@ -77,6 +77,7 @@ def test_a_reader_of_the_output_that_goes_away(tmp_path) -> None:
 def test_messages_in_letters_that_a_stream_lacks(monkeypatch, encoding) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(reporter, "handlers", [])  # pytest-xdist cannot send what its own would capture
     monkeypatch.setattr(sys, "argv", ["x.py"])
 
     def main() -> None:
