@@ -1,6 +1,5 @@
 """`reproduce.py`: one command, stages that are done once, stopped anywhere and gone on with, one report."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -33,6 +32,7 @@ from studies.report_parts.sections import Section, Value
 from studies.report_parts.verdicts import OPEN, side, verdict
 from training.stopping import StopSignals
 from utils.errors import ConfigError, DataError, UserError
+from utils.locks import held_alone
 
 pytestmark = pytest.mark.runs
 
@@ -212,13 +212,8 @@ def test_a_third_dataset_is_probed_too(done: Path, tmp_path) -> None:
 
 
 def test_two_at_once_are_refused(done: Path) -> None:
-    descriptor = os.open(done / "out", os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(UserError, match="another process is at work"):
-            main(["--config_yaml", str(done / "reproduce.yaml")])
-    finally:
-        os.close(descriptor)
+    with held_alone(done / "out", "at work"), pytest.raises(UserError, match="another process is at work"):
+        main(["--config_yaml", str(done / "reproduce.yaml")])
 
 
 # --------------------------------------------------------------------------- stopped and gone on with

@@ -1,6 +1,5 @@
 """What a reproduction is given: changed statistics, damaged files, configs that do not fit, areas that touch."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -34,6 +33,7 @@ from studies.engine.stages import StageCache
 from studies.sanity import __main__ as sanity
 from training.stopping import StopSignals
 from utils.errors import ConfigError, DataError, UserError
+from utils.locks import held_alone
 
 pytestmark = pytest.mark.runs
 
@@ -187,14 +187,11 @@ def test_records_of_old_are_taken_or_redone(tmp_path: Path) -> None:
 
 
 def test_two_sanity_experiments_at_once_are_refused(tmp_path: Path) -> None:
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
+    with held_alone(tmp_path, "at work"):
+        before = list(tmp_path.iterdir())
         with pytest.raises(UserError, match="another process is at work in it"):
             sanity.main(["overfit", "--quick", "--out", str(tmp_path)])
-        assert not list(tmp_path.iterdir())
-    finally:
-        os.close(descriptor)
+        assert list(tmp_path.iterdir()) == before
 
 
 # --------------------------------------------------------------------------- the config
