@@ -131,10 +131,12 @@ class ModelConfig:
     def problems(self) -> list[tuple[str, str]]:
         """Every impossible combination as (field, sentence); empty when the model can be built."""
         whole = ("embed_dim", "depth", "num_heads", "num_groups", "dfirsth", "dlasth", "k", "img_size", "patch_size",
-                 "in_channels", "decoder_dim", "decoder_depth", "decoder_heads", "decoder_groups", "decoder_width",
-                 "decoder_experts", "decoder_k")  # fmt: skip
+                 "in_channels", "decoder_dim", "decoder_heads", "decoder_groups", "decoder_width", "decoder_experts",
+                 "decoder_k")  # fmt: skip
         if senseless := [(name, f"{getattr(self, name)} is below 1") for name in whole if getattr(self, name) < 1]:
             return senseless
+        if self.decoder_depth < 0:  # 0: the linear layer alone decodes
+            return [("decoder_depth", f"{self.decoder_depth} is below 0")]
         found = [
             (name, f"{getattr(self, name)!r} is none of {', '.join(map(str, known))}")
             for name, known in _CHOICES.items()
