@@ -56,7 +56,7 @@ def test_a_release_on_the_hub(release, tmp_path) -> None:
     with serving(REPOSITORY, release) as endpoint:
         done = run([adapters_python(), "-c", code], tmp_path, endpoint)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), MOEMAE.from_pretrained().embed(PATCHES[:2]))
+    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), MOEMAE.from_pretrained("xxs").embed(PATCHES[:2]))
 
 
 @pytest.mark.filterwarnings("ignore:.*no valid pixel")
@@ -68,7 +68,7 @@ def test_a_release_is_an_automodel_with_the_same_numbers(release, tmp_path) -> N
     done = run([python, "-c", LOADED.replace("CARD", card).replace("FOLDER", repr(str(folder)))], tmp_path)
     assert done.returncode == 0, done.stderr
     result = np.load(tmp_path / "result.npz")
-    model = MOEMAE.from_pretrained()
+    model = MOEMAE.from_pretrained("xxs")
     expected = model.embed(PATCHES, when="2017-06-13T10:10:31", lat=48.2, lon=16.4)
     np.testing.assert_array_equal(result["card"], expected)
     np.testing.assert_allclose(result["forward"], expected, atol=1e-5)
