@@ -8,8 +8,6 @@ No file is used that has not been compared with its checksums: features by block
 the JSON has such, else with the archive's; everything else with the archive's.
 """
 
-import json
-import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +23,9 @@ from classification_models.checked_arrays import (
     read_array,
     require_whole,
 )
-from utils.archives import DAMAGED
 from utils.checked_json import FIX, is_changed
 from utils.errors import DataError
+from utils.parsing import damage_as_value_error, parse_json
 from utils.row_checksums import RowChecksums, checksums_from, row_slices
 
 PUBLISHED_TOKENS = (105, 144)
@@ -70,14 +68,14 @@ def read_embeddings(path: str | Path) -> Embeddings:
         raise DataError(f"{path}: no such file; {REMAKE}")
     provenance = _read_provenance(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with damage_as_value_error(), zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             keys = _only_key(path, names, "x_"), _only_key(path, names, "y_"), "ids"
             x, check = open_array(path, archive, keys[0])
             y = read_array(path, archive, keys[1])
             ids = read_array(path, archive, keys[2]) if keys[2] in names else None
             require_whole(archive, keys)
-    except (*DAMAGED, OSError, tokenize.TokenError, SyntaxError, TypeError, MemoryError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"{path}: not a readable .npz (truncated, damaged or another format); {REMAKE}") from error
     _check_shapes(path, x, y, ids)
     return Embeddings(path, x, y, ids, provenance, check._replace(blocks=_checksums(path, x, provenance)))
@@ -123,8 +121,8 @@ def _read_provenance(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     try:
-        value = json.loads(beside.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise DataError(f"{beside}: not readable JSON; {REMAKE}, or remove it") from error
     if not isinstance(value, dict):
         raise DataError(f"{beside}: expected a JSON object that describes {path.name}; {REMAKE}, or remove it")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from embed_scene import main as embed_scene
 from scenes.input.product import find_scene
-from scenes.products.embedding_file import EmbeddingMap, map_statistics
+from scenes.products.embedding_file import EmbeddingMap, map_statistics, tag_name
 from scenes.products.pictures import GREY, scene_panels, show_cells
 from scenes.products.quick_look import component_colours
 from utils.analysis_utils import save_figure
@@ -54,7 +54,7 @@ def draw(scene_folder: Path, results: Path) -> Path:
     show_cells(middle, colours, embeddings.transform, scene.grid)
     middle.set_title("embeddings: principal components", fontsize=10)
     with rasterio.open(results / "land_cover.tif") as file:
-        classes, transform, names = file.read(1), file.transform, json.loads(file.tags()["MOEMAE_CLASSES"])
+        classes, transform, names = file.read(1), file.transform, json.loads(file.tags()[tag_name("classes")])
     image = np.full((*classes.shape, 4), (GREY, GREY, GREY, 1.0))
     for index, name in enumerate(names):
         image[classes == index] = to_rgba(COLOURS[name])

@@ -1,7 +1,6 @@
 """Weights without pickle: a folder with `model.safetensors` beside the `config.json` that says what they are."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from models.moe_mae import MOEMAE, count_parameters
 from utils.checked_json import FIX, is_changed, write_checked_json
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_path, sha256
+from utils.parsing import parse_json
 from utils.recorded import require_recorded
 
 WEIGHTS_FILE = "model.safetensors"
@@ -90,11 +90,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     """`config.json` of a folder. Raises CheckpointError naming it."""
     path = folder / CONFIG_FILE
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = parse_json(path.read_text(encoding="utf-8"))
         kind, version = about["model_type"], int(about["format"])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is not the config of a model of this project; check the folder") from error
     if is_changed(about):
         raise CheckpointError(f"{path}: is not what was written there; {FIX}")

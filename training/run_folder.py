@@ -23,6 +23,7 @@ from utils.checked_json import is_changed, write_checked_json
 from utils.errors import CheckpointError, UserError, describe_os_error
 from utils.files import make_folder, sync
 from utils.locks import held_alone
+from utils.parsing import parse_json
 from utils.reporting import reporter
 
 CSV_COLUMNS = ("epoch", "train_loss", "train_m_loss", "train_um_loss", "train_moe_loss", "avg_lr")
@@ -140,7 +141,7 @@ class RunFolder:
 
     def settle(self) -> None:
         """Finish what a killed process left: a new pair that is whole takes its place, what is unfinished goes."""
-        whole, half_done, half_lost = [_is_whole(weights, record) for weights, record in self._pairs()[:3]]
+        whole, half_done, half_lost = [_problem(weights, record) is None for weights, record in self._pairs()[:3]]
         if whole:
             self._take_place()
         elif half_done:
@@ -196,23 +197,19 @@ def record_path(checkpoint: Path) -> Path:
 
 def verify(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint pair, in a few words; None when its bytes are those that were recorded."""
-    try:
-        _read_pair(checkpoint, record_path(checkpoint))
-    except _Damaged as problem:
-        return str(problem)
-    return None
+    return _problem(checkpoint, record_path(checkpoint))
 
 
 class _Damaged(Exception):
     """A pair that does not verify: why, in a few words."""
 
 
-def _is_whole(checkpoint: Path, beside: Path) -> bool:
+def _problem(checkpoint: Path, beside: Path) -> str | None:
     try:
         _read_pair(checkpoint, beside)
-    except _Damaged:
-        return False
-    return True
+    except _Damaged as problem:
+        return str(problem)
+    return None
 
 
 def _read_pair(checkpoint: Path, beside: Path) -> tuple[dict[str, Any], bytes]:
@@ -220,9 +217,9 @@ def _read_pair(checkpoint: Path, beside: Path) -> tuple[dict[str, Any], bytes]:
     if not checkpoint.exists():
         raise _Damaged("is missing")
     try:
-        record = json.loads(beside.read_text(encoding="utf-8"))
+        record = parse_json(beside.read_text(encoding="utf-8"))
         changed, recorded = is_changed(record), (record["bytes"], record["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(f"has no readable {beside.name} beside it") from error
     if changed:
         raise _Damaged(f"has a damaged {beside.name} beside it")

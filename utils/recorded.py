@@ -1,12 +1,12 @@
 """What is on record about the bytes of a file of weights: by a manifest, a checkpoint's record, or the hub's cache."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import CheckpointError
+from utils.parsing import parse_json
 
 MANIFEST = "manifest.json"
 """In the folder of a file or the one above: SHA-256 and origin of files by their paths."""
@@ -37,11 +37,11 @@ def require_recorded(path: Path, data: bytes) -> None:
 def entry_in_manifest(folder: Path, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A file's entry in a folder's manifest, and all entries of it; empty where there is none that can be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
         name = path.relative_to(folder).as_posix()
         entries = [entry for entry in manifest.values() if isinstance(entry, dict)]
         entry = manifest.get(name)
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return {}, []
     return entry if isinstance(entry, dict) else {}, entries
 
@@ -62,9 +62,9 @@ def _beside(path: Path) -> Recorded | None:
         return None
     cure = "give its best or last weights, or go on with --resume, which finds a whole one"
     try:
-        digest = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+        digest = parse_json(record.read_text(encoding="utf-8"))["sha256"]
         return Recorded(str(digest), record.name, cure)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: has no readable {record.name} beside it; {cure}") from error
 
 

@@ -54,9 +54,8 @@ def _score_summary(results: Mapping[str, Any], weights: Sequence[Mapping[str, An
     lines = []
     for row in [*(row for row in results["rows"] if row["title"] in SHOWN), *weights]:
         found = [row["scores"].get(name, {}).get(LINEAR, {}) for name in settings]
-        cells = [_text(_value(one.get(key))) for one in found for key in ("score", "minus_best")]
-        best = [row["title"] == results["settings"][name]["best"][LINEAR] for name in settings]
-        cells = [cell or "–" if best[at // 2] and at % 2 else cell for at, cell in enumerate(cells)]
+        # Only the best baseline itself has a score and no difference to it.
+        cells = [text for one in found for text in (_text(_value(one.get("score"))), _difference(one))]
         lines.append([row["title"], next(iter(row["scores"].values()))["features"], *cells])
     return markdown_table(header, lines)
 
@@ -184,6 +183,10 @@ def _figure(context: StudyContext, results: Mapping[str, Any], name: str) -> Fig
 
 def _value(found: Sequence[float | None] | None) -> Value | None:
     return None if found is None or found[0] is None else Value(found[0], found[1], found[2])
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    return _text(_value(found.get("minus_best"))) or ("–" if found else "")
 
 
 def _text(cell: Cell) -> str:
