@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:  # a config names a pooling of this table
     from models.config import ModelConfig
+
+
+LEAST_SPREAD = 1e-3
+"""Added to a spread before its logarithm: of one visible patch it is 0."""
 
 
 class Pooling(NamedTuple):
@@ -59,10 +64,20 @@ def _meta_mean(tokens: Tensor, P: int) -> Tensor:
     return tokens[:, : P - 1].mean(dim=1) if P > 1 else tokens[:, 0, :0]
 
 
-def _every_patch_and(tokens: Tensor, P: int, visible: Tensor | None, *before: Tensor) -> Tensor:
-    """Every patch's own token between vectors (B, W) of the whole window: those given, and the spread."""
-    whole = [_for_every_patch(vector, tokens, P) for vector in (*before, _spread(tokens, P, visible))]
-    return torch.cat([*whole[:-1], tokens[:, P:], whole[-1]], dim=-1)
+def _before_patches(tokens: Tensor, P: int) -> Tensor:
+    """(B, 3 D): the mean of the metadata tokens, CLS, and CLS centred and scaled as by the final norm."""
+    cls = tokens[:, P - 1]
+    return torch.cat([_meta_mean(tokens, P), cls, F.layer_norm(cls, cls.shape[-1:])], dim=1)
+
+
+def _log_spread(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
+    """(B, D) logarithms of `_spread`, which is far from normal over images."""
+    return torch.log(_spread(tokens, P, visible) + LEAST_SPREAD)
+
+
+def _every_patch_between(tokens: Tensor, P: int, before: Tensor, after: Tensor) -> Tensor:
+    """Every patch's own token between vectors (B, W) of the whole window."""
+    return torch.cat([_for_every_patch(before, tokens, P), tokens[:, P:], _for_every_patch(after, tokens, P)], dim=-1)
 
 
 def _for_every_patch(vectors: Tensor, tokens: Tensor, P: int) -> Tensor:
@@ -104,14 +119,27 @@ POOLINGS = {
         lambda config: 3,
         _cls_mean_std,
         None,
-        lambda tokens, P, visible: _every_patch_and(tokens, P, visible, tokens[:, P - 1]),
+        lambda tokens, P, visible: _every_patch_between(tokens, P, tokens[:, P - 1], _spread(tokens, P, visible)),
     ),
     "meta_cls_mean_std": Pooling(
         "mean of metadata tokens, CLS, mean and spread of patch tokens",
         lambda config: 4 if config.meta_fields else 3,
         lambda tokens, P, visible: torch.cat([_meta_mean(tokens, P), _cls_mean_std(tokens, P, visible)], dim=1),
         None,
-        lambda tokens, P, visible: _every_patch_and(tokens, P, visible, _meta_mean(tokens, P), tokens[:, P - 1]),
+        lambda tokens, P, visible: _every_patch_between(
+            tokens, P, torch.cat([_meta_mean(tokens, P), tokens[:, P - 1]], dim=1), _spread(tokens, P, visible)
+        ),
+    ),
+    "summary": Pooling(
+        "mean of metadata tokens, CLS before and after its norm, mean and log spread of patch tokens",
+        lambda config: 5 if config.meta_fields else 4,
+        lambda tokens, P, visible: torch.cat(
+            [_before_patches(tokens, P), tokens[:, P:].mean(dim=1), _log_spread(tokens, P, visible)], dim=1
+        ),
+        None,
+        lambda tokens, P, visible: _every_patch_between(
+            tokens, P, _before_patches(tokens, P), _log_spread(tokens, P, visible)
+        ),
     ),
     "all": Pooling(
         "all tokens", lambda config: config.num_tokens, lambda tokens, P, visible: tokens.flatten(1), None, None

@@ -64,6 +64,9 @@ def test_the_file_holds_tokens_before_the_final_norm(tmp_path, checkpoint, pool:
     }
     expected["cls_mean_std"] = np.hstack([expected["cls"], expected["patch_mean"], spreads])
     expected["meta_cls_mean_std"] = np.hstack([tokens[:, :4].mean(1), expected["cls_mean_std"]])
+    scaled = np.stack([(cls - cls.mean()) / np.sqrt(cls.var() + 1e-5) for cls in expected["cls"]])
+    before = [tokens[:, :4].mean(1), expected["cls"], scaled]
+    expected["summary"] = np.hstack([*before, expected["patch_mean"], np.log(spreads + 1e-3)])
     np.testing.assert_allclose(x, expected[pool], atol=1e-5)
     assert arrays["ids"].tolist() == batch.ids
     assert np.array_equal(y, batch.labels.numpy())

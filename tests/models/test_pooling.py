@@ -35,6 +35,12 @@ def test_the_parts_of_the_wide_poolings() -> None:
     np.testing.assert_array_equal(vector[:, 1:].reshape(3, -1), pool_tokens(TOKENS, "cls_mean_std", P))
     # A model without metadata has no such part.
     torch.testing.assert_close(pool_tokens(TOKENS, "meta_cls_mean_std", 1), pool_tokens(TOKENS, "cls_mean_std", 1))
+    summary = pool_tokens(TOKENS, "summary", P).numpy().reshape(3, 5, 5)
+    cls, spread = expected[1], expected[3]
+    scaled = (cls - cls.mean(1, keepdims=True)) / np.sqrt(cls.var(1, keepdims=True) + 1e-5)
+    of_it = [*expected[:2], scaled, expected[2], np.log(spread + 1e-3)]
+    np.testing.assert_allclose(summary, np.stack(of_it, axis=1), rtol=1e-4, atol=1e-5)
+    assert pool_tokens(torch.zeros(2, 4, 5), "summary", P).isfinite().all(), "one patch, without any spread"
 
 
 def test_weights_name_their_pooling_and_others_are_read_out_with_cls(tmp_path) -> None:
