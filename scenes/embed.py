@@ -83,9 +83,13 @@ class Stripe(NamedTuple):
 class PixelReader(Protocol):
     """What pixels are read from: `scenes.input.reader.SceneReader` or `scenes.input.arrays.ArrayReader`."""
 
-    where: str
-    """For messages."""
-    without_number: WithoutNumber
+    @property
+    def where(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def without_number(self) -> WithoutNumber: ...
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """(7, height, width) uint16 digital numbers from row `top` and column `left`; 0 where nothing is seen."""
