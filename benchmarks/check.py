@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -29,7 +30,7 @@ def product_work(setting: Setting) -> Work:
 
 
 def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], make: Make) -> Verdict | None:
-    """Whether the reference costs what the published code costs; None in a quick run.
+    """Whether the reference costs what the published code costs; None in a quick run, or where it is that code.
 
     Nobody has measured the published code on a GPU of known speed: a run on one checks the reference, which is the same
     code there, on two cores of the host.
@@ -40,7 +41,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
         timings: with "reference" and `PRODUCT`, taken in turns.
         make: makes the work by name, for a check on the host.
     """
-    if setting.quick:
+    if setting.quick or setting.published is not None:
         return None
     if setting.kind == "cpu":
         return _verdict(work, setting, timings)
@@ -58,8 +59,13 @@ def _verdict(work: str, setting: Setting, timings: dict[str, Timing]) -> Verdict
     return judge(work, timings["reference"].median, fastest, fastest * limits.linear / limits.float32)
 
 
-def judged(rows: list[Row], verdict: Verdict | None) -> list[Row]:
-    """The rows with their ratios void where the reference is no fair baseline, and its cost in the first."""
+def judged(rows: list[Row], verdict: Verdict | None, published: Path | None = None) -> list[Row]:
+    """The rows with their ratios void where the reference is no fair baseline; the first says what it is and costs."""
+    if published is not None:
+        first, *others = rows
+        itself = f"the reference is the published code itself, in {published.name}/"
+        note = "; ".join(filter(None, [first.note, itself]))
+        return [replace(first, note=note, details={**first.details, "reference_is": "published code"}), *others]
     if verdict is None:
         return rows
     first, *others = (row.judged(verdict) for row in rows)

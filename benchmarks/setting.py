@@ -28,6 +28,8 @@ class Setting(NamedTuple):
     quick: bool
     """Smaller sizes, to see that everything runs; the goals then mean nothing."""
     seed: int = 0
+    published: Path | None = None
+    """A folder of the published code, which then is the reference of training and embedding; None: the stand-in."""
 
     @property
     def config(self) -> ModelConfig:

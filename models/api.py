@@ -1,7 +1,8 @@
 """What people call on a trained model: from a name to a model, from digital numbers to embeddings.
 
 `embed` is the work of `models.inference`, which knows a model's form only. `from_pretrained` is the work of
-`models.pretrained`, which builds this very class: it alone is imported when it is called.
+`models.pretrained`, which builds this very class: it alone is imported when it is called. `embed_map` is the work of
+`scenes`, which stands above and is not carried by every release: it is loaded by its name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,15 @@ import torch
 
 from models.inference.embedding import embed
 from utils.data_config import BigEarthNetInfo
+from utils.entry_points import load_function
+from utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from models.moe_mae import MOEMAE
 
 DEFAULT_CROP = "center"
 DEFAULT_STATISTICS = BigEarthNetInfo.NAME
+DEFAULT_MIN_CLEAR = 0.5
 DEFAULT_BATCH = 64
 """Patches at once: more are no faster on a CPU."""
 
@@ -121,3 +125,92 @@ class Interface:
             nodata=nodata,
             batch_size=batch_size,
         )
+
+    def embed_map(
+        self,
+        source: Any,
+        *,
+        stride: int | None = None,
+        cell: int | None = None,
+        when: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        bands: Sequence[Any] | None = None,
+        pool: str | None = None,
+        statistics: str = DEFAULT_STATISTICS,
+        scale: tuple[float, float] | None = None,
+        nodata: float | None = None,
+        qa: str | Path | None = None,
+        min_clear: float = DEFAULT_MIN_CLEAR,
+        batch_size: int = DEFAULT_BATCH,
+        lazy: bool | None = None,
+    ) -> Any:
+        """A georeferenced map of embeddings: the same cells as `embed_scene.py` writes, as an xarray DataArray.
+
+        Args:
+            source: a Landsat 8 or 9 scene: an xarray DataArray (band, y, x) or Dataset with a variable a band, in
+                memory or of dask, whose coordinates are metres of a map projection at 30 m; a band or variable of the
+                name QA_PIXEL hides cloud and shadow. Or a path or address that `embed_scene.py --scene` takes.
+            stride: pixels between windows of 40: 4, 8, 20 or 40. None: 40.
+            cell: pixels along a cell. None: 40 where windows do not overlap, else 4.
+            when: acquisition time (UTC), where the source does not say it.
+            metadata: values of fields by name, as `embed` takes them, for the whole scene.
+            bands: an array's: names, as `embed` takes them. A stacked GeoTIFF's: which are SR_B1..SR_B7, from 1.
+            pool: one of `models.pooling.MAP_POOLINGS`; None: the weights' own, else "patch_mean".
+            statistics, scale, batch_size: as `embed` takes them; batches are of windows.
+            nodata: as `embed` takes it, for arrays.
+            qa: a QA_PIXEL file beside a path.
+            min_clear: share of a cell that must be visible, above 0 and up to 1.
+            lazy: whether to return a dask array that is computed in pieces of whole rows when it is asked for (needs
+                dask). None: where the source is one.
+
+        Returns:
+            (band, y, x) float32, one band a number of the embedding, NaN where too little is visible; coordinates of
+            the cells' centres, `spatial_ref` and `time` where they are known.
+
+        Raises:
+            DataError: for a scene that the model does not know, with the fix.
+            ConfigError: for an option's impossible value, or when xarray or dask is missing.
+        """
+        return self._of_scenes("scenes.embed_map:embed_map")(
+            self,
+            source,
+            stride=stride,
+            cell=cell,
+            when=when,
+            metadata=metadata,
+            bands=bands,
+            pool=pool,
+            statistics=statistics,
+            scale=scale,
+            nodata=nodata,
+            qa=qa,
+            min_clear=min_clear,
+            batch_size=batch_size,
+            lazy=lazy,
+        )
+
+    def embed_series(self, sources: Any, *, when: Sequence[Any] | None = None, **options: Any) -> Any:
+        """Maps of embeddings of one place at several times, on one lattice of cells, in the order of time.
+
+        Args:
+            sources: what `embed_map` takes, one a date; or an xarray DataArray or Dataset with a dimension `time`.
+            when: acquisition times (UTC), one a source, where they do not say them.
+            options: the others of `embed_map`.
+
+        Returns:
+            (time, band, y, x) float32: the ground that any of them covers, NaN where one has nothing.
+
+        Raises:
+            DataError: as `embed_map`; for a source without a time; for grids that are not of one lattice.
+            ConfigError: as `embed_map`.
+        """
+        return self._of_scenes("scenes.embed_map:embed_series")(self, sources, when=when, **options)
+
+    @staticmethod
+    def _of_scenes(entry_point: str) -> Any:
+        try:
+            return load_function(entry_point)
+        except ModuleNotFoundError as error:
+            if error.name is None or not entry_point.startswith(error.name):
+                raise
+            raise ConfigError("maps of scenes need the whole project, not only the model: pip install moemae") from None

@@ -2,9 +2,9 @@
 
 import difflib
 import sys
-from importlib import import_module
 from typing import NamedTuple
 
+from utils.entry_points import load_function
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
 
@@ -53,8 +53,7 @@ def main(argv: list[str]) -> int:
         nearest = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"moemae {name}: no such command; {nearest}use one of {', '.join(COMMANDS)}")
     sys.argv = [f"moemae {name}", *rest]  # what help texts and records of results call this process
-    module, _, function = COMMANDS[name].main.partition(":")
-    return getattr(import_module(module), function)(rest)
+    return load_function(COMMANDS[name].main)(rest)
 
 
 def command() -> None:

@@ -5,9 +5,9 @@ goes on at any stripe makes the same batches, and with the same number of thread
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from models.config import ModelConfig
 from models.inference.embedder import Embedder
 from models.masking import visible_unless_all
 from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
-from scenes.input.reader import SceneReader
-from scenes.input.virtual_files import shown
+from scenes.input.reader import WithoutNumber
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
 from transformation.transformer import ZScoreNormalize
@@ -81,9 +80,25 @@ class Stripe(NamedTuple):
         return torch.from_numpy(np.ascontiguousarray(cut.swapaxes(0, 1)))
 
 
-def read_stripe(reader: SceneReader, frame: Frame, stripe: int) -> Stripe:
-    """Read what the windows of a stripe need."""
-    tops, lefts = frame.windows_of(stripe)
+class PixelReader(Protocol):
+    """What pixels are read from: `scenes.input.reader.SceneReader` or `scenes.input.arrays.ArrayReader`."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def without_number(self) -> WithoutNumber: ...
+
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """(7, height, width) uint16 digital numbers from row `top` and column `left`; 0 where nothing is seen."""
+        ...
+
+
+def read_stripe(reader: PixelReader, frame: Frame, stripe: int, end: int | None = None) -> Stripe:
+    """Read what the windows of a stripe need; `end` as `Frame.windows_of` takes it."""
+    tops, lefts = frame.windows_of(stripe, end)
     top, left = (int(tops[0]), int(lefts[0])) if len(tops) else (stripe * frame.window, int(lefts[0]))
     height = int(tops[-1]) + frame.window - top if len(tops) else 0
     width = int(lefts[-1]) + frame.window - left
@@ -121,8 +136,8 @@ class SceneEmbedder:
     """From windows to cells.
 
     Args:
-        reader: of the scene.
-        frame: its windows.
+        reader: of the pixels.
+        frame: their windows.
         embedder: with pool "all", on its device.
         normalize: digital numbers to z-scores.
         metadata: time and place that the windows are conditioned on.
@@ -133,7 +148,7 @@ class SceneEmbedder:
 
     def __init__(
         self,
-        reader: SceneReader,
+        reader: PixelReader,
         frame: Frame,
         embedder: Embedder,
         normalize: ZScoreNormalize,
@@ -145,7 +160,6 @@ class SceneEmbedder:
         self.reader, self.frame, self.embedder, self.normalize = reader, frame, embedder, normalize
         self.metadata, self.pool, self.batch_size, self.min_clear = metadata, pool, batch_size, min_clear
         self.device = next(embedder.model.parameters()).device
-        self.where = shown(reader.scene.path)
         self.windows = 0
         """Windows computed so far."""
 
@@ -164,26 +178,34 @@ class SceneEmbedder:
         frame, first = self.frame, store.done
         if store.notes:
             self.reader.without_number.earlier = dict(store.notes)
-        if first == frame.blocks_down:
+        for row, cells in enumerate(self.rows(first, frame.blocks_down), first):
+            # A run that goes on after this row reads it again, for the windows that reach into it; none the last.
+            again = None if row + 1 == frame.blocks_down else row * frame.window - frame.above
+            store.notes = self.reader.without_number.counts(above=again)
+            store.append(self._half(cells))
+
+    def rows(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Cells of the block rows from `first` to before `end`, each (cells down, cells across, width) float32.
+
+        Raises:
+            DataError: where the model gives no number.
+        """
+        if first == end:
             return
-        blended = BlendedRows(frame, self.record_shape[-1])
-        shares = self._shares(first - 1)  # the row above is completed for nothing: it is on disk, or outside
+        blended = BlendedRows(self.frame, self.record_shape[-1])
+        shares = self._shares(first - 1)  # the row above is completed for nothing: it is there already, or outside
         # A block row is complete after the next stripe, whose windows reach back into it.
-        stripes = tqdm(range(first, frame.blocks_down + 1), desc="embedding", unit="row", leave=False, disable=None)
-        for stripe in stripes:
-            self.add_stripe(blended, stripe)
+        for stripe in tqdm(range(first, end + 1), desc="embedding", unit="row", leave=False, disable=None):
+            self.add_stripe(blended, stripe, end)
             cells = blended.finish(shares, self.min_clear)
             if stripe > first:
-                # A run that goes on after this row reads it again, for the windows that reach into it; none the last.
-                again = None if stripe == frame.blocks_down else (stripe - 1) * frame.window - frame.above
-                store.notes = self.reader.without_number.counts(above=again)
-                store.append(self._half(cells))
+                yield cells
             shares = self._shares(stripe)
 
-    def add_stripe(self, blended: BlendedRows, number: int) -> None:
+    def add_stripe(self, blended: BlendedRows, number: int, end: int | None = None) -> None:
         """Run the windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
         frame, side = self.frame, self.frame.window // self.frame.patch
-        stripe = read_stripe(self.reader, frame, number)
+        stripe = read_stripe(self.reader, frame, number, end)
         first_row = (number - 1) * side
         for start in range(0, len(stripe.tops), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -194,7 +216,7 @@ class SceneEmbedder:
             tokens = self.embedder.of_visible(images, meta, visible)
             fields = token_fields(tokens, self.pool, side, config.num_prefix, visible).cpu().numpy()
             if not np.isfinite(fields).all():
-                raise DataError(f"{self.where}: the model gives NaN or infinity here; check the checkpoint")
+                raise DataError(f"{self.reader.where}: the model gives NaN or infinity here; check the checkpoint")
             self.windows += len(fields)
             for top, left, clear, field in zip(
                 stripe.tops[part], stripe.lefts[part], stripe.clear[part], fields, strict=True
@@ -235,5 +257,5 @@ class SceneEmbedder:
         with np.errstate(over="ignore"):
             half = cells.astype(np.float16)
         if np.isinf(half).any() or not np.array_equal(np.isnan(half), np.isnan(cells)):
-            raise DataError(f"{self.where}: embeddings too large for half precision; check the checkpoint")
+            raise DataError(f"{self.reader.where}: embeddings too large for half precision; check the checkpoint")
         return half

@@ -67,15 +67,17 @@ class Frame(NamedTuple):
         corner = (grid.c + grid.a * column, grid.f + grid.e * row)
         return rasterio.Affine(grid.a * self.cell, 0.0, corner[0], 0.0, grid.e * self.cell, corner[1])
 
-    def windows_of(self, stripe: int) -> tuple[np.ndarray, np.ndarray]:
+    def windows_of(self, stripe: int, end: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Tops and lefts (in the frame, some negative) of the windows that end a stripe, within a block of rows.
 
-        Stripe b holds the tops above row 40 b, down to and with it; its windows lie in the blocks b - 1 and b.
+        Stripe b holds the tops above row 40 b, down to and with it; its windows lie in the blocks b - 1 and b. Those
+        that begin in the block row `end` or below are left out (None: those below the frame).
         """
         reach = self.window - self.stride
         tops = np.arange(stripe * self.window - reach, stripe * self.window + 1, self.stride)
         lefts = np.arange(-reach, self.blocks_across * self.window, self.stride)
-        return tops[tops < self.blocks_down * self.window], lefts
+        end = self.blocks_down if end is None else end
+        return tops[tops < end * self.window], lefts
 
     @property
     def window_count(self) -> int:

@@ -47,7 +47,7 @@ class LandsatPatches(NamedTuple):
     """As stated, or as the input itself says; None: digital numbers."""
     nodata: float | None
     """As stated; what the input itself says counts too."""
-    crop: str
+    crop: str | None
     config: ModelConfig
 
     @classmethod
@@ -56,7 +56,7 @@ class LandsatPatches(NamedTuple):
         given: PatchInput,
         config: ModelConfig,
         bands: Sequence[str] | None,
-        crop: str,
+        crop: str | None,
         scale: tuple[float, float] | None,
         nodata: float | None = None,
     ) -> "LandsatPatches":
@@ -66,7 +66,8 @@ class LandsatPatches(NamedTuple):
             given: the patches.
             config: of the model.
             bands: names of the bands given; None: what the input says, else SR_B1..SR_B7.
-            crop: "center" cuts the middle, as for BigEarthNet-Landsat; "resize" scales, as for EuroSAT-Landsat.
+            crop: "center" cuts the middle, as for BigEarthNet-Landsat; "resize" scales, as for EuroSAT-Landsat. None:
+                of any size, for `numbers`.
             scale: reflectance = value * scale[0] + scale[1]; None: what the input says, else digital numbers.
             nodata: the number that stands for fill, beside what the input says.
 
@@ -74,7 +75,7 @@ class LandsatPatches(NamedTuple):
             DataError: for bands, sizes or numbers that the model does not know.
             ConfigError: for another crop, or a model of other bands.
         """
-        if crop not in CROPS:
+        if crop not in (None, *CROPS):
             raise ConfigError(f"crop: unknown {crop!r}; use {' or '.join(CROPS)}")
         if scale is not None:
             _require_scale(scale)
@@ -90,8 +91,9 @@ class LandsatPatches(NamedTuple):
         order = band_order(shapes[0], bands if bands is not None else given.bands)
         if bands is not None and given.bands is not None:
             _require_agreement(order, given.bands)
-        for shape in shapes:
-            _require_size(shape, config.img_size, crop)
+        if crop is not None:
+            for shape in shapes:
+                _require_size(shape, config.img_size, crop)
         patches = cls(given, order, scale, _require_nodata(nodata), crop, config)
         patches._check_numbers()
         return patches
@@ -99,14 +101,19 @@ class LandsatPatches(NamedTuple):
     def __len__(self) -> int:
         return len(self.given.patches)
 
+    def alike(self, given: PatchInput) -> "LandsatPatches":
+        """Other patches of the same kind, whose numbers are not judged anew."""
+        return LandsatPatches(given, self.order, self.scale, self.nodata, self.crop, self.config)
+
     def read(self, part: slice) -> np.ndarray:
         """(n, 7, S, S) uint16 of some patches."""
         size, published = self.config.img_size, self.config.published_behaviour
-        numbers = (self._numbers(patch) for patch in self.given.patches[part])
+        assert self.crop is not None
+        numbers = (self.numbers(patch) for patch in self.given.patches[part])
         return np.stack([squared(patch, size, self.crop, published) for patch in numbers])
 
-    def _numbers(self, patch: np.ndarray) -> np.ndarray:
-        """(C, H, W) as given to (7, H, W) uint16."""
+    def numbers(self, patch: np.ndarray) -> np.ndarray:
+        """(C, H, W) as given to (7, H, W) uint16, 0 where hidden."""
         values = patch[self.order]
         hidden = self._hidden(values, self.scale or COLLECTION2)
         if self.scale is None:

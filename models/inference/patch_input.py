@@ -116,13 +116,13 @@ def _from_xarray(array: Any) -> PatchInput:
     if band is None:
         raise DataError(f"pixels: dimensions {array.dims} hold no band dimension; name it {BAND_DIMENSIONS[0]!r}")
     others = [name for name in array.dims if name != band]
-    place = next((pair for pair in PLACE_DIMENSIONS if set(pair) <= set(others)), tuple(others[-2:]))
+    place = place_dimensions(others)
     lead = [name for name in others if name not in place]
     if len(place) != 2 or len(lead) > 1:
         raise DataError(
             f"pixels: dimensions {array.dims}; needed are {band}, two of place and at most one more: stack the others"
         )
-    array = _north_up(array, place)
+    array = north_up(array, place)
     names = next((array[name].values for name in (band, *BAND_NAMES) if _names_bands(array, name, band)), np.empty(0))
     ordered = array.transpose(*lead, band, *place).values
     kept = {name: coord for name, coord in array.coords.items() if set(coord.dims) <= set(lead) and name != band}
@@ -147,8 +147,13 @@ def _names_bands(array: Any, name: str, band: str) -> bool:
     return name in array.coords and array[name].dims == (band,)
 
 
-def _north_up(array: Any, place: tuple[Any, ...]) -> Any:
-    """The same with its rows from north to south and its columns from west to east, where coordinates tell them."""
+def place_dimensions(dims: Sequence[Any]) -> tuple[Any, ...]:
+    """Which two dimensions of an xarray object are those of rows and columns."""
+    return next((pair for pair in PLACE_DIMENSIONS if set(pair) <= set(dims)), tuple(dims[-2:]))
+
+
+def north_up(array: Any, place: tuple[Any, ...]) -> Any:
+    """The same (a Dataset, too), rows from north to south and columns from west to east, where coordinates tell."""
     for name, ascending in zip(place, (False, True), strict=True):
         if name in array.coords and array[name].ndim == 1 and array.sizes[name] > 1:
             steps = np.diff(array[name].values.astype(np.float64))

@@ -35,16 +35,16 @@ def when_where_columns(
     """
     if (lat is None) != (lon is None):
         raise DataError("lat and lon belong together: give both or neither")
-    times = _one_or_each([_acquisition_time(one) for one in _times(when)], count, "when")
+    times = _one_or_each([acquisition_time(one) for one in _times(when)], count, "when")
     places = [np.full(count, math.nan) if values is None else _numbers(values, count, name, "degrees (EPSG:4326)")
               for values, name in ((lat, "lat"), (lon, "lon"))]  # fmt: skip
     if (np.isnan(places[0]) != np.isnan(places[1])).any():
         raise DataError("lat and lon belong together: where one is missing (NaN), leave out the other too")
     _require_places(*places)
-    return metadata_columns(Acquisitions.of(times, *places), _stated(stated or {}, count))
+    return metadata_columns(Acquisitions.of(times, *places), stated_values(stated or {}, count))
 
 
-def _stated(stated: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+def stated_values(stated: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
     """The same as checked arrays (count,)."""
     found = {}
     for name, values in stated.items():
@@ -70,7 +70,7 @@ def _times(when: Any) -> list[Any]:
     return list(values) if values.ndim else [values[()]]
 
 
-def _acquisition_time(when: Any) -> AcquisitionTime:
+def acquisition_time(when: Any) -> AcquisitionTime:
     """One time in UTC."""
     if when is None or when != when:  # NaT and NaN are not equal to themselves
         return AcquisitionTime()

@@ -125,34 +125,42 @@ def _band_of(file: DatasetReader, path: Path, band: int) -> RasterFile:
 
 
 def scene_grid(first: RasterFile) -> SceneGrid:
-    """The grid of a scene's first band.
+    """The grid of a scene's first band. Raises DataError as `checked_grid` does, naming the file."""
+    if first.transform.is_identity:
+        return SceneGrid(None, first.transform, first.height, first.width)
+    return checked_grid(first, shown(first.path), f"reproject it first: {_warp_line(first)}")
+
+
+def checked_grid(first: Gridded, where: str, fix: str) -> SceneGrid:
+    """The grid of pixels that the model can take as they lie.
+
+    Args:
+        first: a georeferenced grid.
+        where, fix: for messages: what is of this grid, and how to reproject it.
 
     Raises:
         DataError: degrees, another spacing on the ground than 30 m, rotated or south-up.
     """
     crs, grid = first.crs, first.transform
-    if grid.is_identity:
-        return SceneGrid(None, grid, first.height, first.width)
-    fix = f"reproject it first: {_warp_line(first)}"
     if crs is not None and crs.is_geographic:
-        raise DataError(f"{shown(first.path)}: its grid is in degrees, the model knows 30 m; {fix}")
+        raise DataError(f"{where}: its grid is in degrees, the model knows 30 m; {fix}")
     if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
-        raise DataError(f"{shown(first.path)}: its grid is rotated or not north up; {fix}")
+        raise DataError(f"{where}: its grid is rotated or not north up; {fix}")
     factor = crs.linear_units_factor[1] if crs is not None else 1.0
     ground = ground_spacing(first)
     if crs is not None and crs.to_dict().get("proj") in MERCATORS:
         told = f" ({ground[0]:.1f} m here)" if ground else ""
         raise DataError(
-            f"{shown(first.path)}: its grid is Mercator's, whose pixels of {grid.a * factor:g} m are smaller on the "
+            f"{where}: its grid is Mercator's, whose pixels of {grid.a * factor:g} m are smaller on the "
             f"ground{told}; the model knows 30 m; {fix}"
         )
     for size in (grid.a * factor, -grid.e * factor):
         if abs(size - SPACING) > SPACING_TOLERANCE * SPACING:
-            raise DataError(f"{shown(first.path)}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
+            raise DataError(f"{where}: its pixels are {size:g} m wide, the model knows 30 m; {fix}")
     for size in ground or ():
         if abs(size - SPACING) > GROUND_TOLERANCE * SPACING:
             raise DataError(
-                f"{shown(first.path)}: its pixels are {size:.1f} m wide on the ground, which its map projection "
+                f"{where}: its pixels are {size:.1f} m wide on the ground, which its map projection "
                 f"stretches to 30 m; {fix}"
             )
     return SceneGrid(crs, grid, first.height, first.width)

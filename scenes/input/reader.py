@@ -80,11 +80,12 @@ class SceneReader:
     become 0 in all bands: what the model takes for fill. Values of another scale are turned into Collection-2 numbers.
 
     Attributes:
+        where: the scene's path, for messages.
         without_number: pixels that hold no number among the rows read so far.
     """
 
     def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+        self.scene, self.where = scene, shown(scene.path)
         self.without_number = WithoutNumber(scene.bands, (scene.grid.height, scene.grid.width), scene.scale)
         self._stack = ExitStack()
 
