@@ -7,6 +7,7 @@
 #               and exported programs
 # make test-adapters  the installed package, torch.hub, transformers: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
+# make docs     the texts and the API reference as a website, in outputs/site
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
 PYTHON ?= python3
@@ -16,11 +17,12 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest lint types clean setup
+.PHONY: demo docs studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
 ADAPTERS := .venv-adapters
+DOCS := .venv-docs
 QUICK := benchmarks/test_benchmark_reference.py classification_models/test_scores.py configs datasets/test_readers.py \
 	datasets/test_geotiff.py models/test_when_where.py eval/test_bootstrap.py eval/test_block_permutation.py \
 	explorer/test_explore.py models/test_moe.py models/test_checkpoint.py release/test_model_card.py \
@@ -88,6 +90,17 @@ $(LOWEST)/.installed: $(LOWEST)/constraints.txt requirements-dev.txt
 
 test-lowest: $(LOWEST)/.installed
 	@$(LOWEST)/bin/python $(PYTEST) -m "not slow and not adapters"
+
+# The website, in an environment of its own: the texts, and the reference made from the sources' docstrings.
+$(DOCS)/.installed: requirements-docs.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(DOCS)
+	@$(PYTHON) -m pip --python $(DOCS)/bin/python install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+docs: $(DOCS)/.installed
+	@$(DOCS)/bin/python -m docs.site
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
+	@echo "  website          outputs/site/index.html"
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
