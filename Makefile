@@ -1,4 +1,5 @@
-# make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about three minutes)
+# make demo     set up, show what the shipped weights do, then pretrain, evaluate, embed and probe on the simulated
+#               sample, to one report (about three minutes)
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests
@@ -44,14 +45,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'studies=[]' --set out_dir=$(DEMO) \
-		--set 'protocols=[knn5, strong_probe]' --set 'embed.pools=[cls]'
-	@echo
-	@echo "The patches are simulated: the scores show that the pipeline works, nothing about the Earth."
-	@echo "  everything       $(DEMO)/report.html"
-	@echo "  figures          $(DEMO)/figures"
-	@echo "  tables           $(DEMO)/tables"
-	@echo "  pretraining      $(DEMO)/stages/pretrain/main/seed0/run"
+	@$(RUN) -m docs.demo --out $(DEMO)
 
 studies: $(VENV)/.installed
 	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'pretraining_seeds=[0,1,2,3,4]'
