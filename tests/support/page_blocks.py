@@ -67,7 +67,7 @@ def run_command(command: Command, folder: Path) -> None:
         return
     else:
         start = {"python": [], "moemae": ["-m", "moemae"], "torchrun": ["-m", "torch.distributed.run"]}[name]
-        done = warm_python.run([*start, *rest], cwd=folder, env=environment, timeout=300)
+        done = warm_python.run([*start, *rest], cwd=folder, env=environment, timeout=900)
     assert "Traceback" not in done.stderr, done.stderr
     assert (done.returncode == 0) != command.may_fail, f"{shlex.join(command.words)}: {done.stderr}"
 
@@ -79,5 +79,5 @@ def run_python(texts: list[str], folder: Path) -> None:
         files.append(folder.parent / f"block_{number}.py")
         files[-1].write_text(text, encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
-    done = warm_python.run(["-c", PYTHON_RUNNER, *files], cwd=folder, env=environment, timeout=300)
+    done = warm_python.run(["-c", PYTHON_RUNNER, *files], cwd=folder, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
