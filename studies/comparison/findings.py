@@ -11,10 +11,10 @@ from studies.report_parts.sections import Section, Value
 from studies.report_parts.verdicts import ABOVE, BELOW, OPEN, side
 
 FOUND = {
-    ABOVE: "The encoder is better",
-    BELOW: "The encoder is worse",
-    OPEN: "Not significant (95 % CI includes 0)",
-    None: "Undetermined, no confidence interval",
+    ABOVE: "the encoder is better",
+    BELOW: "the encoder is worse",
+    OPEN: "not significant (95 % CI includes 0)",
+    None: "undetermined, no confidence interval",
 }
 """How a sentence ends, by where the difference lies."""
 
@@ -27,12 +27,12 @@ def findings_section(context: StudyContext, rows_of: Mapping[str, Sequence[Row]]
         rows_of: key of a dataset to its `main_rows`.
     """
     sources = {source.key: source for source in context.data.probed}
-    text = []
+    text = [f"By the {PROTOCOL_TITLES[context.config.protocols[-1]]}; in brackets 95 % intervals."]
     if any(sources[key].simulated for key in rows_of):
         text.append("Simulated patches show that everything works, and nothing about the Earth.")
     for key, rows in rows_of.items():
         encoders = {row.encoder: row for row in reversed(rows) if row.twin is not None}  # the first pooling of each
-        text += [_sentence(context, sources[key], row, rows) for row in reversed(encoders.values())]
+        text += [_sentence(context, sources[key], row, rows) for row in encoders.values()]  # the model of this run last
     return Section("What was found", [one for one in text if one])
 
 
@@ -49,9 +49,9 @@ def _sentence(context: StudyContext, source: Source, row: Row, rows: Sequence[Ro
         return ""
     minus = difference(context, row.results[protocol], baseline.results[protocol], metric)
     return (
-        f"{source.measured_on()[:1].upper()}{source.measured_on()[1:]}, {METRIC_TITLES[metric]} by the "
-        f"{PROTOCOL_TITLES[protocol]}: {row.title} {_shown(ours)} %; the strongest representation without training, "
-        f"{baseline.title}, {_shown(best)} %. Difference {_shown(minus)} points. {FOUND[side(minus)]}."
+        f"{row.title[:1].upper()}{row.title[1:]}, on {len(baseline.results[protocol][0].ids):,} {source.patches()}: "
+        f"{METRIC_TITLES[metric]} {_shown(ours)} %. The strongest representation without training ({baseline.title}): "
+        f"{_shown(best)} %. Difference {_shown(minus)} points: {FOUND[side(minus)]}."
     )
 
 
