@@ -27,7 +27,7 @@ from utils.reporting import reporter
 
 WEIGHTS = "weights/moe_mae_plus/pretrained_XXS_best.pth"
 LABELS = Path(__file__).with_name("alberta_labels.geojson")
-LETTERS = 13
+LETTERS = 16
 """Points: as large as fits, since the figure is seen on phones as well."""
 COLOURS = {
     "water": "#2f6fb2", "forest": "#0b6a37", "rapeseed in flower": "#f2d400", "other crops and grass": "#a3cc7a",
