@@ -12,6 +12,7 @@ from pathlib import Path
 from configs.reproduction import ReproductionConfig, read_reproduction_config
 from eval.probing.protocols import PROTOCOLS
 from studies.comparison.claims import claims_section, few_blocks
+from studies.comparison.findings import findings_section
 from studies.comparison.literature import published_section, setting_section
 from studies.comparison.main_table import main_rows, main_section, summary
 from studies.comparison.reconstruction import opening_section, reconstruction_section
@@ -53,17 +54,17 @@ def _reproduce(config: ReproductionConfig, folder: Path, signals: StopSignals, s
     data = context.data
     reporter.info(f"== {config.title}: {data.main.measured_on()}")
     opening = opening_section(context)
-    sections = [setting_section(context), reconstruction_section(context)]
+    sections = [reconstruction_section(context)]
     rows_of = {source.key: main_rows(context, source) for source in data.probed}
     sections += [main_section(context, source, rows_of[source.key]) for source in data.probed]
     reporter.info(summary(context, data.main, rows_of[data.main.key]))
     sections.append(published_section(context, rows_of))
     sections += _study_sections(context)
     claims = claims_section(sections, few_blocks(context))
-    sections[1:1] = [] if claims is None else [claims]
-    sections[:0] = [] if opening is None else [opening]
+    first = [findings_section(context, rows_of), *([] if opening is None else [opening])]
+    last = [*([] if claims is None else [claims]), setting_section(context)]
     subtitle = f"Main dataset: {data.main.measured_on()}."
-    return write_report(report_of(context, config.title, subtitle, sections, started), folder)
+    return write_report(report_of(context, config.title, subtitle, [*first, *sections, *last], started), folder)
 
 
 def _study_sections(context: StudyContext) -> list[Section]:

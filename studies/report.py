@@ -191,7 +191,7 @@ def _section_html(anchor: str, section: Section, pictures: Mapping[Path, str]) -
     text = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in section.text)
     tables = "".join(map(_table_html, section.tables))
     figures = "".join(_figure_html(figure, pictures[figure.path]) for figure in section.figures)
-    return f'<section id="{anchor}"><h2>{_text(section.title)}{_mark(section)}</h2>{text}{tables}{figures}</section>\n'
+    return f'<section id="{anchor}"><h2>{_text(section.title)}{_mark(section)}</h2>{text}{figures}{tables}</section>\n'
 
 
 def _mark(section: Section) -> str:
