@@ -20,7 +20,7 @@ def scene(tmp_path_factory):
 
 
 def test_similarity_and_reconstruction_have_styles(scene, tmp_path) -> None:
-    x, y = ORIGIN[0] + 600, ORIGIN[1] - 600
+    x, y = ORIGIN[0] + 1500, ORIGIN[1] - 1500
     (lon,), (lat,) = rasterio.warp.transform(UTM_33N, "EPSG:4326", [x], [y])
     embed(*scene, tmp_path / "out", "--similar-to", f"{lon},{lat}", "--reconstruct")
     ramp = ElementTree.parse(tmp_path / "out" / "similarity.qml").getroot().find("pipe/rasterrenderer")
