@@ -27,7 +27,7 @@ from web.runtime import PACKAGES, place_runtime
 ASSETS = Path(__file__).parent / "assets"
 PROGRAM, MODEL, PROBE, RUNTIME = "map.onnx", "model.json", "land_cover.json", "runtime"
 DEFAULT_SIDE = 20
-"""Pixels from window to window, and of a cell's side, unless a user chooses others: a minute for 12 km."""
+"""Pixels from window to window, and of a cell's side, unless a user chooses others: one to two minutes for 12 km."""
 LARGEST_FOLDER = 30_000_000
 """Bytes that a visitor should have to load."""
 CERTAIN = 1e9
