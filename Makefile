@@ -6,7 +6,7 @@
 # make test-runs, test-docs, test-faults, test-programs  the heavier ones: whole studies and several processes; notebooks
 #               and examples; kills, full disks, damaged files (MOEMAE_FAULTS=release: at release length); generated code
 #               and exported programs
-# make test-adapters  the installed package, torch.hub, transformers: installs them in an environment of their own
+# make test-adapters  the installed package, torch.hub, transformers, the page in a browser: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make docs     the texts and the API reference as a website, in outputs/site
 # make lint     check style; make types checks types; make clean removes what the demo wrote
@@ -69,7 +69,11 @@ $(ADAPTERS)/.installed: requirements-adapters.txt $(VENV)/.installed-dev
 	@$(PYTHON) -m pip --python $(ADAPTERS)/bin/python install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-test-adapters: $(ADAPTERS)/.installed
+# For the page that embeds in the browser, where the machine has none.
+$(ADAPTERS)/browser: tests/support/npm_browser.py | $(ADAPTERS)/.installed
+	@$(RUN) $< $@
+
+test-adapters: $(ADAPTERS)/.installed $(ADAPTERS)/browser
 	@$(RUN) $(PYTEST) -m adapters
 
 # The lower bounds become the versions: `>=` is read as `==`. The tools that run the tests need no lowest version.

@@ -5,9 +5,9 @@
 Writes `embeddings.tif` (a Cloud-Optimised GeoTIFF on the scene's own map projection), `quick_look.png` and
 `scene.json` into --out; with --probe `land_cover.tif`, its picture, names and colours, and `probabilities.tif`; with
 --labels a probe fitted on your own labels and its score as well; with --similar-to `similarity.tif`; with --reconstruct
-`reconstruction.tif`; with --geoparquet `cells.parquet`; with --stac `stac_item.json`. Interrupted, the same command
-goes on; where the embeddings are there already, only what is derived from them is made. Files of an earlier run that a
-run does not make again go.
+`reconstruction.tif`; with --geoparquet `cells.parquet`; with --zarr `embeddings.zarr`; with --stac `stac_item.json`.
+Interrupted, the same command goes on; where the embeddings are there already, only what is derived from them is made.
+Files of an earlier run that a run does not make again go.
 """
 
 import argparse
@@ -133,6 +133,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
     add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
+    add("--zarr", action="store_true", help="the embeddings as a Zarr group (needs zarr)")
     add("--stac", action="store_true", help="a STAC item of the results, for catalogues")
     add(
         "--qa",

@@ -34,6 +34,7 @@ class SceneSettings(NamedTuple):
     similar_to: tuple[float, float] | None = None
     reconstruct: bool = False
     geoparquet: bool = False
+    zarr: bool = False
     stac: bool = False
     statistics: str | None = None
     metadata: str = "auto"

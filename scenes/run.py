@@ -37,6 +37,8 @@ from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
 from scenes.products.score import check_classes, score_land_cover
 from scenes.products.similarity import cell_at, write_similarity
 from scenes.products.stac_item import STAC_ITEM, require_described, write_item
+from scenes.products.styles import style_ramp, style_true_colour
+from scenes.products.zarr_group import ZARR_GROUP, require_zarr, write_zarr
 from scenes.row_store import RowStore
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
@@ -101,6 +103,7 @@ class SceneRun:
             record |= made | {"visible_cells": statistics.count}
             if settings.reconstruct:
                 files.append(self._reconstruct(reader))
+                files.append(style_true_colour(self.outputs.new("reconstruction.qml"), self.scene.sensor))
             if self.labels:
                 record["labels"] = self._fit_labels(reader, embeddings, statistics.count, files)
         figure = plot_quick_look(self.scene, embeddings, statistics)
@@ -121,8 +124,11 @@ class SceneRun:
         if settings.similar_to:
             path = self.outputs.new("similarity.tif")
             files.append(write_similarity(path, embeddings, statistics, *settings.similar_to, self.scratch))
+            files.append(style_ramp(path.with_suffix(".qml"), -1.0, 1.0))
         if settings.geoparquet:
             files.append(write_cells(self.outputs.new("cells.parquet"), embeddings, self.scene))
+        if settings.zarr:
+            files.append(write_zarr(self.outputs.new(ZARR_GROUP), embeddings))
         if settings.stac:
             files.append(write_item(self.outputs.new(STAC_ITEM), embeddings, self.scene, self._identity(), files))
         return self._publish(record, files, time.perf_counter() - started)
@@ -187,6 +193,8 @@ class SceneRun:
             check_classes(self.truth, self.probe.classes)
         if settings.geoparquet:
             require_pyarrow()
+        if settings.zarr:
+            require_zarr()
         if settings.stac:
             require_described(self.scene)
 
