@@ -18,6 +18,7 @@ from models import MOEMAE
 from release.folder import atomic_folder
 from scenes.outputs import OutputSet
 from utils.files import check_writable
+from utils.recorded import PROBE_SUFFIXES
 
 Check = Callable[[Ended], None]
 
@@ -89,8 +90,10 @@ def test_a_probe_is_whole_or_not_there(at_every_call, tmp_path) -> None:
         records = list(folder.glob("*.json"))
         assert records or ended.code != SAVED
         for record in records:  # written last
-            assert json.loads(record.read_text()) == {"scores": 1}
-            assert np.array_equal(LogisticRegressionModel.load(record.with_suffix(".npz")).predict(x), expected)
+            assert json.loads(record.read_text())["scores"] == 1
+            for suffix in PROBE_SUFFIXES:
+                found = LogisticRegressionModel.load(record.with_suffix(suffix))
+                assert np.array_equal(found.predict(x), expected)
         work()
 
     at_every_call("file calls of a probe", 12, 4_000, lambda folder: None, work, check)
