@@ -16,7 +16,7 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest lint types clean setup
+.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest fault-counts lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
@@ -61,6 +61,10 @@ test: $(VENV)/.installed-dev
 
 test-runs test-docs test-faults test-programs: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m $(subst test-,,$@)
+
+# What `MOEMAE_FAULTS=release make test-faults` has counted so far.
+fault-counts: $(VENV)/.installed-dev
+	@PYTHONPATH=.:tests:tests/support $(RUN) -m faults
 
 quick: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m "not slow and not faults" $(addprefix tests/,$(QUICK))

@@ -1,10 +1,23 @@
 """The fault suite's own machinery: seeds, counters that resume, and the input of a failing try kept."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
-from faults import REFUSED, USED, Attempt, Campaign, damaged, ending, flipped, mutated, truncated
+from faults import (
+    REFUSED,
+    USED,
+    Attempt,
+    Campaign,
+    damaged,
+    ending,
+    flipped,
+    lines_of,
+    mutated,
+    summarise,
+    truncated,
+)
 
 from utils.errors import UserError
 
@@ -48,6 +61,15 @@ def test_a_failing_try_keeps_its_input_and_is_the_next_one_again(tmp_path) -> No
     assert json.loads((tmp_path / "some-kind-of-fault.json").read_text())["done"] == 5
     Campaign("some kind, of fault", 1, 5, tmp_path, "release").run(one)
     assert len(seen) == 6
+
+
+def test_counts_are_added_up(tmp_path) -> None:
+    for name, tries in (("a, first", 3), ("b", 2)):
+        Campaign(name, 1, tries, tmp_path, "release").run(lambda attempt: USED if attempt.number else REFUSED)
+    for _ in range(2):
+        lines = lines_of(summarise(Counter(passed=4), tmp_path))
+    assert "| a, first | 3 of 3 | 1 refused, 2 used |" in lines and "| b | 2 of 2 | 1 refused, 1 used |" in lines
+    assert "| all | 5 | tests: 4 passed |" in lines and "," not in lines[0], "the same revision"
 
 
 def test_damage_is_never_none() -> None:
