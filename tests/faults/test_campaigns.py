@@ -1,10 +1,13 @@
 """The fault suite's own machinery: seeds, counters that resume, and the input of a failing try kept."""
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from faults import (
     REFUSED,
     USED,
@@ -93,3 +96,15 @@ def test_endings() -> None:
         ending(lambda: refuse("two\nlines"))
     with pytest.raises(KeyError):
         ending(lambda: {}["a"])
+
+
+def test_every_promise_names_its_test() -> None:
+    """The guide's table: each row has files that are there, and each file of this folder has a row."""
+    section = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8").partition("## What is promised")[2]
+    rows = [line.split(" | ") for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if row[0] not in ("| promise", "| ---")]
+    named = {file for row in promises for file in re.findall(r"`([\w/]+\.py)`", row[2])}
+    assert len(promises) > 30 and all(len(row) == 4 and "`" in row[2] for row in promises)
+    assert all((ROOT / "tests" / file).is_file() for file in named)
+    ours = {f"faults/{path.name}" for path in Path(__file__).parent.glob("test_*.py")}
+    assert ours - named == {"faults/test_campaigns.py"}
