@@ -114,6 +114,18 @@ def test_what_dead_processes_leave_is_no_obstacle(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_the_file_of_the_next_holder_stays(tmp_path: Path) -> None:
+    """Somebody has removed the file by hand, and another process holds a new one."""
+    file = tmp_path / locks.LOCK_FILE
+    with held_alone(tmp_path, "at work"):
+        file.unlink()
+        file.write_text("another's")
+    assert file.read_text() == "another's"
+    with held_alone(tmp_path, "at work"):
+        file.unlink()
+    assert not file.exists()
+
+
 def test_a_file_that_its_holder_removes_meanwhile(tmp_path: Path, monkeypatch) -> None:
     """Opened before the first one ended, locked after it: what is locked then is no longer in the folder."""
     file, real, gone = tmp_path / locks.LOCK_FILE, fcntl.flock, []
