@@ -155,6 +155,10 @@ def test_published_runs_cannot_be_resumed(tmp_path) -> None:
     record_path(ours.checkpoint).write_text("{}")
     with pytest.raises(CheckpointError, match="no checkpoint here verifies"):
         ours.newest()
+    record_path(ours.checkpoint).unlink()
+    ours.checkpoint.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="no checkpoint here verifies"):
+        ours.newest()
 
 
 # --------------------------------------------------------------------------- afresh
