@@ -7,6 +7,8 @@
 #               and exported programs
 # make test-adapters  the installed package, torch.hub, transformers: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
+# make coverage  wants every line and branch tested of the modules that must not lose anybody's work
+# make fault-counts  what MOEMAE_FAULTS=release make test-faults has counted so far
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
 PYTHON ?= python3

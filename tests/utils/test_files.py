@@ -306,6 +306,9 @@ def test_damage_of_archives_is_named(tmp_path, monkeypatch) -> None:
     spoilt = bytearray(whole)
     spoilt[whole.index(b"yyy")] ^= 1
     assert damage_of(io.BytesIO(spoilt)) == "b: Bad CRC-32 for file 'b'"
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.archives.PIECE", 100)
+        assert damage_of(io.BytesIO(spoilt)) == "b: Bad CRC-32 for file 'b'", "read to its end, piece by piece"
     assert damage_of(io.BytesIO(whole[:-9])) == "File is not a zip file"
     spoilt = bytearray(archive(zipfile.ZIP_DEFLATED))
     spoilt[spoilt.index(b"b", 30) + 1] ^= 0xFF
