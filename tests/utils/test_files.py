@@ -294,7 +294,7 @@ def archive(method: int = zipfile.ZIP_STORED) -> bytearray:
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w", method) as made:
         made.writestr("a", b"x" * 300)
-        made.writestr("b", b"y" * 300)
+        made.writestr("b", b"y" * 9000)
     return bytearray(raw.getvalue())
 
 
@@ -304,7 +304,7 @@ def test_damage_of_archives_is_named(tmp_path, monkeypatch) -> None:
     (tmp_path / "a.zip").write_bytes(whole)
     assert damage_of(tmp_path / "a.zip") is None
     spoilt = bytearray(whole)
-    spoilt[whole.index(b"yyy")] ^= 1
+    spoilt[whole.rindex(b"yyy")] ^= 1
     assert damage_of(io.BytesIO(spoilt)) == "b: Bad CRC-32 for file 'b'"
     with monkeypatch.context() as patch:
         patch.setattr("utils.archives.PIECE", 100)
@@ -319,6 +319,8 @@ def test_damage_of_archives_is_named(tmp_path, monkeypatch) -> None:
     folder = bytearray(whole)
     folder[whole.index(b"PK\x01\x02") + 38] |= 0x10
     assert damage_of(io.BytesIO(folder)) == "a: is marked as a folder"
+    folder[whole.index(b"PK\x01\x02") + 38] ^= 0x11
+    assert damage_of(io.BytesIO(folder)) is None, "read-only"
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "twice.zip", "w") as made:
         made.writestr("a", b"1")
         made.writestr("a", b"2")
