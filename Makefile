@@ -9,6 +9,8 @@
 # make test-adapters  the installed package, torch.hub, transformers, the page in a browser: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
 # make docs     the texts and the API reference as a website, in outputs/site
+# make coverage  wants every line and branch tested of the modules that must not lose anybody's work
+# make fault-counts  what MOEMAE_FAULTS=release make test-faults has counted so far
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo docs studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest lint types clean setup
+.PHONY: demo docs studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest fault-counts coverage lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
@@ -57,6 +59,16 @@ test: $(VENV)/.installed-dev
 
 test-runs test-docs test-faults test-programs: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m $(subst test-,,$@)
+
+# Of the modules that pyproject.toml lists; by the tests that are about them.
+COVERED := faults utils datasets/test_packed.py datasets/test_pack_writing.py models/test_checkpoint.py \
+	training/test_run_folder.py training/test_pretrain_resume.py
+coverage: $(VENV)/.installed-dev
+	@$(RUN) $(PYTEST) -q --cov --cov-config=pyproject.toml --cov-report=term $(addprefix tests/,$(COVERED))
+
+# What `MOEMAE_FAULTS=release make test-faults` has counted so far.
+fault-counts: $(VENV)/.installed-dev
+	@PYTHONPATH=.:tests:tests/support $(RUN) -m faults
 
 quick: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m "not slow and not faults" $(addprefix tests/,$(QUICK))

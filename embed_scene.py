@@ -14,6 +14,7 @@ import argparse
 import math
 import re
 import sys
+from contextlib import suppress
 from datetime import date, time
 
 from models.pooling import MAP_POOLINGS
@@ -24,7 +25,7 @@ from scenes.products.embedding_file import DTYPES
 from scenes.run import SceneRun
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
-from utils.errors import run_script
+from utils.errors import UserError, run_script
 from utils.project_files import find_shipped
 
 DEFAULT_BATCH = 64
@@ -171,8 +172,15 @@ def main(argv: list[str] | None = None) -> int:
     scene = find_scene(
         arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
     )
-    names = SceneSettings._fields
-    SceneRun(scene, SceneSettings(**{name: getattr(arguments, name) for name in names})).execute()
+    settings = SceneSettings(**{name: getattr(arguments, name) for name in SceneSettings._fields})
+    was_there = settings.out.exists()
+    try:
+        SceneRun(scene, settings).execute()
+    except UserError:
+        if not was_there:
+            with suppress(OSError):  # something has been made by then, which the next run goes on from
+                settings.out.rmdir()
+        raise
     return 0
 
 

@@ -44,6 +44,7 @@ from classification_models.probe_formats import (
 from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
 from utils.files import atomic_path, write_npz
+from utils.recorded import PROBE_SUFFIXES, require_recorded
 from utils.threads import full_precision, torch_threads
 
 _SETTINGS: dict[str, Any] = {
@@ -222,7 +223,7 @@ class LogisticRegressionModel:
             UserError: for another suffix, or when the file cannot be written; nothing is left half-written.
         """
         path = Path(path)
-        if path.suffix not in (".joblib", ".npz"):
+        if path.suffix not in PROBE_SUFFIXES:
             raise ConfigError(f"{path}: a probe is saved as .joblib or .npz")
         model = self.fitted_model
         if path.suffix == ".npz":
@@ -244,11 +245,13 @@ class LogisticRegressionModel:
             trust_pickle: run such a file all the same, with whatever its author put there.
 
         Raises:
-            CheckpointError: naming the file, when it is missing, damaged, something else or not to be trusted.
+            CheckpointError: naming the file, when it is missing, damaged, not the one on record, something else, or not
+                to be trusted.
         """
         path = Path(path)
         if not path.is_file():
             raise CheckpointError(f"{path}: no such probe file")
+        require_recorded(path, path.read_bytes())
         try:
             probe = cls._from_parts(read_arrays(path)) if path.suffix == ".npz" else cls._from_pickle(path)
         except ForeignName as foreign:
