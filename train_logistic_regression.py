@@ -222,9 +222,10 @@ def describe_fit(train: Split, probe: LogisticRegressionModel) -> str:
     report = probe.report
     outputs = f"{train.y.shape[1]} labels" if probe.multilabel else f"{len(probe.classes_)} classes"
     state = "converged" if report["converged"] else "NOT converged"
+    where = " in the space of rows" if report["fitted_in"] == "rows" else ""
     return (
         f"fitted on    {len(train.x):,} patches x {train.x.shape[1]:,} features, {outputs}\n"
-        f"solver       {report['solver']} on {report['device']}, {state} in {max(report['n_iter'])} iterations, "
+        f"solver       {report['solver']}{where} on {report['device']}, {state} in {max(report['n_iter'])} iterations, "
         f"{report['seconds']:.1f} s"
     )
 
