@@ -17,11 +17,8 @@ import sys
 from datetime import date, time
 
 from models.pooling import MAP_POOLINGS
-from scenes.choices import SceneSettings
-from scenes.input.product import SceneOptions, find_scene
 from scenes.input.virtual_files import path_of
-from scenes.products.embedding_file import DTYPES
-from scenes.run import SceneRun
+from scenes.settings import DTYPES, SceneSettings
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import run_script
@@ -167,6 +164,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Find, check, embed, derive; returns the exit code."""
     arguments = parse_arguments(argv)
+    from scenes.input.product import SceneOptions, find_scene
+    from scenes.run import SceneRun
+
     scene = find_scene(
         arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
     )

@@ -11,16 +11,15 @@ the folder (`AutoModel.from_pretrained(DIR, trust_remote_code=True)`). Nothing i
 import argparse
 import sys
 
-from models.api import DEFAULT_STATISTICS
 from models.pooling import POOLINGS
-from release.export import ExportSettings, export
-from release.formats import FORMATS
 from utils.arguments import ArgumentParser, user_path
-from utils.data_config import DATASETS
+from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.errors import run_script
 
 
 def _programs(text: str) -> tuple[str, ...]:
+    from release.formats import FORMATS
+
     names = () if text == "none" else tuple(dict.fromkeys(text.split(",")))
     if unknown := [name for name in names if name not in FORMATS]:
         raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; use {', '.join(FORMATS)} or none")
@@ -38,14 +37,16 @@ def main(argv: list[str] | None = None) -> int:
     add("--checkpoint", required=True, type=user_path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=user_path, metavar="DIR", help="folder to make")
     add("--pool", choices=list(POOLINGS), help="what the programs return (default: the weights' own)")
-    add("--statistics", choices=DATASETS, default=DEFAULT_STATISTICS, help="whose mean and spread the programs "
+    add("--statistics", choices=DATASETS, default=BigEarthNetInfo.NAME, help="whose mean and spread the programs "
         "normalise with (default: %(default)s)")  # fmt: skip
-    add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "
-        "none: weights only")  # fmt: skip
+    add("--programs", type=_programs, default="torch_export,onnx", metavar="NAME,…", help="torch_export,onnx "
+        "(default), or none: weights only")  # fmt: skip
     add("--scores", type=user_path, nargs="+", default=[], metavar="JSON", help="scores of these weights for the card, "
         "from eval_mae.py and train_logistic_regression.py")  # fmt: skip
     add("--license", metavar="NAME", help="for the card; left out, it says that none is recorded")
     arguments = parser.parse_args(argv)
+    from release.export import ExportSettings, export
+
     values = {**vars(arguments), "scores": tuple(arguments.scores)}
     export(ExportSettings(**values))
     return 0

@@ -21,10 +21,11 @@ from classification_models.linear_head import (
 )
 from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import available_memory, gibibytes, require_memory
+from classification_models.memory_needs import memory_needs
 from classification_models.preconditioned_lbfgs import PreconditionedLbfgs
 from classification_models.preconditioner import block_edges
 from classification_models.row_space import worth_it
-from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, choose_solver, memory_needs
+from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, choose_solver
 from utils.devices import select_device
 from utils.reporting import reporter
 

@@ -9,7 +9,7 @@ import torch
 from models.inference.embedder import Embedder
 from models.masking import LEAST_VISIBLE
 from models.pretrained import load_with_path
-from scenes.choices import SceneSettings, choose
+from scenes.choices import choose
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
@@ -38,6 +38,7 @@ from scenes.products.score import check_classes, score_land_cover
 from scenes.products.similarity import cell_at, write_similarity
 from scenes.products.stac_item import STAC_ITEM, require_described, write_item
 from scenes.row_store import RowStore
+from scenes.settings import SceneSettings
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.analysis_utils import save_figure
