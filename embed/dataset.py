@@ -124,10 +124,11 @@ def embed_splits(config: Config, processes: Processes) -> None:
         for split, file in data.splits.items()
     }
     batches = sum(-(-len(dataset) // data.batch_size) for dataset in datasets.values())
+    autocast = mixed_precision(device, config.embed.amp)
     embedder = Embedder(
         model,
         config.embed.pool or model.config.pool,
-        autocast=mixed_precision(device, config.embed.amp),
+        autocast=autocast,
         compilation=Compilation.chosen(config.embed.compile, device, batches, COMPILE_MIN_BATCHES, processes.say),
         batch_size=data.batch_size,
     )
@@ -138,7 +139,7 @@ def embed_splits(config: Config, processes: Processes) -> None:
         path = folder / f"{config.embed.name}_{split}.npz"
         written = embed_dataset(embedder, loader, path, split, processes)
         if written is not None:
-            origin = _origin(config, model, dataset, device)
+            origin = {**_origin(config, model, dataset, device), "mixed_precision": autocast and str(autocast)}
             write_checked_json(path.with_suffix(".json"), {"split": split, **written, **origin})
             reporter.info(_summary(path, written, dataset.kind))
 

@@ -70,6 +70,7 @@ class SceneRun:
         self.outputs = OutputSet(self.folder, [path for path in inputs if path is not None])
         self.scratch = self.outputs.scratch
         self.device = select_device(settings.device)
+        self.autocast = mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False)
         self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
         config = self.model.config
         # A polygon labels small cells; a window's whole 1,200 m have one class only where fields are that large.
@@ -210,7 +211,7 @@ class SceneRun:
             "time": str(self.scene.time),
             "metadata": self.metadata.record(config),
             "batch_size": settings.batch_size,
-            "amp": settings.amp,
+            "amp": "false" if self.autocast is None else settings.amp,
             "compile": settings.compile,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
@@ -246,7 +247,7 @@ class SceneRun:
         embedder = Embedder(
             self.model,
             "all",
-            autocast=mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False),
+            autocast=self.autocast,
             compilation=Compilation.chosen(
                 settings.compile,
                 self.device,
