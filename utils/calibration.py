@@ -58,7 +58,7 @@ def _seconds(precision: torch.dtype) -> float:
 
 @cache
 def _kept(name: str, measure: Callable[[], float]) -> float:
-    """A number of this machine: from the cache file where that holds it, else measured, and written there if possible."""
+    """A number of this machine: from the cache file where that holds it, else measured and written there."""
     values = _read()
     value = values.get(name)
     if isinstance(value, int | float) and value > 0:
