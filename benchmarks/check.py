@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.machine import measure_limits
+from benchmarks.published import NOTE, STAND_IN
 from benchmarks.reference_cost import Verdict, judge
 from benchmarks.report import Row
 from benchmarks.setting import Setting
@@ -40,7 +41,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
         timings: with "reference" and `PRODUCT`, taken in turns.
         make: makes the work by name, for a check on the host.
     """
-    if setting.quick:
+    if setting.quick or setting.published is not None:  # the published code needs no proof of its cost
         return None
     if setting.kind == "cpu":
         return _verdict(work, setting, timings)
@@ -56,6 +57,14 @@ def _verdict(work: str, setting: Setting, timings: dict[str, Timing]) -> Verdict
     # The product was timed in turns with the reference; limits measured at another moment could differ by the load.
     fastest = limits.float32_by.shape.operations / timings[PRODUCT].median
     return judge(work, timings["reference"].median, fastest, fastest * limits.linear / limits.float32)
+
+
+def with_reference(rows: list[Row], setting: Setting) -> list[Row]:
+    """The rows with a note that says what the reference is."""
+    note = STAND_IN if setting.published is None else NOTE
+    return [
+        replace(row, note="; ".join(filter(None, [row.note, note]))) if row.ratio is not None else row for row in rows
+    ]
 
 
 def judged(rows: list[Row], verdict: Verdict | None) -> list[Row]:

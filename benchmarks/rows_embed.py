@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.check import PRODUCT, judged, product_work, reference_verdict
+from benchmarks.check import PRODUCT, judged, product_work, reference_verdict, with_reference
 from benchmarks.goals import goal
 from benchmarks.operations import embedding_operations
 from benchmarks.ours import OurEmbedding, forget_compiled, not_compiled
+from benchmarks.published import PublishedWork
 from benchmarks.reference import ReferenceMAE
 from benchmarks.reference_work import EMBED_BATCH, reference_embed
 from benchmarks.report import Row, timed_row
@@ -36,7 +37,9 @@ def embedding_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
     batch = sample_batch(QUICK_BATCH if setting.quick else EMBED_BATCH)
     works: dict[str, Work] = {}
     for name in names:
-        if name == "reference":
+        if name == "reference" and setting.published is not None:
+            works[name] = PublishedWork("embed", setting.published, batch)
+        elif name == "reference":
             reference = ReferenceMAE(setting.config)
             reference.load_state_dict(to_published(model.state_dict(), model.config))
             reference.to(setting.device)
@@ -73,7 +76,7 @@ def embed_rows(setting: Setting) -> list[Row]:
         else Row(f"embedding {size}, {name}", "patches/s", note=not_compiled(works[name]))
         for name in VARIANTS
     ]
-    rows = judged(rows, verdict)
+    rows = judged(with_reference(rows, setting), verdict)
     return rows if setting.quick else [*rows, *_large(setting, fastest)]
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.check import PRODUCT, judged, product_work, reference_verdict
+from benchmarks.check import PRODUCT, judged, product_work, reference_verdict, with_reference
 from benchmarks.goals import goal
 from benchmarks.operations import training_operations
 from benchmarks.ours import OurTraining, forget_compiled, not_compiled
 from benchmarks.profile import Part, profile_call
+from benchmarks.published import PublishedWork
 from benchmarks.reference_work import BATCH, ReferenceTraining, by_field
 from benchmarks.report import LimitName, Row, timed_row
 from benchmarks.setting import Setting, sample_batch
@@ -30,7 +31,9 @@ def training_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
     batch = sample_batch(QUICK_BATCH if setting.quick else BATCH)
     works: dict[str, Work] = {}
     for name in names:
-        if name == "reference":
+        if name == "reference" and setting.published is not None:
+            works[name] = PublishedWork("train", setting.published, batch)
+        elif name == "reference":
             training = ReferenceTraining(setting.config, setting.device, setting.seed)
             fields = by_field(batch.meta)
             works[name] = lambda training=training, fields=fields: training.step(batch.images, fields)
@@ -66,6 +69,7 @@ def train_rows(setting: Setting) -> list[Row]:
         else:  # what else was said: that it could not be captured
             rows[place] = replace(rows[place], note="; ".join(works[name].said))
     compiled = not any(not_compiled(works[name]) for name in names[1:])
+    rows = with_reference(rows, setting)
     return judged([*rows, _best_batch(setting, size, timings, names if compiled else names[:1])], verdict)
 
 
@@ -104,6 +108,6 @@ def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], names: 
 
 def profile_steps(setting: Setting) -> dict[str, list[Part]]:
     """A profile of one step of each."""
-    works = training_works(setting, ["eager", "compiled", "reference"])
+    works = training_works(setting._replace(published=None), ["eager", "compiled", "reference"])
     titles = {"eager": "this project, eager", "compiled": "this project, compiled", "reference": "reference"}
     return {titles[name]: profile_call(work, setting.device) for name, work in works.items() if not not_compiled(work)}

@@ -16,6 +16,7 @@ import torch
 from benchmarks.check import PUBLISHED_CORES
 from benchmarks.machine import Limits, describe, measure_limits
 from benchmarks.profile import profile_table
+from benchmarks.published import check_published
 from benchmarks.report import Row, results_table, write_results
 from benchmarks.rows_embed import embed_rows
 from benchmarks.rows_load import load_rows, pack_rows
@@ -24,6 +25,7 @@ from benchmarks.rows_probe import probe_rows
 from benchmarks.rows_train import profile_steps, train_rows
 from benchmarks.setting import Setting
 from benchmarks.timing import Waiting
+from utils.arguments import user_path
 from utils.errors import ConfigError, run_script
 from utils.files import check_writable
 from utils.reporting import progress, reporter
@@ -51,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     _set_threads(options.threads, device)
     if options.rounds is not None and options.rounds < 1:
         raise ConfigError(f"--rounds {options.rounds}: give at least 1")
+    published = None if options.published is None else check_published(options.published)
+    if published is not None and device.type != "cpu":
+        raise ConfigError("--published: is timed on a CPU; use --device cpu")
     folder = check_writable(options.out)
     waiting = Waiting()
     setting = Setting(
@@ -58,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         limits=measure_limits(device, options.quick),
         rounds=options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
         quick=options.quick,
+        published=published,
     )
     rows: list[Row] = []
     for name in works:
@@ -97,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of torch (default: 2 on a CPU)")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"turns of each side (default {ROUNDS})")
     parser.add_argument("--profile", action="store_true", help="a profile of one training step, too")
+    parser.add_argument("--published", type=user_path, metavar="DIR", help="folder of the published code, "
+                        "the reference in place of the stand-in")  # fmt: skip
     parser.add_argument("--out", default=RESULTS, metavar="DIR", help=f"where the results go (default {RESULTS})")
     return parser
 

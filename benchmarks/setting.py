@@ -28,6 +28,8 @@ class Setting(NamedTuple):
     quick: bool
     """Smaller sizes, to see that everything runs; the goals then mean nothing."""
     seed: int = 0
+    published: Path | None = None
+    """Folder of the published code, which is then the reference on a CPU in place of the stand-in."""
 
     @property
     def config(self) -> ModelConfig:

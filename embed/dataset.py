@@ -124,13 +124,17 @@ def embed_splits(config: Config, processes: Processes) -> None:
         for split, file in data.splits.items()
     }
     batches = sum(-(-len(dataset) // data.batch_size) for dataset in datasets.values())
-    autocast = mixed_precision(device, config.embed.amp)
+    asked, autocast = config.embed.backend, mixed_precision(device, config.embed.amp)
+    # Other runtimes are not compiled; "auto" is PyTorch where the work is long enough for its compiler.
+    compile_it = "off" if asked not in ("torch", "auto") and config.embed.compile == "auto" else config.embed.compile
     embedder = Embedder(
         model,
         config.embed.pool or model.config.pool,
         autocast=autocast,
-        compilation=Compilation.chosen(config.embed.compile, device, batches, COMPILE_MIN_BATCHES, processes.say),
+        compilation=Compilation.chosen(compile_it, device, batches, COMPILE_MIN_BATCHES, processes.say),
         batch_size=data.batch_size,
+        backend=asked,
+        patches=sum(map(len, datasets.values())),
     )
     for split in data.splits:
         dataset = datasets.pop(split)
@@ -140,6 +144,7 @@ def embed_splits(config: Config, processes: Processes) -> None:
         written = embed_dataset(embedder, loader, path, split, processes)
         if written is not None:
             origin = {**_origin(config, model, dataset, device), "mixed_precision": autocast and str(autocast)}
+            origin["backend"] = embedder.backend
             write_checked_json(path.with_suffix(".json"), {"split": split, **written, **origin})
             reporter.info(_summary(path, written, dataset.kind))
 

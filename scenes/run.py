@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from models.inference.embedder import Embedder
+from models.inference.runtimes import require_known
 from models.masking import LEAST_VISIBLE
 from models.pretrained import load_with_path
 from scenes.choices import choose
@@ -69,6 +70,7 @@ class SceneRun:
         inputs = (settings.checkpoint, settings.probe, beside, settings.truth, settings.labels)
         self.outputs = OutputSet(self.folder, [path for path in inputs if path is not None])
         self.scratch = self.outputs.scratch
+        require_known(settings.backend)
         self.device = select_device(settings.device)
         self.autocast = mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False)
         self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
@@ -213,6 +215,7 @@ class SceneRun:
             "batch_size": settings.batch_size,
             "amp": "false" if self.autocast is None else settings.amp,
             "compile": settings.compile,
+            **({} if settings.backend == "torch" else {"backend": settings.backend}),
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "before_final_norm": True,
@@ -249,13 +252,15 @@ class SceneRun:
             "all",
             autocast=self.autocast,
             compilation=Compilation.chosen(
-                settings.compile,
+                "off" if settings.backend not in ("torch", "auto") and settings.compile == "auto" else settings.compile,
                 self.device,
                 frame.window_count // settings.batch_size,
                 COMPILE_MIN_BATCHES,
                 reporter.info,
             ),
             batch_size=settings.batch_size,
+            backend=settings.backend,
+            patches=frame.window_count,
         )
         scene_embedder = SceneEmbedder(
             reader,

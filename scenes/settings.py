@@ -32,3 +32,4 @@ class SceneSettings(NamedTuple):
     device: str = "auto"
     amp: str = "false"
     compile: str = "auto"
+    backend: str = "torch"
