@@ -8,7 +8,8 @@ import statement in it for a package that it needs.
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -95,21 +96,15 @@ RUNTIMES = {
 CHOICES = ("auto", *RUNTIMES)
 
 
-class _onnx_file:
+@contextmanager
+def _onnx_file(model: PatchEncoder) -> Iterator[str]:
     """The encoder as a file that is there as long as it is read."""
+    from models.inference.onnx_program import write_encoder
 
-    def __init__(self, model: PatchEncoder) -> None:
-        self._model, self._folder = model, tempfile.TemporaryDirectory()
-
-    def __enter__(self) -> str:
-        from models.inference.onnx_program import write_encoder
-
-        path = Path(self._folder.name) / "encoder.onnx"
-        write_encoder(self._model.encoder, *_random_patches(self._model, 2), path)
-        return str(path)
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "encoder.onnx"
+        write_encoder(model.encoder, *_random_patches(model, 2), path)
+        yield str(path)
 
 
 def _where_all_is_visible(run: Callable[[np.ndarray, np.ndarray], np.ndarray], model: PatchEncoder) -> Encode:
@@ -128,7 +123,7 @@ def require_known(asked: str) -> None:
     """Raise ConfigError for a name that is none of `CHOICES`, or a runtime whose packages are missing."""
     if asked not in CHOICES:
         raise ConfigError(f"backend: {asked!r} is not known; use {', '.join(CHOICES)}")
-    if asked != "auto" and (missing := _missing(RUNTIMES[asked])):
+    if asked != "auto" and (missing := missing_packages(asked)):
         raise ConfigError(
             f"backend: {asked} needs {', '.join(missing)}; pip install {' '.join(missing)}, or use torch or folded"
         )
@@ -161,7 +156,7 @@ def choose_runtime(asked: str, model: PatchEncoder, patches: int) -> tuple[str, 
         return asked, check.passed(asked)
     found = {"torch": plain}
     for name, runtime in RUNTIMES.items():
-        if name != "torch" and patches >= runtime.worth_from and not _missing(runtime):
+        if name != "torch" and patches >= runtime.worth_from and not missing_packages(name):
             try:
                 found[name] = check.passed(name)
             except ConfigError:
@@ -170,8 +165,9 @@ def choose_runtime(asked: str, model: PatchEncoder, patches: int) -> tuple[str, 
     return fastest, found[fastest]
 
 
-def _missing(runtime: Runtime) -> list[str]:
-    return [package for package in runtime.packages if importlib.util.find_spec(package) is None]
+def missing_packages(name: str) -> list[str]:
+    """Packages of a runtime that are not installed."""
+    return [package for package in RUNTIMES[name].packages if importlib.util.find_spec(package) is None]
 
 
 class _Check:
