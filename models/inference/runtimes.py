@@ -146,10 +146,11 @@ def choose_runtime(asked: str, model: PatchEncoder, patches: int) -> tuple[str, 
     """
     require_known(asked)
     plain = _torch(model)
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    if asked == "torch" or (asked == "auto" and not on_cpu):
-        return "torch", plain
-    if not on_cpu:
+    if asked == "torch":
+        return asked, plain
+    if next(model.parameters()).device.type != "cpu":
+        if asked == "auto":
+            return "torch", plain
         raise ConfigError(f"backend: {asked} runs on the CPU; use torch, or device cpu")
     check = _Check(model, plain)
     if asked != "auto":
