@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,8 +49,9 @@ class PublishedWork:
         self._work, self._folder = work, folder
         self._files = tempfile.TemporaryDirectory()
         data, self._errors = Path(self._files.name) / "batch.npz", Path(self._files.name) / "stderr"
-        fields = {name: value.numpy() for name, value in by_field(batch.meta).items()}
-        np.savez(data, images=batch.images.numpy(), **fields)
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in by_field(batch.meta).items()}
+        arrays["images"] = batch.images.numpy()
+        np.savez(data, **arrays)
         worker = Path(__file__).with_name("published_worker.py")
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
