@@ -18,11 +18,8 @@ from contextlib import suppress
 from datetime import date, time
 
 from models.pooling import MAP_POOLINGS
-from scenes.choices import SceneSettings
-from scenes.input.product import SceneOptions, find_scene
 from scenes.input.virtual_files import path_of
-from scenes.products.embedding_file import DTYPES
-from scenes.run import SceneRun
+from scenes.settings import DTYPES, SceneSettings
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
 from utils.errors import UserError, run_script
@@ -157,6 +154,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     add("--amp", choices=("false", "bf16"), default="false", help="mixed precision (default: false)")
     add("--compile", choices=("auto", "on", "off"), default="auto", help="compile the model (default: auto)")
+    add("--backend", default="torch", metavar="NAME", help="what computes on a CPU: torch (default), folded, "
+        "onnxruntime, openvino or auto")  # fmt: skip
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     if arguments.batch_size < 1:
         parser.error(f"argument --batch-size: expected 1 or more, got {arguments.batch_size}")
@@ -169,6 +168,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Find, check, embed, derive; returns the exit code."""
     arguments = parse_arguments(argv)
+    from scenes.input.product import SceneOptions, find_scene
+    from scenes.run import SceneRun
+
     scene = find_scene(
         arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
     )

@@ -15,18 +15,16 @@ Writes a page that embeds scenes in the browser, for any static server; with --p
 import argparse
 import sys
 
-from models.api import DEFAULT_STATISTICS
 from models.pooling import POOLINGS
-from release.export import ExportSettings, export
-from release.formats import FORMATS
 from utils.arguments import ArgumentParser, user_path
-from utils.data_config import DATASETS
+from utils.data_config import DATASETS, BigEarthNetInfo
 from utils.errors import run_script
 from utils.project_files import find_shipped
-from web.export import WebSettings, export_web
 
 
 def _programs(text: str) -> tuple[str, ...]:
+    from release.formats import FORMATS
+
     names = () if text == "none" else tuple(dict.fromkeys(text.split(",")))
     if unknown := [name for name in names if name not in FORMATS]:
         raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; use {', '.join(FORMATS)} or none")
@@ -49,22 +47,26 @@ def main(argv: list[str] | None = None) -> int:
     add("--probe", type=find_shipped, metavar="FILE", help="with --web: a linear probe, for land cover")
     add("--pool", choices=list(POOLINGS), help="what the programs return (default: the weights' own)")
     add("--statistics", choices=DATASETS, help="whose mean and spread the programs normalise with (default: the "
-        f"probe's, else {DEFAULT_STATISTICS})")  # fmt: skip
-    add("--programs", type=_programs, default=tuple(FORMATS), metavar="NAME,…", help="torch_export,onnx (default), or "
-        "none: weights only")  # fmt: skip
+        f"probe's, else {BigEarthNetInfo.NAME})")  # fmt: skip
+    add("--programs", type=_programs, default="torch_export,onnx", metavar="NAME,…", help="torch_export,onnx "
+        "(default), or none: weights only")  # fmt: skip
     add("--scores", type=user_path, nargs="+", default=[], metavar="JSON", help="scores of these weights for the card, "
         "from eval_mae.py and train_logistic_regression.py")  # fmt: skip
     add("--license", metavar="NAME", help="for the card; left out, it says that none is recorded")
     arguments = parser.parse_args(argv)
     if arguments.web is not None:
+        from web.export import WebSettings, export_web
+
         names = ("checkpoint", "web", "probe", "web_runtime", "pool", "statistics")
         export_web(WebSettings(*(getattr(arguments, name) for name in names)))
         return 0
     for name in ("probe", "web_runtime"):
         if getattr(arguments, name) is not None:
             parser.error(f"argument --{name.replace('_', '-')}: is for --web")
+    from release.export import ExportSettings, export
+
     given = {name: getattr(arguments, name) for name in ExportSettings._fields}
-    given |= {"scores": tuple(arguments.scores), "statistics": arguments.statistics or DEFAULT_STATISTICS}
+    given |= {"scores": tuple(arguments.scores), "statistics": arguments.statistics or BigEarthNetInfo.NAME}
     export(ExportSettings(**given))
     return 0
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from models.inference.embedder import Embedder
+from models.inference.runtimes import require_known
 from models.masking import LEAST_VISIBLE
 from models.pretrained import load_with_path
-from scenes.choices import SceneSettings, choose
+from scenes.choices import choose
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
@@ -40,6 +41,7 @@ from scenes.products.stac_item import STAC_ITEM, require_described, write_item
 from scenes.products.styles import style_ramp, style_true_colour
 from scenes.products.zarr_group import ZARR_GROUP, require_zarr, write_zarr
 from scenes.row_store import RowStore
+from scenes.settings import SceneSettings
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.analysis_utils import save_figure
@@ -70,7 +72,9 @@ class SceneRun:
         inputs = (settings.checkpoint, settings.probe, beside, settings.truth, settings.labels)
         self.outputs = OutputSet(self.folder, [path for path in inputs if path is not None])
         self.scratch = self.outputs.scratch
+        require_known(settings.backend)
         self.device = select_device(settings.device)
+        self.autocast = mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False)
         self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
         config = self.model.config
         # A polygon labels small cells; a window's whole 1,200 m have one class only where fields are that large.
@@ -217,8 +221,9 @@ class SceneRun:
             "time": str(self.scene.time),
             "metadata": self.metadata.record(config),
             "batch_size": settings.batch_size,
-            "amp": settings.amp,
+            "amp": "false" if self.autocast is None else settings.amp,
             "compile": settings.compile,
+            **({} if settings.backend == "torch" else {"backend": settings.backend}),
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "before_final_norm": True,
@@ -253,15 +258,17 @@ class SceneRun:
         embedder = Embedder(
             self.model,
             "all",
-            autocast=mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False),
+            autocast=self.autocast,
             compilation=Compilation.chosen(
-                settings.compile,
+                "off" if settings.backend not in ("torch", "auto") and settings.compile == "auto" else settings.compile,
                 self.device,
                 frame.window_count // settings.batch_size,
                 COMPILE_MIN_BATCHES,
                 reporter.info,
             ),
             batch_size=settings.batch_size,
+            backend=settings.backend,
+            patches=frame.window_count,
         )
         scene_embedder = SceneEmbedder(
             reader,
