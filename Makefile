@@ -1,12 +1,16 @@
-# make demo     set up, then pretrain, evaluate, embed and probe on the simulated sample, to one report (about three minutes)
+# make demo     set up, show what the shipped weights do, then pretrain, evaluate, embed and probe on the simulated
+#               sample, to one report (about three minutes)
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests
 # make test-runs, test-docs, test-faults, test-programs  the heavier ones: whole studies and several processes; notebooks
 #               and examples; kills, full disks, damaged files (MOEMAE_FAULTS=release: at release length); generated code
 #               and exported programs
-# make test-adapters  the installed package, torch.hub, transformers: installs them in an environment of their own
+# make test-adapters  the installed package, torch.hub, transformers, the page in a browser: installs them in an environment of their own
 # make test-lowest  all of these but for the slow ones, with the lowest versions that the requirements allow
+# make docs     the texts and the API reference as a website, in outputs/site
+# make coverage  wants every line and branch tested of the modules that must not lose anybody's work
+# make fault-counts  what MOEMAE_FAULTS=release make test-faults has counted so far
 # make lint     check style; make types checks types; make clean removes what the demo wrote
 
 PYTHON ?= python3
@@ -16,11 +20,12 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 DEMO := outputs/demo
 
-.PHONY: demo studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest lint types clean setup
+.PHONY: demo docs studies quick test test-runs test-docs test-faults test-programs test-adapters test-lowest fault-counts coverage lint types clean setup
 
 PYTEST_OPTIONS ?=
 LOWEST := .venv-lowest
 ADAPTERS := .venv-adapters
+DOCS := .venv-docs
 QUICK := benchmarks/test_benchmark_reference.py classification_models/test_scores.py configs datasets/test_readers.py \
 	datasets/test_geotiff.py models/test_when_where.py eval/test_bootstrap.py eval/test_block_permutation.py \
 	explorer/test_explore.py models/test_moe.py models/test_checkpoint.py release/test_model_card.py \
@@ -42,14 +47,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'studies=[]' --set out_dir=$(DEMO) \
-		--set 'protocols=[knn5, strong_probe]' --set 'embed.pools=[cls]'
-	@echo
-	@echo "The patches are simulated: the scores show that the pipeline works, nothing about the Earth."
-	@echo "  everything       $(DEMO)/report.html"
-	@echo "  figures          $(DEMO)/figures"
-	@echo "  tables           $(DEMO)/tables"
-	@echo "  pretraining      $(DEMO)/stages/pretrain/main/seed0/run"
+	@$(RUN) -m docs.demo --out $(DEMO)
 
 studies: $(VENV)/.installed
 	@$(RUN) reproduce.py --config_yaml configs/reproduce_sample.yaml --set 'pretraining_seeds=[0,1,2,3,4]'
@@ -62,6 +60,16 @@ test: $(VENV)/.installed-dev
 test-runs test-docs test-faults test-programs: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m $(subst test-,,$@)
 
+# Of the modules that pyproject.toml lists; by the tests that are about them.
+COVERED := faults utils datasets/test_packed.py datasets/test_pack_writing.py models/test_checkpoint.py \
+	training/test_run_folder.py training/test_pretrain_resume.py
+coverage: $(VENV)/.installed-dev
+	@$(RUN) $(PYTEST) -q --cov --cov-config=pyproject.toml --cov-report=term $(addprefix tests/,$(COVERED))
+
+# What `MOEMAE_FAULTS=release make test-faults` has counted so far.
+fault-counts: $(VENV)/.installed-dev
+	@PYTHONPATH=.:tests:tests/support $(RUN) -m faults
+
 quick: $(VENV)/.installed-dev
 	@$(RUN) $(PYTEST) -m "not slow and not faults" $(addprefix tests/,$(QUICK))
 
@@ -73,7 +81,11 @@ $(ADAPTERS)/.installed: requirements-adapters.txt $(VENV)/.installed-dev
 	@$(PYTHON) -m pip --python $(ADAPTERS)/bin/python install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-test-adapters: $(ADAPTERS)/.installed
+# For the page that embeds in the browser, where the machine has none.
+$(ADAPTERS)/browser: tests/support/npm_browser.py | $(ADAPTERS)/.installed
+	@$(RUN) $< $@
+
+test-adapters: $(ADAPTERS)/.installed $(ADAPTERS)/browser
 	@$(RUN) $(PYTEST) -m adapters
 
 # The lower bounds become the versions: `>=` is read as `==`. The tools that run the tests need no lowest version.
@@ -88,6 +100,17 @@ $(LOWEST)/.installed: $(LOWEST)/constraints.txt requirements-dev.txt
 
 test-lowest: $(LOWEST)/.installed
 	@$(LOWEST)/bin/python $(PYTEST) -m "not slow and not adapters"
+
+# The website, in an environment of its own: the texts, and the reference made from the sources' docstrings.
+$(DOCS)/.installed: requirements-docs.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(DOCS)
+	@$(PYTHON) -m pip --python $(DOCS)/bin/python install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+docs: $(DOCS)/.installed
+	@$(DOCS)/bin/python -m docs.site
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
+	@echo "  website          outputs/site/index.html"
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

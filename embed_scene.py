@@ -5,26 +5,24 @@
 Writes `embeddings.tif` (a Cloud-Optimised GeoTIFF on the scene's own map projection), `quick_look.png` and
 `scene.json` into --out; with --probe `land_cover.tif`, its picture, names and colours, and `probabilities.tif`; with
 --labels a probe fitted on your own labels and its score as well; with --similar-to `similarity.tif`; with --reconstruct
-`reconstruction.tif`; with --geoparquet `cells.parquet`; with --stac `stac_item.json`. Interrupted, the same command
-goes on; where the embeddings are there already, only what is derived from them is made. Files of an earlier run that a
-run does not make again go.
+`reconstruction.tif`; with --geoparquet `cells.parquet`; with --zarr `embeddings.zarr`; with --stac `stac_item.json`.
+Interrupted, the same command goes on; where the embeddings are there already, only what is derived from them is made.
+Files of an earlier run that a run does not make again go.
 """
 
 import argparse
 import math
 import re
 import sys
+from contextlib import suppress
 from datetime import date, time
 
 from models.pooling import MAP_POOLINGS
-from scenes.choices import SceneSettings
-from scenes.input.product import SceneOptions, find_scene
 from scenes.input.virtual_files import path_of
-from scenes.products.embedding_file import DTYPES
-from scenes.run import SceneRun
+from scenes.settings import DTYPES, SceneSettings
 from utils.arguments import ArgumentParser, user_path
 from utils.data_config import DATASETS
-from utils.errors import run_script
+from utils.errors import UserError, run_script
 from utils.project_files import find_shipped
 
 DEFAULT_BATCH = 64
@@ -133,6 +131,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--similar-to", type=_pair, metavar="LON,LAT", help="map the similarity to the cell there (degrees)")
     add("--reconstruct", action="store_true", help="the reconstruction from a quarter of each window")
     add("--geoparquet", action="store_true", help="a table of the cells (needs pyarrow)")
+    add("--zarr", action="store_true", help="the embeddings as a Zarr group (needs zarr)")
     add("--stac", action="store_true", help="a STAC item of the results, for catalogues")
     add(
         "--qa",
@@ -155,6 +154,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     add("--amp", choices=("false", "bf16"), default="false", help="mixed precision (default: false)")
     add("--compile", choices=("auto", "on", "off"), default="auto", help="compile the model (default: auto)")
+    add("--backend", default="torch", metavar="NAME", help="what computes on a CPU: torch (default), folded, "
+        "onnxruntime, openvino or auto")  # fmt: skip
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     if arguments.batch_size < 1:
         parser.error(f"argument --batch-size: expected 1 or more, got {arguments.batch_size}")
@@ -167,11 +168,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Find, check, embed, derive; returns the exit code."""
     arguments = parse_arguments(argv)
+    from scenes.input.product import SceneOptions, find_scene
+    from scenes.run import SceneRun
+
     scene = find_scene(
         arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
     )
-    names = SceneSettings._fields
-    SceneRun(scene, SceneSettings(**{name: getattr(arguments, name) for name in names})).execute()
+    settings = SceneSettings(**{name: getattr(arguments, name) for name in SceneSettings._fields})
+    was_there = settings.out.exists()
+    try:
+        SceneRun(scene, settings).execute()
+    except UserError:
+        if not was_there:
+            with suppress(OSError):  # something has been made by then, which the next run goes on from
+                settings.out.rmdir()
+        raise
     return 0
 
 

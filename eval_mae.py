@@ -3,15 +3,8 @@
 import sys
 from typing import Any
 
-from configs.build import build_configured_dataset, load_configured_model, loss_weights, result_origin
-from configs.schema import read_config
-from datasets.loader import BatchLoader
-from eval.evaluate_mae import evaluate_reconstruction
-from eval.panels import save_full_panels, save_masked_panels
-from utils.config import config_parser
-from utils.devices import select_device
+from utils.arguments import config_parser
 from utils.errors import run_script
-from utils.files import check_writable, write_json
 from utils.reporting import reporter
 
 PANELS = 8
@@ -25,6 +18,14 @@ def main(argv: list[str] | None = None) -> int:
         reads="sections model, data, eval",
     )
     arguments = parser.parse_args(argv)
+    from configs.build import build_configured_dataset, load_configured_model, loss_weights, result_origin
+    from configs.schema import read_config
+    from datasets.loader import BatchLoader
+    from eval.evaluate_mae import evaluate_reconstruction
+    from eval.panels import save_full_panels, save_masked_panels
+    from utils.devices import select_device
+    from utils.files import check_writable, write_json
+
     required = ("model.checkpoint_path", "data.dataset_path", "data.dataset_csv")
     config = read_config(arguments.config_yaml, arguments.overrides, required)
     folder = check_writable(config.eval.reconstructions_dir)

@@ -8,14 +8,14 @@ The page is one file without any request to elsewhere: patches on a plane by pri
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from explorer.page import write_page
-from explorer.pictures import make_pictures
-from explorer.points import FEWEST, Points, read_points
 from utils.arguments import ArgumentParser, user_path
 from utils.errors import run_script
-from utils.files import check_writable
 from utils.reporting import reporter
+
+if TYPE_CHECKING:
+    from explorer.points import Points
 
 MOST = {"pca": 20_000, "tsne": 8_000}
 """Patches on a page, unless asked otherwise."""
@@ -44,6 +44,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="patches on the page; of more, N are drawn (default 20000, with tsne 8000)")  # fmt: skip
     add("--seed", type=int, default=0, help="of the draw and of t-SNE (default 0)")
     options = parser.parse_args(arguments)
+    from explorer.points import FEWEST
+
     if options.most is None:
         options.most = MOST[options.projection]
     if options.most < FEWEST or not 0 <= options.seed <= LARGEST_SEED:
@@ -56,6 +58,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Read, project, draw, write; returns the exit code."""
     options = _parse(arguments)
+    from explorer.page import write_page
+    from explorer.pictures import make_pictures
+    from explorer.points import read_points
+    from utils.files import check_writable
+
     check_writable(options.out.parent)
     points = read_points(options.embeddings, options.most, options.seed)
     if len(points.x) < points.total:
@@ -74,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _wants_pictures(points: Points, dataset_path: str | None) -> bool:
+def _wants_pictures(points: "Points", dataset_path: str | None) -> bool:
     """Whether pictures can be made; says why not, where they are asked for."""
     if dataset_path is None:
         reporter.info("no --dataset_path: the page has no pictures and no places")

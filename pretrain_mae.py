@@ -5,13 +5,8 @@ Several GPUs, or machines, share every batch: `torchrun --nproc_per_node=N pretr
 
 import sys
 
-from configs.schema import read_config
-from training.pretrain import Pretraining, held_folder
-from training.stopping import StopRequested, StopSignals
-from utils.config import config_parser
+from utils.arguments import config_parser
 from utils.errors import run_script
-from utils.files import check_writable
-from utils.processes import joined_processes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,6 +17,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint that verifies")
     arguments = parser.parse_args(argv)
+    from configs.schema import read_config
+    from training.pretrain import Pretraining, held_folder
+    from training.stopping import StopRequested, StopSignals
+    from utils.files import check_writable
+    from utils.processes import joined_processes
+
     required = ("training.dataset_path", "training.dataset_csv")
 
     try:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from benchmarks.machine import measure_limits
+from benchmarks.published import NOTE, STAND_IN
 from benchmarks.reference_cost import Verdict, judge
 from benchmarks.report import Row
 from benchmarks.setting import Setting
@@ -30,7 +30,7 @@ def product_work(setting: Setting) -> Work:
 
 
 def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], make: Make) -> Verdict | None:
-    """Whether the reference costs what the published code costs; None in a quick run, or where it is that code.
+    """Whether the reference costs what the published code costs; None in a quick run.
 
     Nobody has measured the published code on a GPU of known speed: a run on one checks the reference, which is the same
     code there, on two cores of the host.
@@ -41,7 +41,7 @@ def reference_verdict(work: str, setting: Setting, timings: dict[str, Timing], m
         timings: with "reference" and `PRODUCT`, taken in turns.
         make: makes the work by name, for a check on the host.
     """
-    if setting.quick or setting.published is not None:
+    if setting.quick or setting.published is not None:  # the published code needs no proof of its cost
         return None
     if setting.kind == "cpu":
         return _verdict(work, setting, timings)
@@ -59,13 +59,16 @@ def _verdict(work: str, setting: Setting, timings: dict[str, Timing]) -> Verdict
     return judge(work, timings["reference"].median, fastest, fastest * limits.linear / limits.float32)
 
 
-def judged(rows: list[Row], verdict: Verdict | None, published: Path | None = None) -> list[Row]:
-    """The rows with their ratios void where the reference is no fair baseline; the first says what it is and costs."""
-    if published is not None:
-        first, *others = rows
-        itself = f"the reference is the published code itself, in {published.name}/"
-        note = "; ".join(filter(None, [first.note, itself]))
-        return [replace(first, note=note, details={**first.details, "reference_is": "published code"}), *others]
+def with_reference(rows: list[Row], setting: Setting) -> list[Row]:
+    """The rows with a note that says what the reference is."""
+    note = STAND_IN if setting.published is None else NOTE
+    return [
+        replace(row, note="; ".join(filter(None, [row.note, note]))) if row.ratio is not None else row for row in rows
+    ]
+
+
+def judged(rows: list[Row], verdict: Verdict | None) -> list[Row]:
+    """The rows with their ratios void where the reference is no fair baseline, and its cost in the first."""
     if verdict is None:
         return rows
     first, *others = (row.judged(verdict) for row in rows)

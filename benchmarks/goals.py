@@ -15,6 +15,7 @@ GOALS: dict[tuple[str, str], Goal] = {
     ("load resident", "cuda"): Goal("no time that the step can see (2 %)", ratio=0.98),
     ("pack", "cpu"): Goal("≥ 1,000 files/s on two cores", least=1000.0),
     ("probe", "cpu"): Goal("≥ 8× and converged", ratio=8.0),
+    ("probe of few rows", "cpu"): Goal("≤ 3 s", most=3.0),
     ("large probe", "cpu"): Goal("fits in 24 GB or says what it needs"),
     ("large probe", "cuda"): Goal("≤ 5 min", most=300.0),
     ("paper", "cuda"): Goal("≤ 45 min (stretch 20)", most=2700.0),

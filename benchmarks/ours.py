@@ -66,6 +66,7 @@ class OurEmbedding:
         images, meta: (B, C, H, W) and (B, 4, 2), on the CPU or on the device already.
         compiled: whether the encoder is compiled.
         autocast: type of mixed precision; None computes in float32.
+        backend: a key of `models.inference.runtimes.RUNTIMES`.
         pool: see `models.inference.embedder.pool_tokens`; "all" is what the published code keeps.
 
     Attributes:
@@ -80,12 +81,15 @@ class OurEmbedding:
         *,
         compiled: bool,
         autocast: torch.dtype | None,
+        backend: str = "torch",
         pool: str = "all",
     ) -> None:
         self.device = next(model.parameters()).device
         self.images, self.meta, self.said = images, meta, []
         compilation = Compilation(compiled, self.said.append)
-        self._embed = Embedder(model, pool, autocast=autocast, compilation=compilation, batch_size=len(images))
+        self._embed = Embedder(
+            model, pool, autocast=autocast, compilation=compilation, batch_size=len(images), backend=backend
+        )
 
     def __call__(self) -> np.ndarray:
         return self._embed(self.images.to(self.device), self.meta.to(self.device)).cpu().numpy()

@@ -1,100 +1,84 @@
-"""The published code itself as the reference: from a folder that the user names, in a process of its own."""
+"""The published code itself, from a folder that the user names, in a process of its own: `--published DIR`."""
 
-import json
-import os
 import subprocess
 import sys
 import tempfile
-import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.setting import SampleBatch, Setting
-from utils.errors import ConfigError
+from benchmarks.reference_work import by_field
+from benchmarks.setting import SampleBatch
+from utils.errors import ConfigError, UserError
 
-WORKER = Path(__file__).with_name("published_worker.py")
-MODEL_FILE = Path("models") / "moe_mae.py"
-SHOWN = 200
-"""Characters of the published code's last words in a message."""
+NEEDED = ("models/moe_mae.py", "pretrain_mae.py", "embed/compute_embed.py", "scheduler/schedulers.py")
+"""Files of the published code that are run."""
+
+NOTE = "the reference is the published code itself"
+STAND_IN = "the reference is a stand-in for the published code; `--published DIR` runs the code itself"
 
 
-def published_folder(path: Path) -> Path:
-    """The folder, made absolute. Raises ConfigError where it holds no published code."""
-    folder = path.expanduser().resolve()
-    if not (folder / MODEL_FILE).is_file():
-        raise ConfigError(f"--published {path}: holds no {MODEL_FILE}; give the folder of the published repository")
-    return folder
+def check_published(folder: Path) -> Path:
+    """The folder, as an absolute path.
+
+    Raises:
+        ConfigError: where it does not hold the published code.
+    """
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            raise ConfigError(f"--published {folder}: has no {name}; give the folder of the published code")
+    return folder.resolve()
 
 
 class PublishedWork:
-    """One kind of work of the published code, a call at a time; the process ends with the object.
+    """One kind of work of the published code, on one batch; a call does it once.
 
     Args:
+        work: "train" or "embed".
         folder: of the published code.
-        work: "train", a step in training, or "embed", all tokens of the batch.
-        batch: on the CPU.
-        setting: of the run.
-
-    Attributes:
-        parameters: of the published model.
+        batch: patches with metadata, on the CPU.
+        size: of the model.
 
     Raises:
-        ConfigError: with the published code's last words, when it cannot be started.
+        UserError: with the published code's own last words, where it does not start or stops.
     """
 
-    def __init__(self, folder: Path, work: str, batch: SampleBatch, setting: Setting) -> None:
-        self.folder = folder
-        with tempfile.TemporaryDirectory() as scratch:
-            saved = Path(scratch) / "batch.npz"
-            np.savez(saved, images=batch.images.numpy(), meta=batch.meta.numpy())
-            asked = {
-                "work": work,
-                "batch": str(saved),
-                "size": setting.config.size,
-                "patch": setting.config.patch_size,
-                "device": str(setting.device),
-                "threads": torch.get_num_threads() if setting.kind == "cpu" else None,
-                "seed": setting.seed,
-            }
-            self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - kept open
+    def __init__(self, work: str, folder: Path, batch: SampleBatch, size: str = "S") -> None:
+        self._work, self._folder = work, folder
+        self._files = tempfile.TemporaryDirectory()
+        data, self._errors = Path(self._files.name) / "batch.npz", Path(self._files.name) / "stderr"
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in by_field(batch.meta).items()}
+        arrays["images"] = batch.images.numpy()
+        np.savez(data, **arrays)
+        worker = Path(__file__).with_name("published_worker.py")
+        with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, str(WORKER), str(folder), json.dumps(asked)],
+                [sys.executable, "-P", worker, folder, data, str(torch.get_num_threads()), size],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=errors,
                 text=True,
-                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             )
-            weakref.finalize(self, _end, self._process)
-            self.parameters: int = self._answer()["parameters"]
+        self._await("ready")
 
-    def __call__(self) -> Any:
-        """Do it once; returns what the worker answers."""
+    def __call__(self) -> None:
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-        except OSError:
-            pass  # it has ended: its last words say why
-        return self._answer()
+        self._process.stdin.write(f"{self._work}\n")
+        self._process.stdin.flush()
+        self._await("done")
 
-    def _answer(self) -> Any:
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+        self._files.cleanup()
+
+    def _await(self, answer: str) -> None:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._said.seek(0)
-            words = self._said.read().strip().rpartition("\n")[2][:SHOWN]
-            raise ConfigError(f"--published {self.folder}: the published code ended ({words or 'without a word'})")
-        return json.loads(line)
-
-
-def _end(process: subprocess.Popen) -> None:
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
-    process.kill()
-    process.wait()
+        if self._process.stdout.readline().strip() == answer:
+            return
+        self._process.kill()
+        self._process.wait()
+        words = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
+        raise UserError(f"--published {self._folder}: the published code stops with {words[-1][:200]}")

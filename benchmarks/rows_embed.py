@@ -1,10 +1,11 @@
 """Embedding: 64 patches with all 105 tokens, from tensors on the CPU to an array."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
-from benchmarks.check import PRODUCT, judged, product_work, reference_verdict
+from benchmarks.check import PRODUCT, judged, product_work, reference_verdict, with_reference
 from benchmarks.goals import goal
 from benchmarks.operations import embedding_operations
 from benchmarks.ours import OurEmbedding, forget_compiled, not_compiled
@@ -14,6 +15,7 @@ from benchmarks.reference_work import EMBED_BATCH, reference_embed
 from benchmarks.report import Row, timed_row
 from benchmarks.setting import Setting, sample_batch
 from benchmarks.timing import Timing, Work, alternate
+from models.inference.runtimes import RUNTIMES, missing_packages
 from models.moe_mae import build_model
 from models.published_layout import to_published
 
@@ -21,13 +23,33 @@ QUICK_BATCH = 4
 LARGE_BATCH = {"cpu": 256, "cuda": 4096}
 """For throughput, where the batch is ours to choose."""
 
+
+class Variant(NamedTuple):
+    """One of this project's ways to an embedding."""
+
+    compiled: bool
+    autocast: torch.dtype | None
+    """The type of mixed precision."""
+    backend: str = "torch"
+
+
 VARIANTS = {
-    "eager": (False, None),
-    "compiled": (True, None),
-    "eager, bfloat16": (False, torch.bfloat16),
-    "compiled, bfloat16": (True, torch.bfloat16),
+    "eager": Variant(False, None),
+    "compiled": Variant(True, None),
+    "eager, bfloat16": Variant(False, torch.bfloat16),
+    "compiled, bfloat16": Variant(True, torch.bfloat16),
+    **{name: Variant(False, None, name) for name in RUNTIMES if name != "torch"},
 }
-"""Name to whether it is compiled, and the type of mixed precision."""
+
+
+def variants_here(setting: Setting) -> list[str]:
+    """Those that this machine can run: other runtimes on a CPU where they are installed, in a quick run none."""
+    return [
+        name
+        for name, variant in VARIANTS.items()
+        if variant.backend == "torch"
+        or (setting.kind == "cpu" and not setting.quick and not missing_packages(variant.backend))
+    ]
 
 
 def embedding_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
@@ -38,7 +60,7 @@ def embedding_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
     works: dict[str, Work] = {}
     for name in names:
         if name == "reference" and setting.published is not None:
-            works[name] = PublishedWork(setting.published, "embed", batch, setting)
+            works[name] = PublishedWork("embed", setting.published, batch)
         elif name == "reference":
             reference = ReferenceMAE(setting.config)
             reference.load_state_dict(to_published(model.state_dict(), model.config))
@@ -47,19 +69,18 @@ def embedding_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
                 reference, batch.images, batch.meta, setting.device
             )
         else:
-            compiled, autocast = VARIANTS[name]
-            works[name] = OurEmbedding(
-                model.to(setting.device), batch.images, batch.meta, compiled=compiled, autocast=autocast
-            )
+            options = VARIANTS[name]._asdict()
+            works[name] = OurEmbedding(model.to(setting.device), batch.images, batch.meta, **options)
     return works
 
 
 def embed_rows(setting: Setting) -> list[Row]:
     """One row a variant; the fastest one carries the goal."""
-    works = embedding_works(setting, ["reference", *VARIANTS])
+    variants = variants_here(setting)
+    works = embedding_works(setting, ["reference", *variants])
     timings = alternate({**works, PRODUCT: product_work(setting)}, setting.rounds, setting.device)
     size = len(works["eager"].images)
-    ran = [name for name in VARIANTS if not not_compiled(works[name])]
+    ran = [name for name in variants if not not_compiled(works[name])]
     fastest = min(ran, key=lambda name: timings[name].median)
     verdict = reference_verdict("embed", setting, timings, embedding_works)
     rows = [
@@ -74,9 +95,9 @@ def embed_rows(setting: Setting) -> list[Row]:
         )
         if name in ran
         else Row(f"embedding {size}, {name}", "patches/s", note=not_compiled(works[name]))
-        for name in VARIANTS
+        for name in variants
     ]
-    rows = judged(rows, verdict, setting.published)
+    rows = judged(with_reference(rows, setting), verdict)
     return rows if setting.quick else [*rows, *_large(setting, fastest)]
 
 
@@ -89,7 +110,10 @@ def _row(
         reference,
         unit="patches/s",
         items=size,
-        uses=("float32" if VARIANTS[name][1] is None else "bfloat16", size * embedding_operations(setting.config)),
+        uses=(
+            "float32" if VARIANTS[name].autocast is None else "bfloat16",
+            size * embedding_operations(setting.config),
+        ),
         goal=goal("embed", setting.kind, setting.quick) if has_goal else None,
     )
 
@@ -107,8 +131,7 @@ def _large(setting: Setting, name: str) -> list[Row]:
     rows = []
     for work, (patches, pool) in cases.items():
         forget_compiled()
-        compiled, autocast = VARIANTS[name]
-        embedding = OurEmbedding(model, patches.images, patches.meta, compiled=compiled, autocast=autocast, pool=pool)
+        embedding = OurEmbedding(model, patches.images, patches.meta, pool=pool, **VARIANTS[name]._asdict())
         timing = alternate({"embedding": embedding}, max(1, setting.rounds // 2), setting.device)["embedding"]
         rows.append(_row(setting, name, work, size, timing, None, has_goal=pool == "cls"))
     return rows

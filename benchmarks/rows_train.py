@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.check import PRODUCT, judged, product_work, reference_verdict
+from benchmarks.check import PRODUCT, judged, product_work, reference_verdict, with_reference
 from benchmarks.goals import goal
 from benchmarks.operations import training_operations
 from benchmarks.ours import OurTraining, forget_compiled, not_compiled
@@ -32,7 +32,7 @@ def training_works(setting: Setting, names: Sequence[str]) -> dict[str, Work]:
     works: dict[str, Work] = {}
     for name in names:
         if name == "reference" and setting.published is not None:
-            works[name] = PublishedWork(setting.published, "train", batch, setting)
+            works[name] = PublishedWork("train", setting.published, batch)
         elif name == "reference":
             training = ReferenceTraining(setting.config, setting.device, setting.seed)
             fields = by_field(batch.meta)
@@ -69,8 +69,8 @@ def train_rows(setting: Setting) -> list[Row]:
         else:  # what else was said: that it could not be captured
             rows[place] = replace(rows[place], note="; ".join(works[name].said))
     compiled = not any(not_compiled(works[name]) for name in names[1:])
-    rows.append(_best_batch(setting, size, timings, names if compiled else names[:1]))
-    return judged(rows, verdict, setting.published)
+    rows = with_reference(rows, setting)
+    return judged([*rows, _best_batch(setting, size, timings, names if compiled else names[:1])], verdict)
 
 
 def _operations(setting: Setting, patches: int, amp: str = "auto") -> tuple[LimitName, float]:
@@ -107,7 +107,7 @@ def _best_batch(setting: Setting, size: int, timings: dict[str, Timing], names: 
 
 
 def profile_steps(setting: Setting) -> dict[str, list[Part]]:
-    """A profile of one step of each, the stand-in's as the reference: another process cannot be looked into."""
+    """A profile of one step of each."""
     works = training_works(setting._replace(published=None), ["eager", "compiled", "reference"])
     titles = {"eager": "this project, eager", "compiled": "this project, compiled", "reference": "reference"}
     return {titles[name]: profile_call(work, setting.device) for name, work in works.items() if not not_compiled(work)}

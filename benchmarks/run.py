@@ -16,7 +16,7 @@ import torch
 from benchmarks.check import PUBLISHED_CORES
 from benchmarks.machine import Limits, describe, measure_limits
 from benchmarks.profile import profile_table
-from benchmarks.published import published_folder
+from benchmarks.published import check_published
 from benchmarks.report import Row, results_table, write_results
 from benchmarks.rows_embed import embed_rows
 from benchmarks.rows_load import load_rows, pack_rows
@@ -53,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     _set_threads(options.threads, device)
     if options.rounds is not None and options.rounds < 1:
         raise ConfigError(f"--rounds {options.rounds}: give at least 1")
+    published = None if options.published is None else check_published(options.published)
+    if published is not None and device.type != "cpu":
+        raise ConfigError("--published: is timed on a CPU; use --device cpu")
     folder = check_writable(options.out)
     waiting = Waiting()
     setting = Setting(
@@ -60,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         limits=measure_limits(device, options.quick),
         rounds=options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
         quick=options.quick,
-        published=published_folder(options.published) if options.published else None,
+        published=published,
     )
     rows: list[Row] = []
     for name in works:
@@ -83,7 +86,6 @@ def main(arguments: list[str] | None = None) -> int:
         "waited_for_a_processor": busy,
         "quick": options.quick,
         "rounds": setting.rounds,
-        "reference": "stand-in" if setting.published is None else "published code",
         "rows": [row.as_dict(limits) for row in rows],
         "profiles": {name: [part._asdict() for part in parts] for name, parts in profiles.items()},
     }
@@ -101,9 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of torch (default: 2 on a CPU)")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"turns of each side (default {ROUNDS})")
     parser.add_argument("--profile", action="store_true", help="a profile of one training step, too")
-    parser.add_argument("--published", type=user_path, metavar="DIR",
-                        help="a folder of the published code: the reference of training and embedding is that code "
-                        "itself (default: this project's stand-in for it)")  # fmt: skip
+    parser.add_argument("--published", type=user_path, metavar="DIR", help="folder of the published code, "
+                        "the reference in place of the stand-in")  # fmt: skip
     parser.add_argument("--out", default=RESULTS, metavar="DIR", help=f"where the results go (default {RESULTS})")
     return parser
 

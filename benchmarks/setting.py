@@ -29,7 +29,7 @@ class Setting(NamedTuple):
     """Smaller sizes, to see that everything runs; the goals then mean nothing."""
     seed: int = 0
     published: Path | None = None
-    """A folder of the published code, which then is the reference of training and embedding; None: the stand-in."""
+    """Folder of the published code, which is then the reference on a CPU in place of the stand-in."""
 
     @property
     def config(self) -> ModelConfig:

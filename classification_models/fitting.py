@@ -21,9 +21,11 @@ from classification_models.linear_head import (
 )
 from classification_models.logistic_loss import LogisticLoss
 from classification_models.memory import available_memory, gibibytes, require_memory
+from classification_models.memory_needs import memory_needs
 from classification_models.preconditioned_lbfgs import PreconditionedLbfgs
 from classification_models.preconditioner import block_edges
-from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, choose_solver, memory_needs
+from classification_models.row_space import worth_it
+from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, choose_solver
 from utils.devices import select_device
 from utils.reporting import reporter
 
@@ -83,6 +85,7 @@ class FitPlan(NamedTuple):
     needed: int  # bytes beside the features as given
     resident: bool  # the features are moved to the GPU
     fix: str  # for the message if memory runs out after all
+    row_space: bool  # fitted in the space that the rows span
 
 
 def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, announce: bool) -> FitPlan:
@@ -100,7 +103,9 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
         ConfigError: for a solver that does not run on the device.
         UserError: when the memory does not suffice, with the amount needed.
     """
-    chosen = choose_solver(solver, size, device)
+    row_space = solver == "auto" and worth_it(size.count, size.width)
+    fitted = size._replace(width=size.count) if row_space else size
+    chosen = choose_solver(solver, fitted, device)
     where = select_device(device) if chosen == PRECONDITIONED else torch.device("cpu")
     gpu = where.type == "cuda"
     threads = min(joblib.effective_n_jobs(n_jobs), joblib.cpu_count())
@@ -108,7 +113,9 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
         threads = 1 if x.size <= ONE_THREAD_SIZE else min(threads, torch.get_num_threads())
     one_fit = chosen != PRECONDITIONED and (size.multinomial or size.columns == 1)
     at_a_time = 1 if one_fit else threads
-    needs = memory_needs(chosen, size, x.dtype.itemsize, at_a_time, gpu)
+    needs = memory_needs(chosen, fitted, x.dtype.itemsize, at_a_time, gpu)
+    if row_space:
+        needs["rows and their decomposition"] = 2 * 8 * x.size
     fix = "fit fewer features with --pool true or --feature-slice A:B" + (", or use --device cpu" if gpu else "")
     if chosen != PRECONDITIONED:
         fix += f", or use --solver {PRECONDITIONED}"
@@ -123,12 +130,12 @@ def plan_fit(x: np.ndarray, size: Size, solver: str, device: str, n_jobs: int, a
             reporter.info(
                 f"             and {gibibytes(x.nbytes)} of features, which every iteration will read from the disk"
             )
-        blocks = len(block_edges(size.width))
+        blocks = len(block_edges(fitted.width))
         if chosen == PRECONDITIONED and blocks > 1:
             reporter.info(
                 f"             {size.width} features in {blocks} blocks, each preconditioned alone: more iterations"
             )
-    return FitPlan(chosen, where, threads, needed, resident, fix)
+    return FitPlan(chosen, where, threads, needed, resident, fix, row_space)
 
 
 def fit_preconditioned(
@@ -218,8 +225,12 @@ def judge(
     targets: Targets,
     model: LogisticRegression | OneVsRestClassifier,
     settings: dict[str, Any],
+    row_space: bool = False,
 ) -> dict[str, Any]:
     """What ran and whether it converged, label by label and in float64; a solver that did not is warned of.
+
+    Fewer rows than features can nearly always be separated, so that values, and with them gradients, are tiny: what
+    was fitted in the space of rows has also converged where the gap proves it.
 
     Returns:
         JSON-ready. A list has an entry per label (a single one if multiclass): n_iter, gradient (largest component),
@@ -243,6 +254,7 @@ def judge(
     else:
         limit = np.inf if SOLVERS[solver].stochastic else GRADIENT_SLACK * tol
         good = (np.array(n_iter) < settings["max_iter"]) & (gradient <= limit)
+        good |= row_space & (gap <= GAP_SLACK * SOLVERS[PRECONDITIONED].tol)
     failed = np.setdiff1d(np.flatnonzero(~good), constant).tolist()
     if failed:
         logger.warning(

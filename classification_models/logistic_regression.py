@@ -16,6 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from classification_models.feature_rows import FeatureRows
 from classification_models.fitting import (
+    FitPlan,
+    Targets,
     fit_preconditioned,
     fit_scikit_learn,
     judge,
@@ -41,9 +43,11 @@ from classification_models.probe_formats import (
     to_arrays,
     write_pickle,
 )
-from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver
+from classification_models.row_space import RowSpace
+from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, check_solver, default_tolerance
 from utils.errors import CheckpointError, ConfigError, DataError, UserError
 from utils.files import atomic_path, write_npz
+from utils.recorded import PROBE_SUFFIXES, require_recorded
 from utils.threads import full_precision, torch_threads
 
 _SETTINGS: dict[str, Any] = {
@@ -64,9 +68,10 @@ class LogisticRegressionModel:
     Attributes:
         scaler: None where features are not scaled.
         model: None before fitting.
-        report: after fitting: solver, device, max_iter, tol, memory_bytes (needed by estimate, beside the features as
-            given), seconds; per label (one entry if multiclass) n_iter, gradient, objective and gap as `judge` gives
-            them; converged, not_converged and constant_labels (label indices).
+        report: after fitting: solver, fitted_in ("features", or "rows": the space that they span), device, max_iter,
+            tol, memory_bytes (needed by estimate, beside the features as given), seconds; per label (one entry if
+            multiclass) n_iter, gradient, objective and gap as `judge` gives them; converged, not_converged and
+            constant_labels (label indices).
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class LogisticRegressionModel:
             verbose: show a progress bar over the labels when stderr is a terminal.
             n_jobs: threads, -1 for one per core; see `fit_scikit_learn` for how its solvers use them.
             C: inverse strength of the L2 penalty.
-            solver: "auto" (see `solvers.NEWTON_MAX_WORK`) or a key of `SOLVERS`.
+            solver: "auto" (see `solvers.NEWTON_MAX_WORK` and `row_space`) or a key of `SOLVERS`, on the features.
             tol: stopping tolerance; None takes the solver's in `SOLVERS`.
             device: "cpu", "cuda", "cuda:N", or "auto": a GPU for large problems where there is one.
 
@@ -134,34 +139,52 @@ class LogisticRegressionModel:
         count, width = x.shape
         size = Size(count, width, targets.matrix.shape[1], targets.multinomial)
         plan = plan_fit(x, size, self.solver, self.device, self.n_jobs, self.verbose)
-        ours = plan.solver == PRECONDITIONED
         settings = {
             "solver": plan.solver,
             "C": self.C,
             "max_iter": self.max_iter or SOLVERS[plan.solver].max_iter,
-            "tol": self.tol or SOLVERS[plan.solver].tol,
+            "tol": self.tol or default_tolerance(plan.solver, plan.row_space),
             "random_state": self.seed,
         }
         # One thread per product, chunks in parallel instead; TF32 would put the gap's bound out of reach.
         with torch_threads(1), full_precision(), explain_lack_of_memory(plan.fix):
             features = FeatureRows(x, plan.device, plan.resident, plan.threads)
-            objective = LogisticLoss(features, targets.matrix, self.C, targets.multinomial, self.scale)
-            if ours:
-                self.model = fit_preconditioned(objective, targets, settings, self.verbose)
+            if plan.row_space:
+                space = RowSpace(features, self.scale)
+                rows = FeatureRows(space.rows, plan.device, plan.resident, plan.threads)
+                self.model = self._fitted_by(plan, rows, space.rows, targets, settings, scale=False)
+                space.to_features(self.model)
             else:
-                matrix = training_matrix(x, features, self.scale, plan.solver)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # whether it converged is judged below, label by label
-                    self.model = fit_scikit_learn(matrix, targets, settings, plan.threads, self.verbose)
-            self.report = judge(objective, targets, self.model, settings)
+                self.model = self._fitted_by(plan, features, x, targets, settings, self.scale)
+            objective = LogisticLoss(features, targets.matrix, self.C, targets.multinomial, self.scale)
+            self.report = judge(objective, targets, self.model, settings, plan.row_space)
         mean, std = features.mean.cpu().numpy(), features.std.cpu().numpy()
         self.scaler = scaler_from_numbers(mean, std) if self.scale else None
         self.report |= {
+            "fitted_in": "rows" if plan.row_space else "features",
             "device": str(plan.device),
             "memory_bytes": plan.needed,
             "seconds": round(time.perf_counter() - started, 3),
         }
         return self
+
+    def _fitted_by(
+        self,
+        plan: FitPlan,
+        features: FeatureRows,
+        x: np.ndarray,
+        targets: Targets,
+        settings: dict[str, Any],
+        scale: bool,
+    ) -> LogisticRegression | OneVsRestClassifier:
+        """The planned solver's fit on `x`, (N, D), of which `features` is the view in chunks."""
+        if plan.solver == PRECONDITIONED:
+            objective = LogisticLoss(features, targets.matrix, self.C, targets.multinomial, scale)
+            return fit_preconditioned(objective, targets, settings, self.verbose)
+        matrix = training_matrix(x, features, scale, plan.solver)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whether it converged is judged afterwards, label by label
+            return fit_scikit_learn(matrix, targets, settings, plan.threads, self.verbose)
 
     def _check(self, x: np.ndarray, y: np.ndarray) -> None:
         if x.ndim != 2 or len(x) == 0 or len(x) != len(y):
@@ -222,7 +245,7 @@ class LogisticRegressionModel:
             UserError: for another suffix, or when the file cannot be written; nothing is left half-written.
         """
         path = Path(path)
-        if path.suffix not in (".joblib", ".npz"):
+        if path.suffix not in PROBE_SUFFIXES:
             raise ConfigError(f"{path}: a probe is saved as .joblib or .npz")
         model = self.fitted_model
         if path.suffix == ".npz":
@@ -244,11 +267,13 @@ class LogisticRegressionModel:
             trust_pickle: run such a file all the same, with whatever its author put there.
 
         Raises:
-            CheckpointError: naming the file, when it is missing, damaged, something else or not to be trusted.
+            CheckpointError: naming the file, when it is missing, damaged, not the one on record, something else, or not
+                to be trusted.
         """
         path = Path(path)
         if not path.is_file():
             raise CheckpointError(f"{path}: no such probe file")
+        require_recorded(path, path.read_bytes())
         try:
             probe = cls._from_parts(read_arrays(path)) if path.suffix == ".npz" else cls._from_pickle(path)
         except ForeignName as foreign:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from classification_models.logistic_regression import LogisticRegressionModel
 from utils.analysis_utils import save_figure
-from utils.files import make_folder, write_json
+from utils.files import make_folder, sha256, write_json
 from utils.temporary import RESERVED
 
 
@@ -63,7 +63,7 @@ def new_run(out: str | Path, name: str) -> Iterator[ProbeFiles]:
 def write_run(
     files: ProbeFiles, probe: LogisticRegressionModel, record: dict[str, Any], figure: Figure | None
 ) -> list[Path]:
-    """Write a run's files, the JSON last; returns those written.
+    """Write a run's files, the JSON last and with the hashes of both forms of the probe; returns those written.
 
     Raises:
         UserError: naming the file that could not be written.
@@ -71,4 +71,5 @@ def write_run(
     written = [probe.save(files.joblib), probe.save(files.npz)]
     if figure is not None:
         written.append(save_figure(figure, files.png))
-    return [*written, write_json(files.json, record)]
+    hashes = {path.suffix: sha256(path) for path in (files.joblib, files.npz)}
+    return [*written, write_json(files.json, {**record, "sha256": hashes})]

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
 from models.config import POSITION_STARTS, ModelConfig
+from models.inference.runtimes import CHOICES as RUNTIME_CHOICES
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import POOLINGS
 from models.targets import TARGETS
@@ -163,6 +164,7 @@ class EmbedSection(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "embeddings"
     amp: bool | Literal["bf16"] = False
     compile: Switch = "auto"
+    backend: Annotated[str, one_of(RUNTIME_CHOICES)] = "torch"
 
 
 class Config(Section):

@@ -27,6 +27,8 @@ from utils.reporting import reporter
 
 WEIGHTS = "weights/moe_mae_plus/pretrained_XXS_best.pth"
 LABELS = Path(__file__).with_name("alberta_labels.geojson")
+LETTERS = 16
+"""Points: as large as fits, since the figure is seen on phones as well."""
 COLOURS = {
     "water": "#2f6fb2", "forest": "#0b6a37", "rapeseed in flower": "#f2d400", "other crops and grass": "#a3cc7a",
     "cut or bare field": "#d9a066", "river bed and gravel": "#8f8f98",
@@ -48,22 +50,33 @@ def main(argv: list[str] | None = None) -> int:
 def draw(scene_folder: Path, results: Path) -> Path:
     """True colour, components of the embeddings and land cover side by side, from what `embed_scene.py` wrote."""
     scene = find_scene(scene_folder)
-    figure, (_, middle, right) = scene_panels(scene, 3, beside=1.9, side=3.7)
+    figure, panels = scene_panels(scene, 3, side=2.9)
+    _, middle, right = panels
     embeddings = EmbeddingMap(results / "embeddings.tif")
     colours = component_colours(embeddings, map_statistics(embeddings), 1)
     show_cells(middle, colours, embeddings.transform, scene.grid)
-    middle.set_title("embeddings: principal components", fontsize=10)
     with rasterio.open(results / "land_cover.tif") as file:
         classes, transform, names = file.read(1), file.transform, json.loads(file.tags()[tag_name("classes")])
     image = np.full((*classes.shape, 4), (GREY, GREY, GREY, 1.0))
     for index, name in enumerate(names):
         image[classes == index] = to_rgba(COLOURS[name])
     show_cells(right, image, transform, scene.grid)
-    right.set_title("land cover: linear probe on labels", fontsize=10)
     handles = [Patch(facecolor=colour, edgecolor="0.3", linewidth=0.5, label=name) for name, colour in COLOURS.items()]
-    right.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, frameon=False, fontsize=9
-    )
+    titles = ("true colour", "embeddings", "land cover")
+    for axes, title in zip(panels, titles, strict=True):  # to be read on a phone, too
+        axes.set_title(title, fontsize=LETTERS)
+        axes.set(xlabel="", ylabel="", xticks=[], yticks=[])
+    for text in (*figure.texts, *panels[0].texts):
+        text.set_fontsize(LETTERS)
+    for axes in panels:
+        box = axes.get_position()
+        axes.set_position((box.x0 - 0.035, box.y0 + 0.07, box.width, box.height))
+    for text in figure.texts:
+        text.remove()  # the caption says which scene it is
+    figure.legend(
+        handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=LETTERS, handlelength=1.2,
+        columnspacing=1.2, borderaxespad=0.1,
+    )  # fmt: skip
     path = save_figure(figure, results / "scene_figure.png")
     with Image.open(path) as image:  # half the size, for the repository
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -35,7 +35,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
         "reconstruction": torch.where(removed, predicted, original),
         "interpolation": torch.where(removed, interpolated, original),
     }
-    title = f"Masked reconstruction of {dataset.kind} ({model.masking.ratio:.0%} of the patches removed)"
+    title = f"Masked reconstruction of {dataset.kind} ({model.masking.ratio:.0%} of the tokens removed)"
     images = {name: to_digital_numbers(unpatchify(patches, p, C), batch, dataset) for name, patches in columns.items()}
     return _save(images, batch, title, folder / "reconstructions_masked.png")
 

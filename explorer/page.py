@@ -16,6 +16,8 @@ from utils.data_config import IMAGE_SIZE, BigEarthNetInfo, EuroSATInfo
 from utils.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"
+STYLES = ("base.css", "page.css")
+"""The first is that of the page that embeds in the browser (`web/`) as well."""
 SCRIPTS = ("data", "groups", "camera", "index", "paint", "draw", "details", "legend", "pointer", "main")
 """In the order in which they need each other."""
 NAMES = {BigEarthNetInfo.NAME: "BigEarthNet-Landsat", EuroSATInfo.NAME: "EuroSAT-Landsat"}
@@ -41,7 +43,7 @@ def write_page(
         title += f" of {NAMES[points.dataset]}"
     parts = {
         "TITLE": html.escape(title),
-        "STYLE": (ASSETS / "page.css").read_text(encoding="utf-8"),
+        "STYLE": "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in STYLES),
         "META": _json(_meta(points, pictures, views, title)),
         "SHEETS": "\n".join(_sheet(number, text) for number, text in enumerate(pictures.sheets if pictures else ())),
         "SCRIPT": "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),

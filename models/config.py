@@ -24,7 +24,7 @@ class ModelConfig:
         dfirsth, dlasth: expert width of the first and the last encoder block; linear in between, rounded down.
         k: experts chosen per token in the encoder.
         position_std: of the position embeddings when they are initialised. With the published 0.02 they start as a
-            few percent of a token; with 0.5 a short run learns sooner where patches are (docs/guide.md, "Short runs").
+            few percent of a token; with 0.5 a short run learns sooner where tokens are (docs/guide/pretrain.md).
         position_start: what the position embeddings are before training: "random", as published, or "sincos", the sines
             and cosines of row and column, so that neighbours are alike from the start; also of root mean square
             `position_std`.

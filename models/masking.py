@@ -13,7 +13,7 @@ from torch import Tensor
 from utils.randomness import generator
 
 LEAST_VISIBLE = 0.25
-"""Share of a patch's pixels that must be valid for the encoder to see it (measured: docs/guide.md, "Hidden pixels")."""
+"""Share of a token's pixels that must be valid for the encoder to see it (measured: docs/guide/embeddings.md)."""
 
 
 class Masking(NamedTuple):

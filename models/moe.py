@@ -3,7 +3,7 @@
 Dimensions: T tokens of a batch (B * S), D width, E experts, k chosen experts, d expert width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -106,6 +106,21 @@ def expert_ranks(logits: Tensor) -> Tensor:
     tied = logits.unsqueeze(-2) == logits.unsqueeze(-1)
     earlier = torch.ones(experts, experts, dtype=torch.bool, device=logits.device).tril(-1)  # f before e
     return (ahead | (tied & earlier)).sum(dim=-1)
+
+
+def routing_margins(routing: Iterable[Routing | None], patches: int) -> Tensor:
+    """How far the closest choice between two experts is from a tie, in every patch: (B,).
+
+    Args:
+        routing: of every block, over the tokens of all patches.
+        patches: B.
+    """
+    margins = torch.full((patches,), torch.inf)
+    for layer in filter(None, routing):
+        k = layer.expert_idx.shape[1]
+        best = layer.clean_logits.sort(dim=-1, descending=True).values
+        margins = torch.minimum(margins, (best[:, k - 1] - best[:, k]).view(patches, -1).amin(dim=1))
+    return margins
 
 
 class SharedSwiGLUExperts(nn.Module):

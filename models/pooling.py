@@ -3,20 +3,23 @@
 Dimensions: B patches, N patch tokens, P tokens before them (metadata, then CLS), T = P + N tokens, D width.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-if TYPE_CHECKING:  # a config names a pooling of this table
+if TYPE_CHECKING:  # command lines list this table without waiting for PyTorch; a config names a pooling of it
+    from torch import Tensor
+
     from models.config import ModelConfig
 
 
 LEAST_SPREAD = 1e-3
 """Added to a spread before its logarithm: of one visible patch it is 0."""
+NORM_EPSILON = 1e-5
+"""Of the model's norms."""
 
 
 class Pooling(NamedTuple):
@@ -24,13 +27,13 @@ class Pooling(NamedTuple):
 
     title: str
     """For tables and figures."""
-    tokens_used: "Callable[[ModelConfig], int]"
+    tokens_used: Callable[[ModelConfig], int]
     """How many tokens' width a vector has."""
-    of_tokens: "Callable[[Tensor, int, Tensor | None], Tensor]"
+    of_tokens: Callable[[Tensor, int, Tensor | None], Tensor]
     """(B, T, D) tokens, P, and which patches are visible, (B, N) bool or None for all, to (B, W)."""
     of_parts: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None
     """The same from the (B, P, D) prefix, the (B, D) mean of the patch tokens, and N; None where that is not enough."""
-    of_patches: "Callable[[Tensor, int, Tensor | None], Tensor] | None"
+    of_patches: Callable[[Tensor, int, Tensor | None], Tensor] | None
     """The same to a vector for every patch, (B, N, W), whose mean is the pooled one: what a cell of a map
     holds. None where cells have no such vector."""
 
@@ -55,8 +58,14 @@ def _spread(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
     return spread * (visible.shape[1] / visible.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
 
 
+def _side_by_side(*parts: Tensor, dim: int = -1) -> Tensor:
+    import torch
+
+    return torch.cat(parts, dim=dim)
+
+
 def _cls_mean_std(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
-    return torch.cat([tokens[:, P - 1], tokens[:, P:].mean(dim=1), _spread(tokens, P, visible)], dim=1)
+    return _side_by_side(tokens[:, P - 1], tokens[:, P:].mean(dim=1), _spread(tokens, P, visible))
 
 
 def _meta_mean(tokens: Tensor, P: int) -> Tensor:
@@ -67,17 +76,19 @@ def _meta_mean(tokens: Tensor, P: int) -> Tensor:
 def _before_patches(tokens: Tensor, P: int) -> Tensor:
     """(B, 3 D): the mean of the metadata tokens, CLS, and CLS centred and scaled as by the final norm."""
     cls = tokens[:, P - 1]
-    return torch.cat([_meta_mean(tokens, P), cls, F.layer_norm(cls, cls.shape[-1:])], dim=1)
+    centred = cls - cls.mean(dim=1, keepdim=True)
+    scaled = centred / (centred.square().mean(dim=1, keepdim=True) + NORM_EPSILON).sqrt()
+    return _side_by_side(_meta_mean(tokens, P), cls, scaled)
 
 
 def _log_spread(tokens: Tensor, P: int, visible: Tensor | None) -> Tensor:
     """(B, D) logarithms of `_spread`, which is far from normal over images."""
-    return torch.log(_spread(tokens, P, visible) + LEAST_SPREAD)
+    return (_spread(tokens, P, visible) + LEAST_SPREAD).log()
 
 
 def _every_patch_between(tokens: Tensor, P: int, before: Tensor, after: Tensor) -> Tensor:
     """Every patch's own token between vectors (B, W) of the whole window."""
-    return torch.cat([_for_every_patch(before, tokens, P), tokens[:, P:], _for_every_patch(after, tokens, P)], dim=-1)
+    return _side_by_side(_for_every_patch(before, tokens, P), tokens[:, P:], _for_every_patch(after, tokens, P))
 
 
 def _for_every_patch(vectors: Tensor, tokens: Tensor, P: int) -> Tensor:
@@ -124,17 +135,17 @@ POOLINGS = {
     "meta_cls_mean_std": Pooling(
         "mean of metadata tokens, CLS, mean and spread of patch tokens",
         lambda config: 4 if config.meta_fields else 3,
-        lambda tokens, P, visible: torch.cat([_meta_mean(tokens, P), _cls_mean_std(tokens, P, visible)], dim=1),
+        lambda tokens, P, visible: _side_by_side(_meta_mean(tokens, P), _cls_mean_std(tokens, P, visible)),
         None,
         lambda tokens, P, visible: _every_patch_between(
-            tokens, P, torch.cat([_meta_mean(tokens, P), tokens[:, P - 1]], dim=1), _spread(tokens, P, visible)
+            tokens, P, _side_by_side(_meta_mean(tokens, P), tokens[:, P - 1]), _spread(tokens, P, visible)
         ),
     ),
     "summary": Pooling(
         "mean of metadata tokens, CLS before and after its norm, mean and log spread of patch tokens",
         lambda config: 5 if config.meta_fields else 4,
-        lambda tokens, P, visible: torch.cat(
-            [_before_patches(tokens, P), tokens[:, P:].mean(dim=1), _log_spread(tokens, P, visible)], dim=1
+        lambda tokens, P, visible: _side_by_side(
+            _before_patches(tokens, P), tokens[:, P:].mean(dim=1), _log_spread(tokens, P, visible)
         ),
         None,
         lambda tokens, P, visible: _every_patch_between(
@@ -169,7 +180,7 @@ def pool_tokens(tokens: Tensor, pool: str, num_prefix: int, visible: Tensor | No
     Returns:
         (B, W), W as `vector_width` says.
     """
-    tokens = tokens.to(torch.float32)
+    tokens = tokens.float()
     if visible is not None:
         tokens = _hidden_by_mean(tokens, num_prefix, visible)
     return POOLINGS[pool].of_tokens(tokens, num_prefix, visible)
@@ -179,9 +190,9 @@ def _hidden_by_mean(tokens: Tensor, num_prefix: int, visible: Tensor) -> Tensor:
     """The tokens with the mean of an image's (B, N) visible patches in the place of its hidden ones."""
     patches, seen = tokens[:, num_prefix:], visible.unsqueeze(-1)
     mean = (patches * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.cat([tokens[:, :num_prefix], torch.where(seen, patches, mean)], dim=1)
+    return _side_by_side(tokens[:, :num_prefix], patches.where(seen, mean), dim=1)
 
 
-def vector_width(config: "ModelConfig", pool: str) -> int:
+def vector_width(config: ModelConfig, pool: str) -> int:
     """Numbers in an embedding."""
     return config.embed_dim * POOLINGS[pool].tokens_used(config)

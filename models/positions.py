@@ -20,7 +20,8 @@ def start_positions(embedding: Tensor, config: ModelConfig) -> None:
     `position_std`, at frequencies in geometric steps; numbers that four does not divide stay random.
     """
     nn.init.trunc_normal_(embedding, std=config.position_std)
-    if config.position_start == "random":
+    # Weights that will be read have no values yet. On the meta device the powers below import PyTorch's compiler: 2 s.
+    if config.position_start == "random" or embedding.is_meta:
         return
     quarter, side = embedding.shape[-1] // 4, config.grid
     where = embedding.device  # stated, since tools that build on the meta device keep some functions on the CPU

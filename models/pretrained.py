@@ -106,7 +106,7 @@ def _names() -> str:
 def _named(named: NamedWeights, revision: str | None) -> Path:
     """The file of weights with a name: the project's, or the hub's, whose content is then compared with the table."""
     if named.hub is None:
-        named.require_unchanged()
+        named.require_there()
         return named.file
     if named.file.is_file() and _is_as_listed(named, named.file):  # fetched by hand; a run of one's own may lie there
         return named.file

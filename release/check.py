@@ -10,6 +10,7 @@ from models.inference.digital_numbers import LandsatPatches
 from models.inference.embedding import embed_patches
 from models.inference.patch_input import read_input
 from models.masking import visible_unless_all
+from models.moe import routing_margins
 from models.moe_mae import MOEMAE
 from release.formats import Run
 from transformation.transformer import ZScoreNormalize
@@ -97,9 +98,4 @@ def _routing_margins(model: MOEMAE, pixels: np.ndarray, columns: np.ndarray, sta
         meta = torch.from_numpy(encode_metadata(columns, model.config.meta_fields, published))
         visible = visible_unless_all(valid, model.config.patch_size)
         routing = model.eval().encode(images, meta, visible=visible, noise=False).routing
-    margins = torch.full((len(pixels),), torch.inf)
-    for layer in filter(None, routing):
-        k = layer.expert_idx.shape[1]
-        best = layer.clean_logits.sort(dim=-1, descending=True).values
-        margins = torch.minimum(margins, (best[:, k - 1] - best[:, k]).view(len(pixels), -1).amin(dim=1))
-    return margins.numpy()
+    return routing_margins(routing, len(pixels)).numpy()

@@ -13,7 +13,7 @@ from utils.temporary import remove_leftovers, temporary_folder
 def require_new(folder: Path) -> None:
     """Raise UserError where something is in the way of a new folder."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: exists; remove it or give another --out")
+        raise UserError(f"{folder}: exists; remove it or give another folder")
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         remove_leftovers(make_folder(folder.parent))
         temporary = temporary_folder(folder)
         yield temporary
-        for path in temporary.iterdir():
+        for path in temporary.rglob("*"):
             sync(path)
         sync(temporary)
         temporary.chmod(0o777 & ~umask())

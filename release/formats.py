@@ -1,10 +1,7 @@
 """A program on disk, in two forms, and running it from there: by `torch.export`, and by ONNX."""
 
 import importlib.util
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +9,9 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from models.inference.onnx_program import write_onnx as write_program
 from release.program import INPUTS, OUTPUT
 from utils.errors import ConfigError
-
-OPSET = 18
-"""Operators of ONNX 1.13 (2022), which runtimes in use know."""
-PATCHES = "patches"
-"""Name of the dimension that is free in ONNX."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(N, 7, S, S) int32 and (N, 4) float32 to (N, D)."""
@@ -51,29 +44,8 @@ def load_torch_export(path: Path) -> Run:
 
 
 def write_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write an `.onnx` of one file, without the notes on where in which source every operator comes from."""
-    import onnx
-
-    with _quiet():
-        made = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            external_data=False,
-            verbose=False,
-        )
-    assert made is not None  # it is only without `dynamo`
-    model = made.model_proto
-    for node in model.graph.node:
-        del node.metadata_props[:]
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = PATCHES
-        del value.metadata_props[:]
-    del model.graph.value_info[:]  # they name the free dimension otherwise, and follow from the rest
-    onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    """Write an `.onnx` of one file."""
+    write_program(program, path, INPUTS, OUTPUT)
 
 
 def load_onnx(path: Path) -> Run:
@@ -107,19 +79,3 @@ def require_packages(names: list[str]) -> None:
                 f"--programs {name}: needs the packages {', '.join(missing)} (pip install -r requirements-export.txt); "
                 "or leave it out: --programs torch_export"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on its own progress."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

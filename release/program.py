@@ -16,7 +16,7 @@ from models.inference.tensor_input import encoder_input
 from models.kernels.backend import EXPORT
 from models.moe import NO_NOISE
 from models.moe_mae import MOEMAE
-from models.pooling import pool_tokens
+from models.pooling import POOLINGS, pool_tokens
 from utils.data_config import DATASETS
 from utils.errors import UserError
 
@@ -51,21 +51,42 @@ class EmbeddingProgram(nn.Module):
 
         A patch of nothing but fill has NaN, unless the model takes fill for data.
         """
+        tokens, num_prefix, visible = self.tokens(pixels, metadata)
+        vectors = pool_tokens(tokens, self.pool, num_prefix, visible)
+        return vectors if visible is None else torch.where(visible.any(dim=1, keepdim=True), vectors, math.nan)
+
+    def tokens(self, pixels: Tensor, metadata: Tensor) -> tuple[Tensor, int, Tensor | None]:
+        """(N, T, D) tokens before the final norm, how many come before those of the patches, and which patches can be
+        seen, (N, n) bool; None where fill is taken for data."""
         noise = (NO_NOISE,) * len(self.encoder.layers)
         images, meta, visible = encoder_input(pixels, metadata, self.mean, self.std, self.config)
         encoded = self.encoder(images, meta, None, noise, EXPORT, visible)
-        vectors = pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix, visible)
-        return vectors if visible is None else torch.where(visible.any(dim=1, keepdim=True), vectors, math.nan)
+        return encoded.pre_norm, encoded.num_prefix, visible
 
 
-def trace(model: MOEMAE, pool: str, statistics: str) -> ExportedProgram:
+class MapProgram(EmbeddingProgram):
+    """What scenes make of a window: a vector for every patch of it, whose mean is the pooled one."""
+
+    def forward(self, pixels: Tensor, metadata: Tensor) -> Tensor:
+        """The same arguments as an embedding's to (N, n, D) float32, n patches of a window row by row."""
+        tokens, num_prefix, visible = self.tokens(pixels, metadata)
+        whole = pool_tokens(tokens, "all", num_prefix, visible).unflatten(1, (tokens.shape[1], -1))
+        of_patches = POOLINGS[self.pool].of_patches
+        if of_patches is None:
+            raise ValueError(f"pool {self.pool!r} is not for maps")
+        return of_patches(whole, num_prefix, visible)
+
+
+def trace(
+    model: MOEMAE, pool: str, statistics: str, form: type[EmbeddingProgram] = EmbeddingProgram
+) -> ExportedProgram:
     """The program of a model on the CPU, for any number of patches, of PyTorch's own operators only.
 
     Raises:
         UserError: where this version of PyTorch makes something else of it.
     """
     config = model.config
-    program = EmbeddingProgram(model, pool, statistics).eval()
+    program = form(model, pool, statistics).eval()
     pixels = torch.zeros(2, config.in_channels, config.img_size, config.img_size, dtype=torch.int32)
     patches = Dim("patches", min=1)
     exported = torch.export.export(

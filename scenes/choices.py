@@ -7,39 +7,13 @@ from models.config import ModelConfig
 from models.pooling import DEFAULT_POOL, MAP_POOLINGS, vector_width
 from models.pretrained import made_from
 from scenes.products.land_cover import Probe, fitting_widths
+from scenes.settings import SceneSettings
 from utils.data_config import BigEarthNetInfo, EuroSATInfo
 from utils.errors import ConfigError
 from utils.reporting import reporter
 
 MAP_POOL = "patch_mean"
 """What a cell holds where nobody says, the weights included."""
-
-
-class SceneSettings(NamedTuple):
-    """The options of `embed_scene.py` that are not about finding the scene."""
-
-    checkpoint: Path
-    out: Path
-    stride: int = 40
-    cell: int | None = None
-    pool: str | None = None
-    dtype: str = "float16"
-    batch_size: int = 64
-    min_clear: float = 0.5
-    probe: Path | None = None
-    trust_pickle: bool = False
-    truth: Path | None = None
-    labels: Path | None = None
-    column: str | None = None
-    similar_to: tuple[float, float] | None = None
-    reconstruct: bool = False
-    geoparquet: bool = False
-    stac: bool = False
-    statistics: str | None = None
-    metadata: str = "auto"
-    device: str = "auto"
-    amp: str = "false"
-    compile: str = "auto"
 
 
 def map_pool(config: ModelConfig) -> str:

@@ -21,7 +21,7 @@ KNOWN = (
     "embeddings.tif", "quick_look.png", "labelled_cells.npz", "labelled_cells.json", "labels_probe.npz",
     "labels_probe.json", "land_cover.tif", "land_cover.tif.aux.xml", "land_cover.qml", "land_cover.png",
     "land_cover_legend.png", "probabilities.tif", "similarity.tif", "reconstruction.tif", "cells.parquet",
-    "stac_item.json", RECORD,
+    "stac_item.json", "similarity.qml", "reconstruction.qml", "embeddings.zarr", RECORD,
 )  # fmt: skip
 """All that a run can write: those of an earlier run that this one does not make again go."""
 _NOTE = "complete.json"
@@ -87,10 +87,12 @@ class OutputSet:
             # By the note: of what was made, a run that died in here has moved some already.
             for name in set(KNOWN) - staged - set(note.get("made", ())) - set(note["kept"]) - {RECORD}:
                 path = self.folder / name
-                if path.is_file() and path.resolve() not in self._inputs and RECORD in staged:
-                    path.unlink()
+                if path.exists() and path.resolve() not in self._inputs and RECORD in staged:
+                    _remove(path)
                     gone.append(name)
             for name in sorted(staged, key=lambda name: name == RECORD):
+                if (self.folder / name).is_dir():  # no folder takes the place of another that is not empty
+                    _remove(self.folder / name)
                 (self.staged / name).replace(self.folder / name)
             sync(self.folder)
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -98,3 +100,11 @@ class OutputSet:
             reason = describe_os_error(error, self.folder) if isinstance(error, OSError) else f"{self.folder}: {error}"
             raise UserError(f"cannot put the results in place: {reason}") from error
         return sorted(gone)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the folder of a Zarr group."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from models.inference.embedder import Embedder
+from models.inference.runtimes import require_known
 from models.masking import LEAST_VISIBLE
 from models.pretrained import load_with_path
-from scenes.choices import SceneSettings, choose
+from scenes.choices import choose
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
@@ -37,7 +38,10 @@ from scenes.products.reconstruct import SceneReconstructor, write_reconstruction
 from scenes.products.score import check_classes, score_land_cover
 from scenes.products.similarity import cell_at, write_similarity
 from scenes.products.stac_item import STAC_ITEM, require_described, write_item
+from scenes.products.styles import style_ramp, style_true_colour
+from scenes.products.zarr_group import ZARR_GROUP, require_zarr, write_zarr
 from scenes.row_store import RowStore
+from scenes.settings import SceneSettings
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.analysis_utils import save_figure
@@ -68,7 +72,9 @@ class SceneRun:
         inputs = (settings.checkpoint, settings.probe, beside, settings.truth, settings.labels)
         self.outputs = OutputSet(self.folder, [path for path in inputs if path is not None])
         self.scratch = self.outputs.scratch
+        require_known(settings.backend)
         self.device = select_device(settings.device)
+        self.autocast = mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False)
         self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
         config = self.model.config
         # A polygon labels small cells; a window's whole 1,200 m have one class only where fields are that large.
@@ -101,6 +107,7 @@ class SceneRun:
             record |= made | {"visible_cells": statistics.count}
             if settings.reconstruct:
                 files.append(self._reconstruct(reader))
+                files.append(style_true_colour(self.outputs.new("reconstruction.qml"), self.scene.sensor))
             if self.labels:
                 record["labels"] = self._fit_labels(reader, embeddings, statistics.count, files)
         figure = plot_quick_look(self.scene, embeddings, statistics)
@@ -121,8 +128,11 @@ class SceneRun:
         if settings.similar_to:
             path = self.outputs.new("similarity.tif")
             files.append(write_similarity(path, embeddings, statistics, *settings.similar_to, self.scratch))
+            files.append(style_ramp(path.with_suffix(".qml"), -1.0, 1.0))
         if settings.geoparquet:
             files.append(write_cells(self.outputs.new("cells.parquet"), embeddings, self.scene))
+        if settings.zarr:
+            files.append(write_zarr(self.outputs.new(ZARR_GROUP), embeddings))
         if settings.stac:
             files.append(write_item(self.outputs.new(STAC_ITEM), embeddings, self.scene, self._identity(), files))
         return self._publish(record, files, time.perf_counter() - started)
@@ -187,6 +197,8 @@ class SceneRun:
             check_classes(self.truth, self.probe.classes)
         if settings.geoparquet:
             require_pyarrow()
+        if settings.zarr:
+            require_zarr()
         if settings.stac:
             require_described(self.scene)
 
@@ -209,8 +221,9 @@ class SceneRun:
             "time": str(self.scene.time),
             "metadata": self.metadata.record(config),
             "batch_size": settings.batch_size,
-            "amp": settings.amp,
+            "amp": "false" if self.autocast is None else settings.amp,
             "compile": settings.compile,
+            **({} if settings.backend == "torch" else {"backend": settings.backend}),
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "before_final_norm": True,
@@ -245,15 +258,17 @@ class SceneRun:
         embedder = Embedder(
             self.model,
             "all",
-            autocast=mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False),
+            autocast=self.autocast,
             compilation=Compilation.chosen(
-                settings.compile,
+                "off" if settings.backend not in ("torch", "auto") and settings.compile == "auto" else settings.compile,
                 self.device,
                 frame.window_count // settings.batch_size,
                 COMPILE_MIN_BATCHES,
                 reporter.info,
             ),
             batch_size=settings.batch_size,
+            backend=settings.backend,
+            patches=frame.window_count,
         )
         scene_embedder = SceneEmbedder(
             reader,

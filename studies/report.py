@@ -19,7 +19,7 @@ from studies.engine.context import StudyContext
 from studies.engine.stages import Stage
 from studies.report_parts.sections import Cell, Figure, Section, Table, Value
 from utils.errors import DataError
-from utils.files import atomic_path, make_folder, write_json, write_text
+from utils.files import atomic_path, replaced_folder, write_json, write_text
 from utils.provenance import provenance
 
 STYLE = Path(__file__).with_name("report.css")
@@ -59,18 +59,20 @@ def report_of(context: StudyContext, title: str, subtitle: str, sections: Sequen
 def write_report(report: Report, folder: Path) -> Path:
     """Write `report.html`, `report.json`, `tables/*.csv` and `figures/*.png`; returns the path of the HTML.
 
+    Each of the four is of one report, whenever writing ends; the HTML, which needs nothing beside it, comes last.
+
     Raises:
         DataError: when a figure is not there, or two tables have one name.
     """
     names = [table.name for section in report.sections for table in section.tables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{folder}: two tables of the report are called {twice[0]}")
-    for name in (TABLES, FIGURES):  # of an earlier report, which may have had others
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for section in report.sections:
-        for table in section.tables:
-            write_text(folder / TABLES / f"{table.name}.csv", table_csv(table))
-    pictures = _copy_figures(report.sections, make_folder(folder / FIGURES))
+    with replaced_folder(folder / TABLES) as tables:  # an earlier report may have had others
+        for section in report.sections:
+            for table in section.tables:
+                write_text(tables / f"{table.name}.csv", table_csv(table))
+    with replaced_folder(folder / FIGURES) as figures:
+        pictures = _copy_figures(report.sections, figures)
     write_json(folder / RESULTS, results(report, pictures))
     return write_text(folder / REPORT, page(report, pictures))
 
@@ -191,7 +193,7 @@ def _section_html(anchor: str, section: Section, pictures: Mapping[Path, str]) -
     text = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in section.text)
     tables = "".join(map(_table_html, section.tables))
     figures = "".join(_figure_html(figure, pictures[figure.path]) for figure in section.figures)
-    return f'<section id="{anchor}"><h2>{_text(section.title)}{_mark(section)}</h2>{text}{tables}{figures}</section>\n'
+    return f'<section id="{anchor}"><h2>{_text(section.title)}{_mark(section)}</h2>{text}{figures}{tables}</section>\n'
 
 
 def _mark(section: Section) -> str:

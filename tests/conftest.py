@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from utils.reporting import configure
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample_dataset" / "bigearthnet-l"
+KINDS = ("passed", "failed", "error", "skipped")
 
 
 with contextlib.suppress(ImportError):
@@ -34,6 +36,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "scripts" if _starts_scripts(ROOT / file) else file
 
     return Scheduling(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the fault suite counts (MOEMAE_FAULTS): all counts so far, in one file and on the terminal."""
+    if os.environ.get("MOEMAE_FAULTS"):
+        from faults import counts, lines_of, summarise
+
+        ended = {kind: len(found) for kind, found in terminalreporter.stats.items() if kind in KINDS}
+        if counts():
+            terminalreporter.write_line("\n".join(lines_of(summarise(Counter(ended)))))
 
 
 @functools.cache

@@ -105,7 +105,8 @@ class Pretraining:
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
         )
         self.schedule = schedule_of(training.model_dump(), len(self.loader))
-        self.options = step_options(config, self.model.config, self.device)
+        saved = None if found is None else found[0].content.get(EXTRA_KEY, {}).get("run", {}).get("recipe", {})
+        self.options = step_options(config, self.model.config, self.device, (saved or {}).get("training"))
         self.targets = self._first_targets(None if found is None else found[0])
         self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
         self.optimizer = optimizer_of(training, self.model, self._trained(), self.device)

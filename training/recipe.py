@@ -60,8 +60,17 @@ def first_model(config: Config) -> MOEMAE:
     return load_configured_model(config, torch.device("cpu"))
 
 
-def step_options(config: Config, model: ModelConfig, device: torch.device) -> StepOptions:
-    """What every step does, with everything that the config leaves open decided."""
+def step_options(
+    config: Config, model: ModelConfig, device: torch.device, saved: Mapping[str, Any] | None = None
+) -> StepOptions:
+    """What every step does, with everything that the config leaves open decided.
+
+    Args:
+        config: as given.
+        model: that is trained.
+        device: where.
+        saved: section "training" of the recipe of the run that is resumed.
+    """
     training = config.training
     metadata_dropout = training.metadata_dropout
     if metadata_dropout is None:
@@ -73,11 +82,18 @@ def step_options(config: Config, model: ModelConfig, device: torch.device) -> St
         weights=loss_weights(training, model),
         grad_clip=training.grad_clip,
         metadata_dropout=metadata_dropout,
-        autocast=mixed_precision(device, training.amp),
+        autocast=_precision(device, training.amp, saved),
         batch_size=training.batch_size,
         metadata_masking=tuple(chances.get(name, 0.0) for name in model.meta_fields),
         augmentations=_augmentations(config, model),
     )
+
+
+def _precision(device: torch.device, amp: bool | str, saved: Mapping[str, Any] | None) -> torch.dtype | None:
+    """As asked; where this processor's speed decides, a resumed run keeps what was decided where it began."""
+    if saved is not None and amp == "bf16" and device.type == "cpu" and saved.get("amp") in ("bf16", False):
+        return torch.bfloat16 if saved["amp"] else None
+    return mixed_precision(device, amp)
 
 
 def _augmentations(config: Config, model: ModelConfig) -> tuple[tuple[str, float], ...]:

@@ -132,7 +132,7 @@ class RunFolder:
         if not any(path in earlier for path in worth_keeping):  # killed before anything was saved
             for path in earlier:
                 path.unlink()
-        elif earlier:
+        else:
             target = self.folder / f"replaced_{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
             make_folder(target)
             for path in earlier:

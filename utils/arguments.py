@@ -1,4 +1,8 @@
-"""The command line of scripts: what argparse refuses becomes a user-fixable error like any other."""
+"""The command line of scripts: what argparse refuses becomes a user-fixable error like any other.
+
+Scripts read it first, and only then import what does the work: `--help` and a mistake are answered without waiting for
+PyTorch.
+"""
 
 import argparse
 from pathlib import Path
@@ -25,3 +29,18 @@ def user_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # `~name` of nobody
         return Path(text)
+
+
+def config_parser(description: str, reads: str) -> argparse.ArgumentParser:
+    """The command line that all YAML scripts share: `--config_yaml FILE`, `--set key.sub=value`, `--help`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config_yaml", required=True, metavar="FILE", help=f"the configuration ({reads})")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="replace one value of the configuration; the value counts as written; may be repeated",
+    )
+    return parser

@@ -3,7 +3,6 @@
 Generic: the keys themselves are declared as pydantic models in `configs/schema.py`.
 """
 
-import argparse
 import difflib
 import itertools
 import sys
@@ -76,21 +75,6 @@ def required(value: T | None, key: str) -> T:
     if value is None:
         raise ConfigError(f"{key}: is required")
     return value
-
-
-def config_parser(description: str, reads: str) -> argparse.ArgumentParser:
-    """The command line that all YAML scripts share: `--config_yaml FILE`, `--set key.sub=value`, `--help`."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config_yaml", required=True, metavar="FILE", help=f"the configuration ({reads})")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY.SUB=VALUE",
-        help="replace one value of the configuration; the value counts as written; may be repeated",
-    )
-    return parser
 
 
 def load_config(

@@ -5,6 +5,7 @@ from functools import cache
 
 import torch
 
+from utils.calibration import bfloat16_is_fast
 from utils.errors import ConfigError
 from utils.processes import Processes, local_rank
 from utils.reporting import reporter
@@ -63,12 +64,15 @@ def mixed_precision(device: torch.device, amp: bool | str) -> torch.dtype | None
     Args:
         device: where the model runs.
         amp: False; True or "auto": on CUDA bfloat16 where the GPU has it, else float16, elsewhere None; "bf16": on
-            CUDA and on CPUs; "fp16": on CUDA.
+            CUDA and on CPUs that have it, else a line says that it goes on in float32; "fp16": on CUDA.
     """
     if amp is False or device.type not in ("cpu", "cuda"):
         return None
     if amp == "bf16":
-        return torch.bfloat16
+        if device.type == "cuda" or bfloat16_is_fast():
+            return torch.bfloat16
+        reporter.info("bfloat16     slower than float32 on this processor, which has none; going on in float32")
+        return None
     if device.type == "cpu":
         return None
     if amp == "fp16":

@@ -74,7 +74,8 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     """Yield a fresh folder beside `path` that takes its place when everything is written, and vanishes otherwise.
 
     Raises:
-        UserError: naming `path`, when it cannot be written. What was there is then unchanged.
+        UserError: naming `path`, when it cannot be written. What was there is then unchanged. A kill leaves the one
+            or the other, or, between two renames, neither.
     """
     target = Path(path).resolve()
     remove_leftovers(make_folder(target.parent))
@@ -83,14 +84,29 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
         folder = temporary_folder(target)
         folder.chmod(0o777 & ~umask())
         yield folder
-        if target.exists():
-            shutil.rmtree(target)
-        folder.replace(target)
+        _take_place(folder, target)
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error, target)}") from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_place(folder: Path, target: Path) -> None:
+    """Rename a folder to `target`; what is there goes aside first, so that it is never there in part."""
+    if not target.exists():
+        folder.replace(target)
+        return
+    aside = temporary_folder(target)
+    try:
+        earlier = target.replace(aside / target.name)
+        try:
+            folder.replace(target)
+        except OSError:
+            earlier.replace(target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:

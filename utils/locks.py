@@ -17,7 +17,7 @@ from utils.reporting import reporter
 
 try:
     import fcntl
-except ImportError:  # on Windows
+except ImportError:  # pragma: no cover - on Windows; tests set it to None
     fcntl = None
 try:
     import msvcrt

@@ -1,4 +1,4 @@
-"""What is on record about the bytes of a file of weights: by a manifest, a checkpoint's record, or the hub's cache."""
+"""What is on record about the bytes of weights and probes: by a manifest, the JSON beside them, or the hub's cache."""
 
 import hashlib
 import re
@@ -10,6 +10,10 @@ from utils.parsing import parse_json
 
 MANIFEST = "manifest.json"
 """In the folder of a file or the one above: SHA-256 and origin of files by their paths."""
+
+
+PROBE_SUFFIXES = (".joblib", ".npz")
+"""Of the two forms of a probe."""
 
 
 class Recorded(NamedTuple):
@@ -27,7 +31,8 @@ def require_recorded(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: naming the file and the record that it differs from.
     """
-    known = [found for found in (_in_manifest(path), _beside(path), _in_hub_cache(path)) if found is not None]
+    ways = (_in_manifest, _beside, _beside_probe, _in_hub_cache)
+    known = [found for way in ways if (found := way(path)) is not None]
     digest = hashlib.sha256(data).hexdigest() if known else ""
     for found in known:
         if found.sha256 != digest:
@@ -66,6 +71,18 @@ def _beside(path: Path) -> Recorded | None:
         return Recorded(str(digest), record.name, cure)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: has no readable {record.name} beside it; {cure}") from error
+
+
+def _beside_probe(path: Path) -> Recorded | None:
+    """By the `.json` of the probe run that made it; earlier ones say nothing of their files."""
+    record = path.with_suffix(".json")
+    if path.suffix not in PROBE_SUFFIXES or not record.is_file():
+        return None
+    try:
+        digest = parse_json(record.read_text(encoding="utf-8"))["sha256"][path.suffix]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Recorded(str(digest), record.name, "restore it, take its other form, or fit the probe again")
 
 
 def _in_hub_cache(path: Path) -> Recorded | None:

@@ -30,8 +30,7 @@ class RowChecksums(NamedTuple):
 
 def row_slices(array: np.ndarray, most_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
     """Slices of consecutive rows that cover an array, of about so many bytes each."""
-    row_bytes = max(1, array[0].nbytes) if len(array) else 1
-    step = max(1, most_bytes // row_bytes)
+    step = max(1, most_bytes // max(1, array[:1].nbytes))
     for start in range(0, len(array), step):
         yield slice(start, min(start + step, len(array)))
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.owners import Owner, this_process
-from utils.reporting import reporter
+from utils.reporting import reporter, size_text
 
 _NAME = re.compile(r"\..*\.(\d{1,19})-(\d*)-([0-9a-f]{8})\.\w+\.tmp(\..*)?", re.DOTALL)
 RESERVED = ".reserved"
@@ -50,7 +50,7 @@ def remove_leftovers(folder: Path) -> None:
             with suppress(OSError):  # another process removes it, too
                 path.unlink()
     if found:
-        reporter.info(f"{folder}: removed {len(found)} unfinished of runs that were killed ({size / 1e6:,.1f} MB)")
+        reporter.info(f"{folder}: removed {len(found)} unfinished of runs that were killed ({size_text(size)})")
 
 
 def _is_left(path: Path) -> bool:

@@ -78,7 +78,9 @@ class SmoothNoise:
         random: drawn from once.
     """
 
-    def __init__(self, shape: tuple[int, int], octaves: tuple[tuple[int, float], ...], reach: int, random) -> None:
+    def __init__(
+        self, shape: tuple[int, int], octaves: tuple[tuple[int, float], ...], reach: int, random: torch.Generator
+    ) -> None:
         self.reach, self.knots = reach, []
         for spacing, weight in octaves:
             counts = [(side + 2 * reach) // spacing + 3 for side in shape]

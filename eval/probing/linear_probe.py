@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from classification_models.feature_rows import FeatureRows
 from classification_models.logistic_regression import LogisticRegressionModel
+from classification_models.row_space import RowSpace
 from classification_models.scores import map_micro
 from eval.probing.representation import Vectors
 from eval.statistics.spatial_blocks import area_folds, neighbour_blocks
@@ -13,7 +16,7 @@ from eval.statistics.weighted_metrics import decisions_of
 from utils.errors import DataError
 
 MOST_TURNED = 4000
-"""Training patches up to which their row space is computed; of more, the SVD costs more than it saves."""
+"""Training patches up to which their row space is computed once for every C; of more, it costs more than it saves."""
 
 FOLDS = 5
 """Cross-validation folds of the training split where there is no validation split."""
@@ -166,10 +169,8 @@ def _standardised(train: Vectors, other: Vectors) -> _Task:
     patches, features = train.x.shape
     if not (patches <= MOST_TURNED and patches < features):
         return _Task(train.x, other.x, scale=True)
-    mean, std = standard(train.x)
-    fitted_on, evaluated_on = ((part.x - mean) / std for part in (train, other))
-    axes = np.linalg.svd(fitted_on, full_matrices=False)[2]  # (patches, features)
-    return _Task(fitted_on @ axes.T, evaluated_on @ axes.T, scale=False)
+    space = RowSpace(FeatureRows(train.x, torch.device("cpu")), scale=True)
+    return _Task(space.rows, space.project(other.x), scale=False)
 
 
 def standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

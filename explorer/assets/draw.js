@@ -1,5 +1,6 @@
 // Dots on one canvas; what is pointed at, selected and near on a second one above it.
 const [USUAL, DIMMED] = [0.8, 0.12]; // opacity
+const LEAST_RIMMED = 7; // pixels of a dot that has room for a rim
 const MOST_TILES = 350; // fewer patches in sight than this are drawn as pictures
 const dots = at("dots").getContext("2d", { willReadFrequently: true }); // kept in memory, where pixels are painted
 const marks = at("marks").getContext("2d");
@@ -57,7 +58,10 @@ function drawDots() {
   for (const group of order) {
     if (mode.hidden[group]) continue;
     const opacity = emphasised < 0 ? USUAL : group === emphasised ? 1 : DIMMED;
-    paint(mode.members[group], view.xy, left, top, scale, size, mode.colours[group], opacity);
+    const [members, colour] = [mode.members[group], mode.colours[group]];
+    const rim = size < LEAST_RIMMED ? 0 : Math.max(1, Math.round(camera.dpr)); // pale colours stand out from the paper
+    paint(members, view.xy, left, top, scale, size, colour, opacity);
+    if (rim) paint(members, view.xy, left, top, scale, size, darker(colour), opacity, size / 2 - rim);
   }
   dots.putImageData(paper.image, 0, 0);
   return null;

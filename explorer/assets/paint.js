@@ -21,6 +21,8 @@ function parts(colour) {
   return known.get(colour);
 }
 
+const darker = (colour) => `rgb(${parts(colour).map((part) => 0.6 * part).join(" ")})`;
+
 function clearPaper(context, colour) {
   const { width, height } = context.canvas;
   if (!paper.image || paper.image.width !== width || paper.image.height !== height) {
@@ -31,15 +33,17 @@ function clearPaper(context, colour) {
   paper.pixels.fill(packed(colour));
 }
 
-// A disc: where its pixels lie from its upper left corner, and how much of each it covers, 0 to 256.
-function stampOf(size, opacity) {
-  const key = `${size} ${opacity}`;
+// A disc, or a ring beyond `inner`: where its pixels lie from its upper left corner, and how much of each it covers, 0 to
+// 256.
+function stampOf(size, opacity, inner) {
+  const key = `${size} ${opacity} ${inner}`;
   if (paper.stamps.has(key)) return paper.stamps.get(key);
   const [xs, ys, covers] = [[], [], []];
   for (let y = 0; y < size; y++) {
     for (let x = 0; x < size; x++) {
       const away = Math.hypot(x + 0.5 - size / 2, y + 0.5 - size / 2);
-      const cover = Math.round(256 * opacity * Math.min(Math.max(size / 2 - away + 0.5, 0), 1));
+      const within = Math.min(Math.max(size / 2 - away + 0.5, 0), 1);
+      const cover = Math.round(256 * opacity * within * Math.min(Math.max(away - inner + 0.5, 0), 1));
       if (cover) [xs[xs.length], ys[ys.length], covers[covers.length]] = [x, y, cover];
     }
   }
@@ -59,9 +63,9 @@ function mix(p, evenColour, oddColour, cover) {
 }
 
 // Patches as discs; `left`, `top` and `scale` as in `drawDots`.
-function paint(members, xy, left, top, scale, size, colour, opacity) {
+function paint(members, xy, left, top, scale, size, colour, opacity, inner = -1) {
   const { width, height } = paper.image;
-  const { xs, ys, offsets, covers } = stampOf(size, opacity);
+  const { xs, ys, offsets, covers } = stampOf(size, opacity, inner);
   const all = packed(colour);
   const [even, odd] = [all & 0xff00ff, (all >>> 8) & 0xff];
   for (const i of members) {

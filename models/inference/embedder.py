@@ -5,9 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.inference.protocol import PatchEncoder
+from models.inference.runtimes import choose_runtime
 from models.masking import visible_unless_all
 from models.pooling import pool_tokens
 from utils.compilation import EAGER, Compilation
+from utils.errors import ConfigError
 
 
 class Embedder:
@@ -17,6 +19,9 @@ class Embedder:
         model: on its device; put into evaluation mode.
         pool: a key of `models.pooling.POOLINGS`.
         autocast: type of mixed precision; None computes in float32.
+        backend: what computes tokens, a key of `models.inference.runtimes.CHOICES`; others than "torch" compute in
+            float32 and are not compiled.
+        patches: how many will be embedded, for "auto".
         compilation: whether to compile. Batches are then filled up to `batch_size`, to keep one shape.
         batch_size: greatest number of patches of a call.
     """
@@ -29,8 +34,17 @@ class Embedder:
         autocast: torch.dtype | None = None,
         compilation: Compilation = EAGER,
         batch_size: int = 0,
+        backend: str = "torch",
+        patches: int = 0,
     ) -> None:
         model.eval()
+        if backend == "auto" and (autocast is not None or compilation.wanted):
+            backend = "torch"
+        self.backend, self._tokens = choose_runtime(backend, model, patches)
+        if self.backend != "torch" and (autocast is not None or compilation.wanted):
+            raise ConfigError(
+                f"backend: {backend} is float32 and needs no compiling; use torch, or amp and compile off"
+            )
         self.model, self.pool, self.autocast = model, pool, autocast
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)
@@ -60,5 +74,9 @@ class Embedder:
     def _vectors(self, images: Tensor, meta: Tensor | None, visible: Tensor | None) -> Tensor:
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
-            encoded = self.model.encode(images, meta, visible=visible, noise=False)
-        return pool_tokens(encoded.pre_norm, self.pool, encoded.num_prefix, encoded.visible)
+            if self.backend == "torch":
+                tokens = self.model.encode(images, meta, visible=visible, noise=False).pre_norm
+            else:
+                missing = images.new_zeros(len(images), len(self.model.config.meta_fields), 2)
+                tokens = self._tokens(images, missing if meta is None else meta, visible)
+        return pool_tokens(tokens, self.pool, self.model.config.num_prefix, visible)

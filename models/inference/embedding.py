@@ -40,17 +40,25 @@ def embed(
     scale: tuple[float, float] | None,
     nodata: float | None,
     batch_size: int,
+    backend: str,
 ) -> Any:
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
     patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata)
     patches.say_without_number(stacklevel=3)
     columns = when_where_columns(len(patches), given.when if when is None else when, lat, lon, metadata)
-    return given.restore(embed_patches(model, patches, columns, pool or model.config.pool, statistics, batch_size))
+    pool = pool or model.config.pool
+    return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size, backend))
 
 
 def embed_patches(
-    model: PatchEncoder, patches: LandsatPatches, columns: np.ndarray, pool: str, statistics: str, batch_size: int
+    model: PatchEncoder,
+    patches: LandsatPatches,
+    columns: np.ndarray,
+    pool: str,
+    statistics: str,
+    batch_size: int,
+    backend: str = "torch",
 ) -> np.ndarray:
     """Patches and what is known of them to vectors, on the model's device.
 
@@ -61,6 +69,7 @@ def embed_patches(
         pool: a key of `models.pooling.POOLINGS`.
         statistics: the dataset whose mean and spread to normalise with.
         batch_size: patches at once.
+        backend: see `models.inference.runtimes`.
 
     Returns:
         (N, D) float32; NaN for a patch of nothing but fill (unless the model takes fill for data), with a warning.
@@ -77,8 +86,8 @@ def embed_patches(
     device = next(model.parameters()).device
     vectors = np.empty((len(patches), vector_width(model.config, pool)), np.float32)
     was_training, empty = model.training, 0
-    embedder = Embedder(model, pool)
     try:
+        embedder = Embedder(model, pool, backend=backend, patches=len(patches))
         starts = range(0, len(patches), batch_size)
         for start in tqdm(starts, desc="embedding", unit="batch", leave=False, disable=None):
             part = slice(start, min(start + batch_size, len(patches)))

@@ -1,11 +1,13 @@
 """What the inference code needs of a model: this module knows the model's form, not its class, which stands above."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from models.config import ModelConfig
+from models.encoder import Encoder
+from models.moe import Routing
 
 
 class EncodedTokens(Protocol):
@@ -22,6 +24,11 @@ class EncodedTokens(Protocol):
         ...
 
     @property
+    def routing(self) -> Sequence[Routing | None]:
+        """Of every block."""
+        ...
+
+    @property
     def visible(self) -> Tensor | None:
         """(B, N) bool, patches that were seen; None means all."""
         ...
@@ -31,6 +38,7 @@ class PatchEncoder(Protocol):
     """An encoder of patches: `models.moe_mae.MOEMAE` is one."""
 
     config: ModelConfig
+    encoder: Encoder
     training: bool
 
     def encode(

@@ -20,7 +20,6 @@ from scenes.products.geotiffs import Layer, write_cog
 from scenes.row_store import RowStore
 from scenes.windows import Frame
 
-DTYPES = ("float16", "int8")
 FINGERPRINT_TAG = "MOEMAE_FINGERPRINT"
 WITHOUT_NUMBER = "without_number"
 """Beside it: pixels of each file of the scene that hold NaN or infinity although nothing says so."""

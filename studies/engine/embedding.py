@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.loader import BatchLoader, Part
 from datasets.patches import Batch, PatchDataset
-from embed.compute_embed import PatchEmbedder
+from embed.dataset import PatchEmbedder
 from models.config import ModelConfig
 from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from classification_models.embeddings import read_embeddings, resolve_labels, select_features
 from configs.reproduction import ReproductionConfig
 from configs.schema import Config
-from embed.compute_embed import COMPILE_MIN_BATCHES, embed_dataset
+from embed.dataset import COMPILE_MIN_BATCHES, embed_dataset
 from eval.probing.representation import Vectors
 from models.checkpoint import load_model, write_checkpoint
 from models.config import ModelConfig, from_record, to_record

@@ -161,7 +161,7 @@ def plot_information(
     axes.set_ylim(bottom=0.0)
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)  # lines may lie anywhere
     return figure
 
 

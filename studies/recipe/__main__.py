@@ -19,7 +19,7 @@ from studies.recipe.results import results_of
 from studies.recipe.scores import baseline_rows, ladder_row, settings_of
 from studies.report import report_of, write_report
 from training.stopping import StopRequested, StopSignals
-from utils.config import config_parser
+from utils.arguments import config_parser
 from utils.errors import DataError, run_script
 from utils.files import check_writable, write_json, write_text
 from utils.locks import held_alone

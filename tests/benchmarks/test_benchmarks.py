@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from benchmarks import operations, paper_schedule, run
-from benchmarks.check import PRODUCT, judged, reference_verdict
+from benchmarks.check import PRODUCT, judged, reference_verdict, with_reference
 from benchmarks.large_pack import make_large_pack, variations
 from benchmarks.machine import BFLOAT16, LINEAR, Limits, Product, Shape, describe, measure_limits
 from benchmarks.probe_data import probe_problem
 from benchmarks.profile import group_of, profile_call, profile_table
+from benchmarks.published import NOTE, PublishedWork, check_published
 from benchmarks.reference import ReferenceMAE
 from benchmarks.reference_cost import judge
 from benchmarks.reference_work import by_field
@@ -320,3 +321,70 @@ def test_paper_schedule_reports_a_run_that_fails(tmp_path) -> None:
         paper_schedule.main([*command, "--set", "training.epochs=0"])
     with pytest.raises(ConfigError, match="--patches"):
         paper_schedule.main(["--patches", "7", "--out", str(tmp_path)])
+
+
+# --------------------------------------------------------------------------- the published code
+
+PUBLISHED = {
+    "models/moe_mae.py": """
+import torch
+
+def build_model(size, img_size, patch_size, in_chans):
+    assert (size, img_size, patch_size, in_chans) == ("S", 40, 4, 7)
+    return torch.nn.Linear(40, 2)
+
+class MOEMAE(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+""",
+    "pretrain_mae.py": """
+from pathlib import Path
+
+def train_epoch(model, loader, opt, scaler, alpha, beta, device, epoch, scheduler, total_epochs):
+    (batch,) = loader
+    print("what it prints is no answer")
+    with Path("log").open("a") as file:
+        print("train", [list(part.shape) for part in batch], alpha, beta, device, total_epochs, scheduler, file=file)
+""",
+    "embed/compute_embed.py": """
+from pathlib import Path
+
+def compute_geomoemae_embeddings(model, dataloader, device="cuda", use_autocast=True):
+    with Path("log").open("a") as file:
+        print("embed", len(dataloader[0]), device, use_autocast, file=file)
+    if Path("broken").exists():
+        raise RuntimeError("it broke")
+""",
+    "scheduler/schedulers.py": "def WarmupCosineLR(opt, total_steps, base_lr, warmup_steps):\n    return base_lr\n",
+}
+
+
+def test_the_published_code_runs_in_a_process_of_its_own(tmp_path) -> None:
+    """A folder of the same layout, whose modules have the names of this project's."""
+    with pytest.raises(ConfigError, match=r"has no models/moe_mae\.py; give the folder"):
+        check_published(tmp_path)
+    for name, code in PUBLISHED.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(code)
+    folder, batch = check_published(tmp_path), sample_batch(2)
+    for name in ("train", "embed"):
+        work = PublishedWork(name, folder, batch)
+        work()
+        if name == "embed":
+            (tmp_path / "broken").touch()
+            with pytest.raises(UserError, match="stops with RuntimeError: it broke"):
+                work()
+        else:
+            work.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[0] == "train [[2, 7, 40, 40], [2], [2, 2], [2, 2], [2, 2], [2, 2]] 0.1 0.5 cpu 500 0.0003"
+    assert lines[1:] == ["embed 6 cpu False"] * 2
+
+
+def test_a_row_says_what_its_reference_is(tmp_path) -> None:
+    row = timed_row("step", Timing((0.5,)), Timing((1.5,)), unit="ms")
+    setting = Setting(CPU, LIMITS, rounds=1, quick=False)
+    assert "stand-in" in with_reference([row], setting)[0].note
+    assert with_reference([row], setting._replace(published=tmp_path))[0].note == NOTE
+    assert reference_verdict("train", setting._replace(published=tmp_path), {}, lambda *_: {}) is None

@@ -11,7 +11,8 @@ from classification_models import feature_rows, fitting, memory, preconditioner
 from classification_models.feature_rows import FeatureRows
 from classification_models.logistic_loss import LogisticLoss
 from classification_models.logistic_regression import LogisticRegressionModel
-from classification_models.solvers import PRECONDITIONED, SOLVERS, Size, memory_needs
+from classification_models.memory_needs import memory_needs
+from classification_models.solvers import PRECONDITIONED, SOLVERS, Size
 from utils.errors import UserError
 
 CPU = torch.device("cpu")

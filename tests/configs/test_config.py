@@ -12,7 +12,7 @@ from configs.schema import Config, read_config
 from eval.probing.feature_baselines import COMBINATIONS
 from eval.probing.protocols import PROTOCOLS
 from studies.registry import STUDIES
-from utils.config import config_parser
+from utils.arguments import config_parser
 from utils.errors import ConfigError
 
 

@@ -1,6 +1,7 @@
 """Making packs: the same bytes after any interruption, bad files, and folders that hold something already."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from tiny import some_pixels, write_tif
 
 from datasets.loader import build_dataset
 from datasets.pack.source import PackSource
+from datasets.pack.writer import _ignore_interrupt
 from datasets.packed import PackedDataset, main
 from utils.errors import ConfigError, DataError, UserError
 
@@ -210,6 +212,50 @@ def test_other_folders_are_not_touched(source, tmp_path) -> None:
         main(["--dataset", "bigearthnet_ls", "--dataset_path", str(source)])
 
 
+def test_splits_have_names_of_their_own(source, tmp_path) -> None:
+    (source / "more").mkdir()
+    (source / "more" / "split.csv").write_text(f"{IDS[0]}\n")
+    with pytest.raises(DataError, match=r"more/split\.csv: has the same name as .*/split\.csv; rename one of them"):
+        pack(tmp_path / "pack", source, ["split.csv", str(source / "more" / "split.csv")])
+    assert (pack(tmp_path / "pack", source, ["split.csv", "split.csv"]) / "pack.json").exists(), "twice the same one"
+
+
+def test_a_source_that_has_lost_a_file(source, tmp_path) -> None:
+    out = pack(tmp_path / "pack", source)
+    (source / "images" / f"{IDS[4]}.tif").unlink()
+    with pytest.raises(DataError, match=rf"1 patches in .* have changed since they were packed \({IDS[4]}\)"):
+        pack(out, source)
+
+
+def test_a_pack_begun_by_another_version(source, tmp_path, monkeypatch, small_steps) -> None:
+    out = tmp_path / "pack"
+    interrupted(monkeypatch, 3, out, source)
+    journal = out / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    first = {key: value for key, value in json.loads(lines[0]).items() if key != "crc32"}
+    journal.write_text("".join([json.dumps({**first, "format": 0}) + "\n", *lines[1:]]))
+    with pytest.raises(DataError, match="pack: was begun by another version of this code; choose another --out"):
+        pack(out, source)
+
+
+def test_errors_of_this_code_keep_their_traceback(source, tmp_path, monkeypatch) -> None:
+    def defect(self, ids):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(PackSource, "read_chunk", defect)
+    with pytest.raises(RuntimeError, match="a defect"):
+        pack(tmp_path / "pack", source)
+
+
+def test_readers_leave_interrupts_to_the_main_process() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        _ignore_interrupt(0)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_two_at_once_are_refused(source, tmp_path, monkeypatch) -> None:
     out = tmp_path / "pack"
     read_chunk = PackSource.read_chunk
@@ -286,6 +332,15 @@ def test_bad_files_left_out(source, tmp_path, small_steps, capsys, stopped_first
     (source / "labels" / f"{IDS[6]}_labels_metadata.json").write_text('{"labels": []}')
     with pytest.raises(DataError, match=rf"have changed since they were packed \({IDS[6]}\)"):
         pack(out, source, ["split.csv"], "--skip-bad")
+
+
+def test_a_label_file_that_cannot_be_read(source, tmp_path) -> None:
+    """Which is not one that is not there."""
+    label = source / "labels" / f"{IDS[7]}_labels_metadata.json"
+    label.unlink()
+    label.mkdir()
+    with pytest.raises(DataError, match=rf"1 of 10 files cannot be used: .*{label.name}: cannot be read \(Is a dir"):
+        pack(tmp_path / "pack", source)
 
 
 def test_eurosat_entries_without_a_file(tmp_path) -> None:

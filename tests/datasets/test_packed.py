@@ -17,6 +17,7 @@ from tiny import TINY_MODEL, some_pixels, training_config, write_config, write_t
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.eurosat import EuroSATDatasetLS
 from datasets.loader import BatchLoader, build_dataset, shuffled
+from datasets.pack.format import read_header
 from datasets.packed import PackedDataset, main
 from embed.compute_embed import main as embed
 from models import build_model
@@ -250,10 +251,14 @@ def test_tampering_is_found_by_check(source, tmp_path) -> None:
     for tampered, said in (
         (lines.replace("2017-06-13T10", "2017-13-13T10"), "is damaged"),
         (lines.replace("time", "tide"), r"is damaged \(line 1: other columns\)"),
+        (lines + lines.splitlines()[-1] + "\n", "holds 11 patches where the header says 10"),
+        ("\n".join(lines.splitlines()[:-1]) + "\n", "holds 9 patches where the header says 10"),
+        (lines.replace("missing", "missing,1"), r"is damaged \(line 3: 8 cells instead of 7\)"),
+        (lines + '"', r"is damaged \(line 1\d: unexpected end of data\)"),
     ):
         header.write_text(json.dumps(record))
         table.write_text(tampered)
-        with pytest.raises(DataError, match=r"patches\.csv: changed since the pack was made"):
+        with pytest.raises(DataError, match=r"patches\.csv: (changed since the pack was made|has [\d,]+ bytes where)"):
             PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
         changed = {**record["files"], "patches.csv": {"bytes": len(tampered), "sha256": sha256(table)}}
         header.write_text(json.dumps({**record, "files": changed}))
@@ -266,3 +271,49 @@ def test_statistics(packs) -> None:
     dataset = build_dataset("eurosat_ls", str(packs["eurosat_ls", False]), "eurosat-val.txt", **options)
     assert dataset.statistics == BigEarthNetInfo.STATISTICS
     assert dataset.statistics != EuroSATDatasetLS(EUROSAT, "eurosat-val.txt").statistics
+
+
+def as_recorded(folder: Path, name: str, content: bytes) -> None:
+    """Put another file into a pack, and its size and hash into the header."""
+    (folder / name).write_bytes(content)
+    files = json.loads((folder / "pack.json").read_text())["files"]
+    rewrite_header(folder, files={**files, name: {"bytes": len(content), "sha256": sha256(folder / name)}})
+
+
+def test_files_that_are_recorded_and_of_no_pack(source, tmp_path) -> None:
+    """Whoever made them took their hashes, too."""
+    whole = pack(tmp_path / "pack", source)
+    pixels, checksums = ((whole / name).read_bytes() for name in ("pixels.npy", "checksums.u32"))
+    for number, (name, content, said) in enumerate((
+        ("pixels.npy", b"x" * len(pixels), r"pixels\.npy: cannot be mapped"),
+        ("pixels.npy", pixels.replace(b"<u2", b"<i2"), r"pixels\.npy: holds \(10, 7, 40, 40\) int16 where"),
+        ("pixels.npy", pixels.replace(b"False", b"True "), r"pixels\.npy: holds .* uint16 where"),
+        ("checksums.u32", checksums[:-4], r"checksums\.u32: holds 9 where the header says 10"),
+        ("checksums.u32", checksums + b"1234", r"checksums\.u32: holds 11 where the header says 10"),
+    )):  # fmt: skip
+        folder = Path(shutil.copytree(whole, tmp_path / str(number)))
+        as_recorded(folder, name, content)
+        with pytest.raises(DataError, match=said) as caught:
+            PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
+        assert "remove the folder and pack again" in str(caught.value)
+
+
+def test_headers_that_cannot_be_read(source, tmp_path) -> None:
+    folder = pack(tmp_path / "pack", source)
+    header = folder / "pack.json"
+    whole = header.read_bytes()
+    for content, said in (
+        (b"\xff\xfe", r"pack\.json: cannot be read \(not text\)"),
+        (b"[]", r"pack\.json: is damaged \(the whole: "),
+        (whole.replace(b"SR_B1", b"SR_B9"), "is damaged \\(bands or label names are not those of bigearthnet_ls"),
+        (whole.replace(b"Pastures", b"pastures"), "is damaged \\(bands or label names are not those of"),
+    ):
+        header.write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
+    header.unlink()
+    header.mkdir()
+    with pytest.raises(DataError, match=r"pack\.json: cannot be read \(Is a directory\)"):
+        PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
+    with pytest.raises(DataError, match="absent: no such folder"):
+        read_header(tmp_path / "absent")

@@ -1,10 +1,26 @@
 """The fault suite's own machinery: seeds, counters that resume, and the input of a failing try kept."""
 
 import json
+import re
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import REFUSED, USED, Attempt, Campaign, damaged, ending, flipped, mutated, truncated
+from conftest import ROOT
+from faults import (
+    REFUSED,
+    USED,
+    Attempt,
+    Campaign,
+    damaged,
+    ending,
+    flipped,
+    lines_of,
+    mutated,
+    summarise,
+    truncated,
+)
 
 from utils.errors import UserError
 
@@ -50,6 +66,15 @@ def test_a_failing_try_keeps_its_input_and_is_the_next_one_again(tmp_path) -> No
     assert len(seen) == 6
 
 
+def test_counts_are_added_up(tmp_path) -> None:
+    for name, tries in (("a, first", 3), ("b", 2)):
+        Campaign(name, 1, tries, tmp_path, "release").run(lambda attempt: USED if attempt.number else REFUSED)
+    for _ in range(2):
+        lines = lines_of(summarise(Counter(passed=4), tmp_path))
+    assert "| a, first | 3 of 3 | 1 refused, 2 used |" in lines and "| b | 2 of 2 | 1 refused, 1 used |" in lines
+    assert "| all | 5 | tests: 4 passed |" in lines and "," not in lines[0], "the same revision"
+
+
 def test_damage_is_never_none() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
@@ -71,3 +96,15 @@ def test_endings() -> None:
         ending(lambda: refuse("two\nlines"))
     with pytest.raises(KeyError):
         ending(lambda: {}["a"])
+
+
+def test_every_promise_names_its_test() -> None:
+    """The guide's table: each row has files that are there, and each file of this folder has a row."""
+    section = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8").partition("## What is promised")[2]
+    rows = [line.split(" | ") for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if row[0] not in ("| promise", "| ---")]
+    named = {file for row in promises for file in re.findall(r"`([\w/]+\.py)`", row[2])}
+    assert len(promises) > 30 and all(len(row) == 4 and "`" in row[2] for row in promises)
+    assert all((ROOT / "tests" / file).is_file() for file in named)
+    ours = {f"faults/{path.name}" for path in Path(__file__).parent.glob("test_*.py")}
+    assert ours - named == {"faults/test_campaigns.py"}

@@ -38,7 +38,7 @@ def test_the_next_run_in_the_folder(tmp_path, capsys) -> None:
         killed(lambda name=name: write_text(tmp_path / name, "x" * 500), tmp_path)
     check_writable(tmp_path)
     assert not left(tmp_path)
-    assert "removed 3 unfinished of runs that were killed (0.0 MB)" in capsys.readouterr().out
+    assert "removed 3 unfinished of runs that were killed (300 bytes)" in capsys.readouterr().out
     check_writable(tmp_path)
     assert "removed" not in capsys.readouterr().out
 

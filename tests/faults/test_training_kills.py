@@ -1,19 +1,22 @@
 """Trainings that are killed, stopped, or started twice: the same bits after `--resume`, and one process in a folder."""
 
-import itertools
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from faults import Attempt
-from pretraining import rows, same_weights, start, stop_when, train, unbroken  # noqa: F401
-from tiny import training_config
+from pretraining import Forker, rows, same_weights, start, stop_when, train, unbroken  # noqa: F401
+from tiny import training_config, write_config
 
 from training.run_folder import record_path, verify
 from utils.errors import UserError
 
 METRICS = "training_metrics_XXS.csv"
+MOST_KILLS = 6
 
 
 def test_sigkill_and_resume_gives_the_same_bits(tmp_path, unbroken) -> None:  # noqa: F811
@@ -64,34 +67,47 @@ def test_two_trainers_in_one_folder(tmp_path) -> None:
     assert not list(folder.glob(".*"))
 
 
-def test_killed_at_random_and_resumed(campaign, unbroken, tmp_path) -> None:  # noqa: F811
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    forker = Forker()
+    yield forker
+    forker.close()
+
+
+def small_training(folder: Path) -> Path:
+    """Nine steps, a save after every second one and at the end of each epoch."""
+    folder.mkdir()
+    config = training_config(folder, val_csv=str(folder / "train.csv"), save_every_n_steps=2)
+    content = yaml.safe_load(config.read_text())
+    content["model"]["depth"] = 1
+    return write_config(config, **content)
+
+
+def test_killed_at_random_and_resumed(campaign, forker, tmp_path) -> None:
     """A run that is killed again and again, at any moment, ends with the bits of one that nobody disturbed."""
-    lasted = [3.0]
+    expected, began = tmp_path / "expected", time.monotonic()
+    assert forker.train(small_training(expected), log=expected / "log") == 0, (expected / "log").read_text()
+    lasts = time.monotonic() - began
 
     def one(attempt: Attempt) -> str:
+        nonlocal lasts
         place = tmp_path / str(attempt.number)
-        place.mkdir()
-        config, folder = (
-            training_config(place, epochs=4, val_csv=str(place / "train.csv"), save_every_n_steps=2),
-            place / "run",
-        )
-        for kills in itertools.count():
-            process, began = start(config, *(["--resume"] if kills else [])), time.monotonic()
-            if kills < 3:
-                time.sleep(attempt.random.uniform(0, max(lasted)))
-                process.send_signal(signal.SIGKILL)
-            ended = process.wait(120)
-            assert ended in (0, -signal.SIGKILL), process.stderr
-            attempt.keep(folder, "run")
+        config, folder, log, kills = small_training(place), place / "run", place / "log", 0
+        for more in ([], *[["--resume"]] * MOST_KILLS):
+            kill_after = attempt.random.uniform(0, 0.7 * lasts) if kills < MOST_KILLS else None
+            ended = forker.train(config, *more, log=log, kill_after=kill_after)
+            attempt.keep(place, "run")
+            assert ended in (0, -signal.SIGKILL), log.read_text()
+            lasts *= 1.05 if ended else 0.9  # the machine has more or less to do than it had before
             if ended == 0:
-                lasted.append(time.monotonic() - began)
                 break
+            kills += 1
         for name in ("pretrained_XXS_last.pth", "pretrained_XXS_best.pth", "checkpoint_XXS.pth"):
-            assert same_weights(folder / name, unbroken / name), name
-        assert (folder / METRICS).read_bytes() == (unbroken / METRICS).read_bytes()
+            assert same_weights(folder / name, expected / "run" / name), name
+        assert (folder / METRICS).read_bytes() == (expected / "run" / METRICS).read_bytes()
         assert not list(folder.glob(".*"))
         assert verify(folder / "checkpoint_XXS.pth") is None and record_path(folder / "checkpoint_XXS.pth").exists()
         shutil.rmtree(place)
         return f"after {kills} kills"
 
-    campaign("random kills of a training", 3, 100).run(one)
+    campaign("random kills of a training", 4, 100).run(one)

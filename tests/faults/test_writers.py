@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from faults import Attempt
 from file_calls import KILLED, SAVED, Ended, Fault, faults_of, forked
+from PIL import Image
 from probe_data import make_data
 from tiny import tiny_model
 
@@ -17,7 +18,10 @@ from classification_models.probe_files import new_run, write_run
 from models import MOEMAE
 from release.folder import atomic_folder
 from scenes.outputs import OutputSet
+from studies.report import FIGURES, REPORT, RESULTS, TABLES, Report, write_report
+from studies.report_parts.sections import Figure, Section, Table
 from utils.files import check_writable
+from utils.recorded import PROBE_SUFFIXES
 
 Check = Callable[[Ended], None]
 
@@ -89,8 +93,10 @@ def test_a_probe_is_whole_or_not_there(at_every_call, tmp_path) -> None:
         records = list(folder.glob("*.json"))
         assert records or ended.code != SAVED
         for record in records:  # written last
-            assert json.loads(record.read_text()) == {"scores": 1}
-            assert np.array_equal(LogisticRegressionModel.load(record.with_suffix(".npz")).predict(x), expected)
+            assert json.loads(record.read_text())["scores"] == 1
+            for suffix in PROBE_SUFFIXES:
+                found = LogisticRegressionModel.load(record.with_suffix(suffix))
+                assert np.array_equal(found.predict(x), expected)
         work()
 
     at_every_call("file calls of a probe", 12, 4_000, lambda folder: None, work, check)
@@ -132,4 +138,49 @@ def test_the_outputs_of_a_scene_are_of_one_run(at_every_call, tmp_path) -> None:
         lambda place: publish("first", ["embeddings.tif", "land_cover.tif"]),
         second,
         check,
+    )
+
+
+def test_each_part_of_a_report_is_of_one_report(at_every_call, tmp_path) -> None:
+    """Its page, its results, its tables and its figures: all of the earlier one or of the new one, and none in part."""
+    folder = tmp_path / "place"
+    for run in ("first", "second"):
+        for number in range(2):
+            picture = tmp_path / run / f"figure{number}.png"
+            picture.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (2 + number, 2 + len(run))).save(picture)
+
+    def report(run: str, tables: int) -> None:
+        figures = [Figure(tmp_path / run / f"figure{number}.png", run) for number in range(2)]
+        table = [Table(f"{run}{number}", run, ["a"], [[run]] * 40, run) for number in range(tables)]
+        section = Section(run, [run], table, figures)
+        write_report(Report(run, run, [section], {}, {"python": "3", "packages": {}}, [], 1.0), folder)
+
+    def parts() -> dict[str, object]:
+        """What is there of each part; an unfinished folder is not one of them."""
+        found: dict[str, object] = {}
+        for name in (REPORT, RESULTS, TABLES, FIGURES):
+            path = folder / name
+            if path.is_dir():
+                found[name] = {file.name: file.read_bytes() for file in path.iterdir()}
+            else:
+                found[name] = path.read_bytes() if path.exists() else None
+        return found
+
+    known = {}
+    for run, tables in (("second", 1), ("first", 2)):
+        report(run, tables)
+        known[run] = parts()
+
+    def check(ended: Ended) -> None:
+        for name, content in parts().items():
+            missing = content is None and name in (TABLES, FIGURES) and ended.code != SAVED
+            assert missing or content in [known[run][name] for run in known], name
+        if ended.code == SAVED:
+            assert parts() == known["second"]
+        report("second", 1)
+        assert parts() == known["second"]
+
+    at_every_call(
+        "file calls of a report", 12, 4_000, lambda place: report("first", 2), lambda: report("second", 1), check
     )

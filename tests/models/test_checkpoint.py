@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from models import build_model
-from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint, write_checkpoint
+from models.checkpoint import EXTRA_KEY, load_model, main, read_checkpoint, write_checkpoint
+from models.moe_mae import count_parameters
 from models.published_layout import from_published, to_published
 from utils.errors import CheckpointError
+from utils.files import sha256
 
 ENTRIES = {"S": 692, "XS": 572, "XXS": 452}
 
@@ -80,6 +82,80 @@ def test_what_is_asked_must_be_what_is_there(saved) -> None:
     with pytest.raises(CheckpointError, match=r"model.size is XXS, not S"):
         load_model(path, {"size": "S"})
     assert load_model(path, {"size": "XXS", "mask_ratio": 0.5, "experts": None}).masking.ratio == 0.5
+    with pytest.raises(CheckpointError, match=r"model.experts is \[3, .*5\], not \[2, .*2\]\); correct or leave"):
+        load_model(path, {"experts": 2})
+    with pytest.raises(CheckpointError, match=r"\(model.embed_dim is 108, not 12; model.k is 2, not 1\)"):
+        load_model(path, {"embed_dim": 12, "k": 1})
+    assert load_model(path, {"dropout": 0.4}).config.dropout == 0.4
+
+
+def test_the_config_decides_how_a_model_behaves(saved, tmp_path, capsys) -> None:
+    """A file's own setting is followed where nobody says otherwise; what is said otherwise is said."""
+    ours, theirs = saved[0], as_published(saved[0], tmp_path / "theirs.pth")
+    for path, asked, behaves, said in (
+        (ours, None, False, ""),
+        (ours, False, False, ""),
+        (ours, True, True, "was trained with published_behaviour: False; the config overrides it\n"),
+        (theirs, None, True, "a published checkpoint; using published_behaviour: true\n"),
+        (theirs, True, True, "a published checkpoint; using published_behaviour: true\n"),
+        (theirs, False, False, "was trained with published_behaviour: True; the config overrides it\n"),
+    ):
+        assert load_model(path, published_behaviour=asked).config.published_behaviour is behaves
+        assert capsys.readouterr().out == (f"{path}: {said}" if said else "")
+
+
+def test_wrapped_weights_are_taken_out_and_newer_files_refused(saved, tmp_path, capsys) -> None:
+    content = torch.load(saved[0], weights_only=True)
+    wrapped = {"state_dict": {f"module.{name}": value for name, value in content["model_state"].items()}}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    read = read_checkpoint(tmp_path / "wrapped.pth")
+    assert read.published and read.model_state.keys() == saved[1].state_dict().keys()
+    assert "wrapped.pth: weights wrapped as state_dict:, module.; taken out of it" in capsys.readouterr().out
+    newer = {**content, EXTRA_KEY: {**content[EXTRA_KEY], "version": 2}}
+    torch.save(newer, tmp_path / "newer.pth")
+    with pytest.raises(CheckpointError, match=r"newer\.pth: written by a newer version \(format 2\); update"):
+        read_checkpoint(tmp_path / "newer.pth")
+    with pytest.raises(CheckpointError, match=r": is a folder; give a checkpoint \(\.pth\) of this model"):
+        read_checkpoint(tmp_path)
+
+
+def test_the_command_says_what_a_file_holds(saved, tmp_path, capsys) -> None:
+    for path, kind, behaviour in (
+        (saved[0], "a file of this project", "false"),
+        (as_published(saved[0], tmp_path / "theirs.pth"), "a published file", "true"),
+    ):
+        assert main([str(path)]) == 0
+        assert capsys.readouterr().out.splitlines()[-7:] == [
+            f"{path}: {kind}, every entry in place",
+            f"  size        XXS, {count_parameters(saved[1]):,} parameters",
+            "  input       7 bands of 40 x 40 pixels",
+            "  metadata    week, hour, lat, lon",
+            "  pooling     cls, 108 numbers a patch",
+            f"  published_behaviour: {behaviour}",
+            f"  sha256      {sha256(path)}",
+        ]
+    assert main([]) == 0 and "(default): size S" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_written_with_what_a_run_needs(tmp_path) -> None:
+    """And without, where it is for use only; its hash is that of the file."""
+    model = build_model("XXS", seed=0, depth=1)
+    path = tmp_path / "new" / "m.pth"
+    digest = write_checkpoint(path, model, epoch=3, best_train_loss=1.5)
+    assert digest == sha256(path)
+    content = torch.load(path, weights_only=True)
+    assert list(content) == ["epoch", "model_state", "opt_state", "scaler_state", "best_train_loss", EXTRA_KEY]
+    assert (content["epoch"], content["best_train_loss"]) == (3, 1.5)
+    assert content["opt_state"] == {} == content["scaler_state"]
+    assert content[EXTRA_KEY].keys() == {"version", "config", "published_behaviour"}
+    assert content[EXTRA_KEY]["version"] == 1 and content[EXTRA_KEY]["published_behaviour"] is False
+    more = {"opt_state": {"a": 1}, "scaler_state": {"b": 2}, "extra": {"progress": {"c": 3}}}
+    write_checkpoint(str(path), model, epoch=4, best_train_loss=1.0, **more)
+    content = torch.load(path, weights_only=True)
+    assert content["opt_state"] == {"a": 1} and content["scaler_state"] == {"b": 2}
+    assert content[EXTRA_KEY]["progress"] == {"c": 3} and content["epoch"] == 4
+    read = read_checkpoint(str(path))
+    assert not read.published and read.path == path and read.content["epoch"] == 4 and not read.build().training
 
 
 @pytest.mark.parametrize("damage", ["missing", "surplus", "shape", "copies"])

@@ -22,6 +22,7 @@ from models.losses import mae_loss
 from models.masking import Masking, MaskingConfig, random_masking
 from models.moe import NoisyTopKGate, Routing, expert_importance, expert_load, expert_ranks
 from models.noise import LayerNoiseBuffers, NoiseBuffers, PassNoise
+from utils import devices
 from utils.devices import mixed_precision
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
@@ -291,7 +292,8 @@ def test_rates_that_leave_almost_nothing() -> None:
 # --------------------------------------------------------------------------- bfloat16
 
 
-def test_the_precision_that_a_config_asks_for() -> None:
+def test_the_precision_that_a_config_asks_for(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "bfloat16_is_fast", lambda: True)
     assert mixed_precision(CPU, "bf16") is torch.bfloat16
     assert [mixed_precision(CPU, amp) for amp in ("auto", "fp16", True, False)] == [None] * 4
 

@@ -1,16 +1,28 @@
-"""The notebooks run top to bottom on the embedded sample, show their pictures, and define nothing."""
+"""The notebooks run top to bottom on the embedded sample, show what is stored, and define nothing."""
 
 import ast
-import os
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
 from IPython.core.inputtransformer2 import TransformerManager
-from jupyter_client import KernelManager
-from jupyter_client.kernelspec import KernelSpecManager
-from nbclient import NotebookClient
+from jupyter_client.manager import KernelManager
+from nbformat import NotebookNode
+
+from docs.notebooks import (
+    FOLDER,
+    NAMES,
+    clone_into,
+    code_cells,
+    differences,
+    kernel_in,
+    pictures_of,
+    read,
+    run,
+    same_text,
+    text_of,
+)
 
 pytestmark = pytest.mark.docs
 
@@ -21,47 +33,30 @@ PICTURES = {
     "eval_logistic_regression_eurosat": 2,
     "explore_embedding_tsne": 4,
     "moe_experiments": 10,
+    "probe_your_labels": 1,
+    "what_the_experts_see": 3,
+    "your_scene": 2,
 }
 """Notebook to the number of its figures."""
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-
-
-def read(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-
-
-def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+OF_THIS_MACHINE = re.compile(r"/(home|root|work|tmp|Users)/|\d+(\.\d+)? ?(s|ms|seconds)\b|20\d\d-\d\d-\d\dT")
+"""Paths, durations and times of a run."""
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository without what was computed in it, so that the notebooks find and leave nothing."""
-    folder = tmp_path_factory.mktemp("clone")
-    for entry in ROOT.iterdir():
-        if entry.name not in ("outputs", "notebooks") and not entry.name.startswith("."):
-            (folder / entry.name).symlink_to(entry)
-    (folder / "notebooks").mkdir()
-    return folder
+    return clone_into(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
 def kernel(clone: Path, tmp_path_factory: pytest.TempPathFactory):
-    """One kernel of this interpreter for all notebooks: importing everything takes longer than running most."""
-    private = tmp_path_factory.mktemp("jupyter")
-    manager = KernelManager(
-        kernel_name="python3",
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # none installed: the one of this interpreter
-        connection_file=str(private / "kernel.json"),
-    )
-    manager.start_kernel(cwd=str(clone), env={**os.environ, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(private)})
-    yield manager
-    manager.shutdown_kernel(now=True)
+    with kernel_in(clone, tmp_path_factory.mktemp("jupyter")) as manager:
+        yield manager
 
 
 def test_every_notebook_is_tested() -> None:
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(PICTURES)
+    assert set(NAMES) == set(PICTURES)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -73,17 +68,50 @@ def test_notebook_is_clean(name: str) -> None:
     assert "**simulated**" in notebook.cells[0].source, "the first cell says what the data are"
     assert [cell.metadata.get("tags") for cell in code_cells(notebook)].count(["parameters"]) == 1
     for cell in code_cells(notebook):
-        assert not cell.outputs and cell.execution_count is None
         tree = ast.parse(TransformerManager().transform_cell(cell.source))
         assert not [node for node in ast.walk(tree) if isinstance(node, DEFINITIONS)], cell.source
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_notebook_runs(name: str, clone: Path, kernel: KernelManager) -> None:
-    notebook = read(name)
-    start = clone if "eurosat" in name else clone / "notebooks"  # both must do
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {start}"))
-    NotebookClient(notebook, km=kernel, timeout=120).execute()
-    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == PICTURES[name]
+def test_what_it_shows_is_stored(name: str) -> None:
+    cells = code_cells(read(name))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert sum(map(pictures_of, cells)) == PICTURES[name]
+    assert any(text_of(cell).strip() for cell in cells)
+    assert not [text_of(cell) for cell in cells if OF_THIS_MACHINE.search(text_of(cell))]
+
+
+def test_they_stay_small() -> None:
+    sizes = [path.stat().st_size for path in FOLDER.glob("*.ipynb")]
+    assert max(sizes) <= 1e6 and sum(sizes) <= 5e6
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_notebook_shows_what_is_stored(name: str, clone: Path, kernel: KernelManager) -> None:
+    assert not differences(read(name), run(name, clone, kernel))
     assert [path.name for path in (clone / "outputs").iterdir()] == ["notebooks"], "all that it writes is there"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("mAP 52.3 of 64", "mAP  52.6 of 64", True),
+        ("mAP 52.3", "mAP 55.3", False),
+        ("mAP 52.3", "F1 52.3", False),
+        ("x (192, 144)", "x (192, 720)", False),
+        ("1 2", "1", False),
+    ],
+)
+def test_texts_are_compared_word_by_word_and_number_by_number(first: str, second: str, same: bool) -> None:
+    assert same_text(first, second) == same
+
+
+def test_a_change_is_noticed() -> None:
+    def shows(text: str, pictures: int) -> NotebookNode:
+        outputs = [nbformat.v4.new_output("stream", text=text)]
+        outputs += [nbformat.v4.new_output("display_data", {"image/png": ""})] * pictures
+        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
+
+    assert not differences(shows("score 0.50", 1), shows("score 0.505", 1))
+    assert "0.7" in differences(shows("score 0.5", 1), shows("score 0.7", 1))[0]
+    assert "0 pictures" in differences(shows("score 0.5", 1), shows("score 0.5", 0))[0]

@@ -12,10 +12,15 @@ from models.config import SIZES
 from models.diagram import main, plot_architecture
 from studies.recipe.report import summary
 
-README, GUIDE, ARCHITECTURE, CONTRIBUTING = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/guide.md", "docs/architecture.md", "CONTRIBUTING.md")
+README, ARCHITECTURE, CONTRIBUTING = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/architecture.md", "CONTRIBUTING.md")
 )
+PAGES = [
+    "docs/guide.md",
+    "docs/failures.md",
+    *(f"docs/guide/{path.name}" for path in (ROOT / "docs/guide").glob("*.md")),
+]
+GUIDE = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 
 
 def tree() -> set[str]:
@@ -63,6 +68,7 @@ def test_links_in_the_texts_lead_somewhere() -> None:
         "docs/speed.md",
         "docs/published_behaviour.md",
         "weights/README.md",
+        *PAGES,
     ):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):

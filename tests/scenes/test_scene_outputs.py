@@ -154,3 +154,4 @@ def test_contradicting_options_are_refused(tmp_path, folder, checkpoint) -> None
     ):
         with pytest.raises(ConfigError, match=reason):
             embed(folder, checkpoint, tmp_path / "out", *options)
+        assert not (tmp_path / "out").exists(), "nothing has been made, and no folder for it"

@@ -96,8 +96,13 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     assert (out / "report.html").stat().st_size > 50_000
     found = json.loads((out / "report.json").read_text())
     titles = [section["title"] for section in found["sections"]]
-    assert titles[:3] == ["What was run", "What these data support", "Reconstruction"]
-    assert titles[3:5] == ["Probes on simulated BigEarthNet-Landsat patches", "Comparison with published results"]
+    assert titles[:3] == ["What was found", "Reconstruction", "Probes on simulated BigEarthNet-Landsat patches"]
+    assert titles[3] == "Comparison with published results"
+    assert titles[-2:] == ["What these data support", "What was run"], "claims after the pictures"
+    _, simulated, finding = found["sections"][0]["text"]
+    assert "nothing about the Earth" in simulated
+    assert finding.startswith("This model, mean of tokens, on 14 simulated BigEarthNet-Landsat patches: micro mAP ")
+    assert "The strongest representation without training (" in finding and finding.endswith(".")
     rows = {row[0]: row for section in found["sections"] for table in section["tables"]
             if table["name"] == "data_strong_probe" for row in table["rows"]}  # fmt: skip
     assert list(rows) == [
@@ -113,7 +118,7 @@ def test_the_report_holds_the_main_run(done: Path) -> None:
     assert found["config"]["training"]["epochs"] == EPOCHS
     text = " ".join(paragraph for section in found["sections"] for paragraph in section["text"])
     assert "no satellite took" in text and "One pretraining seed" in text
-    claims = {row[0]: row for row in found["sections"][1]["tables"][0]["rows"]}
+    claims = {row[0]: row for row in found["sections"][-2]["tables"][0]["rows"]}
     beaten = claims["an encoder reconstructs better than the visible mean of each image"]
     assert not beaten[1].startswith("supported") and beaten[2]["low"] <= 0, "so short a run beats nothing"
     assert claims["pretraining helps"][2]["low"] < claims["pretraining helps"][2]["high"]
@@ -188,7 +193,7 @@ def test_a_study_is_asked_for_by_name_and_has_a_mark(done: Path, tmp_path, monke
     config = tiny_config(tmp_path / "copy", studies=["pooling"], study={"training": {"epochs": 2}})
     assert main(["--config_yaml", str(config)]) == 0
     found = json.loads((tmp_path / "copy" / "out" / "report.json").read_text())
-    assert found["sections"][-1] == {"title": "Pooling", "text": ["{'training.epochs': 2}"], "passed": True,
+    assert found["sections"][-3] == {"title": "Pooling", "text": ["{'training.epochs': 2}"], "passed": True,
                                      "tables": [], "figures": []}  # fmt: skip
 
 

@@ -82,21 +82,21 @@ class Page:
         return answer["result"].get("value")
 
     def open(
-        self, path: Path, width: int = 1200, height: int = 800, *, phone: bool = False, dark: bool = False
+        self, page: Path | str, width: int = 1200, height: int = 800, *, phone: bool = False, dark: bool = False
     ) -> None:
-        """Show a file and wait until it has drawn itself."""
+        """Show a file, or an address, and wait until it has drawn itself."""
         scale = 3 if phone else 1
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
                   mobile=phone)  # fmt: skip
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=features)
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self.until("document.readyState === 'complete' && (!window.explorer || window.explorer.timing.frames > 0)")
 
-    def until(self, condition: str) -> None:
-        """Wait for a condition."""
-        deadline = time.monotonic() + PATIENCE
+    def until(self, condition: str, seconds: float = PATIENCE) -> None:
+        """Wait for a condition, at most so long."""
+        deadline = time.monotonic() + seconds
         while not self.js(f"Boolean({condition})"):
             assert time.monotonic() < deadline, condition
             time.sleep(0.02)
@@ -119,6 +119,12 @@ class Page:
             points = [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(fingers)]
             self.call("Input.dispatchTouchEvent", type="touchMove" if number else "touchStart", touchPoints=points)
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def choose_files(self, selector: str, files: list[Path]) -> None:
+        """Give files to an input element, as if a person had chosen them."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(path.resolve()) for path in files], nodeId=node)
 
     def key(self, key: str) -> None:
         text = key if len(key) == 1 else ("\r" if key == "Enter" else None)

@@ -5,7 +5,7 @@
 `one_try` makes its damage from `attempt.random`, registers it with `attempt.keep`, and returns how it ended. The
 environment variable MOEMAE_FAULTS sets the length: unset as for CI, `release`, or `moonshot` (ten times that). At these
 lengths a campaign counts in `outputs/faults`, and goes on from there when it is started again; remove the folder to
-begin anew. What made a try fail lies in `outputs/faults/failed`, at every length.
+begin anew. `make fault-counts` prints the counts. What made a try fail lies in `outputs/faults/failed`.
 """
 
 import json
@@ -17,15 +17,19 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from conftest import ROOT
 
 from utils.errors import UserError
+from utils.markdown import markdown_table
+from utils.provenance import git_revision
 
 VARIABLE = "MOEMAE_FAULTS"
 LENGTHS = {"": 0, "release": 1, "moonshot": 10}
 FOLDER = ROOT / "outputs" / "faults"
+SUMMARY = "summary.json"
 SAVE_EVERY_SECONDS = 2.0
 
 REFUSED, USED = "refused", "used"
@@ -98,7 +102,8 @@ class Campaign:
         if self._counter is not None:
             self._counter.parent.mkdir(parents=True, exist_ok=True)
             beside = self._counter.with_suffix(".new")
-            beside.write_text(json.dumps({"name": self.name, "done": done, "endings": endings}), encoding="utf-8")
+            counted = {"name": self.name, "done": done, "of": self.tries, "endings": endings}
+            beside.write_text(json.dumps(counted), encoding="utf-8")
             beside.replace(self._counter)
 
     def _keep(self, attempt: Attempt) -> Path:
@@ -113,6 +118,39 @@ class Campaign:
             elif content.exists():
                 shutil.copyfile(content, folder / name)
         return folder
+
+
+def counts(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """What the campaigns have counted so far: name, tries that are done, of how many, and how they ended."""
+    files = [path for path in sorted(folder.glob("*.json")) if path.name != SUMMARY]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+def summarise(tests: Counter[str], folder: Path = FOLDER) -> dict[str, Any]:
+    """Write the counts, and how the tests of this session ended, to one file; sessions before it are added up."""
+    path = folder / SUMMARY
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"revisions": []}
+    found = counts(folder)
+    summary = {
+        "revisions": sorted({*before["revisions"], str(git_revision())}),
+        "tests_of_the_last_session": dict(tests),
+        "tries": sum(one["done"] for one in found),
+        "campaigns": found,
+    }
+    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def lines_of(summary: dict[str, Any]) -> list[str]:
+    """A summary as a table in Markdown."""
+
+    def said(endings: dict[str, int]) -> str:
+        return ", ".join(f"{number:,} {ending}" for ending, number in endings.items())
+
+    rows = [(one["name"], f"{one['done']:,} of {one['of']:,}", said(one["endings"])) for one in summary["campaigns"]]
+    total = ("all", f"{summary['tries']:,}", f"tests: {said(summary['tests_of_the_last_session'])}")
+    table = markdown_table(("campaign", "tries", "ended"), [*rows, total])
+    return [f"revisions: {', '.join(summary['revisions'])}", *table.splitlines()]
 
 
 def ending(work: Callable[[], object]) -> str:
@@ -179,3 +217,7 @@ def mutated(data: bytes, random: np.random.Generator, words: tuple[bytes, ...] =
                 to = int(random.integers(len(result) + 1))
                 result[to:to] = piece
     return bytes(result)
+
+
+if __name__ == "__main__":
+    print("\n".join(lines_of(json.loads((FOLDER / SUMMARY).read_text(encoding="utf-8")))))

@@ -2,9 +2,13 @@
 
 import csv
 import os
+import select
+import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,8 @@ from conftest import ROOT
 from tiny import training_config
 
 from pretrain_mae import main
+from training import run_log
+from utils.files import write_text
 
 
 def train(config: Path, *extra: str) -> int:
@@ -64,3 +70,60 @@ def unbroken(tmp_path_factory) -> Path:
     process = start(training_config(folder, epochs=4, val_csv=str(folder / "train.csv")))
     assert process.wait(timeout=120) == 0
     return folder / "run"
+
+
+class Forker:
+    """A process that has imported everything and trains nothing itself, so that a training costs a fork of it.
+
+    For trainings that are killed by the hundred; `start` runs the script itself. PyTorch runs no backward pass in a
+    fork of a process that has run one, so that this cannot be the process of the tests. The loss curve is not drawn,
+    which takes a third of such a run: a text is written in its place.
+    """
+
+    def __init__(self) -> None:
+        context = warm_python.server()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_fork_trainings, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        assert self._pipe.recv() == "ready"
+
+    def train(self, config: Path, *extra: str, log: Path, kill_after: float | None = None) -> int:
+        """The exit code of a training; minus 9 where it was killed, so many seconds after the fork."""
+        self._pipe.send((["--config_yaml", str(config), *extra], str(log), kill_after))
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join(60)
+
+
+def _fork_trainings(pipe: Any) -> None:
+    torch.set_num_threads(1)
+    run_log.plot_loss_curve = lambda metrics, kind: metrics.read_text()
+    run_log.save_figure = lambda text, path: write_text(path, text)
+    pipe.send("ready")
+    while True:
+        try:
+            arguments, log, kill_after = pipe.recv()
+        except EOFError:
+            return
+        child = os.fork()
+        if child == 0:
+            os._exit(_training(arguments, log))
+        descriptor = os.pidfd_open(child)
+        if not select.select([descriptor], [], [], kill_after)[0]:
+            os.kill(child, signal.SIGKILL)  # it has not been waited for, so that the number is still its own
+        os.close(descriptor)
+        pipe.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _training(arguments: list[str], log: str) -> int:
+    streams = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    os.dup2(streams, 1)
+    os.dup2(streams, 2)
+    try:
+        return main(arguments)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+        return 1

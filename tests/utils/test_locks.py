@@ -36,8 +36,9 @@ def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Pat
         try:
             with held_alone(tmp_path, "at work"), held_alone(tmp_path / "other", "at work"):
                 for _ in range(2):
-                    with pytest.raises(UserError, match="another process is at work"), held_alone(tmp_path, "at work"):
-                        raise AssertionError("held twice")
+                    with pytest.raises(UserError, match=rf"another process is at work \(process {os.getpid()} on "):
+                        with held_alone(tmp_path, "at work"):
+                            raise AssertionError("held twice")
                 if end is not None:
                     raise end
         except RuntimeError:
@@ -114,6 +115,18 @@ def test_what_dead_processes_leave_is_no_obstacle(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_the_file_of_the_next_holder_stays(tmp_path: Path) -> None:
+    """Somebody has removed the file by hand, and another process holds a new one."""
+    file = tmp_path / locks.LOCK_FILE
+    with held_alone(tmp_path, "at work"):
+        file.unlink()
+        file.write_text("another's")
+    assert file.read_text() == "another's"
+    with held_alone(tmp_path, "at work"):
+        file.unlink()
+    assert not file.exists()
+
+
 def test_a_file_that_its_holder_removes_meanwhile(tmp_path: Path, monkeypatch) -> None:
     """Opened before the first one ended, locked after it: what is locked then is no longer in the folder."""
     file, real, gone = tmp_path / locks.LOCK_FILE, fcntl.flock, []
@@ -123,6 +136,12 @@ def test_a_file_that_its_holder_removes_meanwhile(tmp_path: Path, monkeypatch) -
             gone.append(file.unlink())
         real(descriptor, mode)
 
+    def opened() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
     monkeypatch.setattr(fcntl, "flock", flock)
+    before = opened()
     with held_alone(tmp_path, "at work"):
         assert file.exists() and len(gone) == 1
+        assert opened() == before + 1, "the file that is gone is closed"
+    assert opened() == before

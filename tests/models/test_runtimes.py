@@ -1,0 +1,91 @@
+"""Faster ways to an embedding: the tokens of PyTorch to 1e-4, with fill and without, or one line."""
+
+import pytest
+import torch
+
+from models import ModelConfig, build_model
+from models.inference import runtimes
+from models.inference.embedder import Embedder
+from models.inference.folded import FoldedEncoder
+from models.inference.runtimes import CHOICES, RUNTIMES, choose_runtime
+from utils.errors import ConfigError
+
+NUMBERS = {"embed_dim": 24, "depth": 2, "num_heads": 4, "num_groups": 2, "dfirsth": 16, "dlasth": 8}
+
+
+def tiny_model(**numbers: object):
+    """A small encoder whose LayerNorms are not the ones that it is built with."""
+    model = build_model(ModelConfig.of_size("XXS", **{**NUMBERS, **numbers}), seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("numbers", [{}, {"experts": 1}, {"k": 1}, {"k": 3, "experts": 4}, {"num_groups": 4}])
+def test_folded_weights_give_the_tokens_of_pytorch(monkeypatch, numbers, hidden):
+    monkeypatch.setattr("models.inference.folded.PATCHES_AT_ONCE", 2)
+    model = tiny_model(**numbers)
+    images, meta = runtimes._random_patches(model, 5)
+    visible = torch.rand(5, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
+    seen = visible if hidden else None
+    with torch.no_grad():
+        expected = model.encode(images, meta, visible=seen, noise=False).pre_norm
+    found = FoldedEncoder(model.encoder)(images, meta, seen)
+    if seen is not None:  # the others only fill up the shape
+        kept = torch.cat([torch.ones(5, model.config.num_prefix, dtype=torch.bool), visible], dim=1)
+        expected, found = expected[kept], found[kept]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_an_embedder_pools_what_another_runtime_computes():
+    model = tiny_model()
+    images, meta = runtimes._random_patches(model, 3)
+    for given in (meta, None):
+        plain, folded = (Embedder(model, "mean", backend=name) for name in ("torch", "folded"))
+        torch.testing.assert_close(folded(images, given), plain(images, given), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ConfigError, match="float32"):
+        Embedder(model, "mean", backend="folded", autocast=torch.bfloat16)
+
+
+def test_what_differs_is_refused_by_name_and_passed_over_by_auto(monkeypatch):
+    model = tiny_model()
+    wrong = RUNTIMES["folded"]._replace(build=lambda model: lambda images, meta, visible: torch.zeros(4, 105, 24))
+    monkeypatch.setitem(RUNTIMES, "folded", wrong)
+    with pytest.raises(ConfigError, match="away from PyTorch"):
+        choose_runtime("folded", model, 1)
+    assert choose_runtime("auto", model, 1000)[0] == "torch"
+
+
+def test_auto_takes_the_fastest_and_tries_nothing_for_few_patches(monkeypatch):
+    model = tiny_model()
+    names = []
+    monkeypatch.setattr(runtimes._Check, "seconds", lambda self, encode: names.append(encode) or 1 / len(names))
+    assert choose_runtime("auto", model, 1000)[0] == "folded" and len(names) == 2
+    assert choose_runtime("auto", model, 10)[0] == "torch" and len(names) == 2
+
+
+def test_a_missing_package_and_an_unknown_name_are_one_line(monkeypatch):
+    model = tiny_model()
+    monkeypatch.setitem(RUNTIMES, "openvino", RUNTIMES["openvino"]._replace(packages=("no_such_package",)))
+    with pytest.raises(ConfigError, match="pip install no_such_package"):
+        choose_runtime("openvino", model, 1)
+    with pytest.raises(ConfigError, match=f"use {', '.join(CHOICES)}"):
+        choose_runtime("tensorrt", model, 1)
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_other_runtimes_give_the_tokens_of_pytorch(name):
+    pytest.importorskip(name)
+    model = tiny_model(depth=1)
+    images, meta = runtimes._random_patches(model, 3)
+    visible = torch.ones(3, model.config.num_patches, dtype=torch.bool)
+    visible[:, 0] = False
+    found, encode = choose_runtime(name, model, 1)  # compares
+    assert found == name and encode(images, meta, None).shape == (3, model.config.num_tokens, 24)
+    with torch.no_grad():
+        expected = model.encode(images, meta, visible=visible, noise=False).pre_norm
+        assert torch.equal(encode(images, meta, visible), expected), "patches with fill are PyTorch's"
