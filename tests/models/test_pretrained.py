@@ -164,7 +164,7 @@ def test_the_command_lists_names_and_says_what_weights_are(tmp_path, monkeypatch
     ):
         assert said in listed
     assert main(["xxs"]) == 0
-    assert "pooling     cls_mean_std, 324 numbers a patch" in capsys.readouterr().out
+    assert "pooling     summary, 540 numbers a patch" in capsys.readouterr().out
     assert main([str(write_published_checkpoint(tmp_path / "a.pth"))]) == 0
     assert "pooling     cls, 108 numbers" in capsys.readouterr().out
 
