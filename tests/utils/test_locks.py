@@ -15,11 +15,17 @@ from utils.locks import held_alone
 
 
 def locking(descriptor: int, mode: int, count: int) -> None:
-    """Windows' way, by this system's locks: refused with PermissionError."""
+    """Windows' way, by this system's locks: refused with PermissionError; of one byte, far behind what is written."""
+    assert count == 1 and os.lseek(descriptor, 0, os.SEEK_CUR) == locks.LOCKED_BYTE
     try:
         fcntl.flock(descriptor, fcntl.LOCK_UN if mode == 0 else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise PermissionError(13, "Permission denied") from error
+
+
+def opened() -> int:
+    """Files that this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture(params=["unix", "windows"])
@@ -32,6 +38,7 @@ def system(request, monkeypatch) -> str:
 
 def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
+    before = opened()
     for end in (None, RuntimeError):
         try:
             with held_alone(tmp_path, "at work"), held_alone(tmp_path / "other", "at work"):
@@ -43,6 +50,7 @@ def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Pat
                     raise end
         except RuntimeError:
             assert end is RuntimeError
+    assert opened() == before, "every file that was opened is closed"
     left = [path.name for path in tmp_path.iterdir() if path.is_file()]
     assert left == ([] if system == "unix" else [locks.LOCK_FILE])
 
@@ -101,7 +109,7 @@ def test_who_holds_it_since_when(tmp_path: Path) -> None:
 def test_what_dead_processes_leave_is_no_obstacle(tmp_path: Path) -> None:
     """A file of one that was killed; and one that a child of it still holds open, and with it the lock."""
     file = tmp_path / locks.LOCK_FILE
-    file.write_text("half a rec")
+    file.write_text("half a rec" * 100)
     with held_alone(tmp_path, "at work"):
         whole = json.loads(file.read_text())
     assert not file.exists()
@@ -135,9 +143,6 @@ def test_a_file_that_its_holder_removes_meanwhile(tmp_path: Path, monkeypatch) -
         if not gone:
             gone.append(file.unlink())
         real(descriptor, mode)
-
-    def opened() -> int:
-        return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
     monkeypatch.setattr(fcntl, "flock", flock)
     before = opened()
