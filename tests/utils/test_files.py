@@ -22,6 +22,7 @@ from utils.checked_json import CHECKSUM, CHECKSUM_OF, checksum_of, has_checksum,
 from utils.errors import UserError
 from utils.files import (
     atomic_path,
+    check_writable,
     make_folder,
     replaced_folder,
     sha256,
@@ -102,6 +103,7 @@ def test_a_trial_leaves_nothing(tmp_path) -> None:
         unfinished.write_text("x")
         assert unfinished.parent == tmp_path and unfinished.name.startswith(".a.") and unfinished.suffix == ".txt"
     assert names(tmp_path) == []
+    assert check_writable(str(tmp_path / "new")) == tmp_path / "new" and names(tmp_path / "new") == []
 
 
 def test_messages_name_the_file_that_is_meant(tmp_path, monkeypatch) -> None:
@@ -280,7 +282,7 @@ def test_a_record_knows_its_own_changes(tmp_path) -> None:
     assert read == {**record, CHECKSUM_OF: "all other entries", CHECKSUM: checksum_of(record)}
     assert list(read)[-2:] == [CHECKSUM_OF, CHECKSUM] and checksum_of(read) == checksum_of(record)
     assert checksum_of({"a": 1, "b": 2}) == checksum_of({"b": 2, "a": 1})
-    assert checksum_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    assert checksum_of({"b": [2, None], "a": 1}) == "cc243773f70c3dff1b2058928d222d7edc29130da3f617c0e8ce04096aca153c"
     assert has_checksum(read) and not is_changed(read)
     assert is_changed({**read, "b": [1, 2.5]}) and is_changed({**read, "c": 1}) and is_changed({**read, CHECKSUM: None})
     for key in (CHECKSUM, CHECKSUM_OF):

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import json
 import os
+import platform
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,7 +98,9 @@ def test_without_locks_the_file_says_who(tmp_path: Path, without_locks, caplog) 
 def test_who_holds_it_since_when(tmp_path: Path) -> None:
     with held_alone(tmp_path, "at work"):
         since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-        with pytest.raises(UserError, match=rf"at work \(process {os.getpid()} on \S+, {since}\)$"):
+        with pytest.raises(
+            UserError, match=rf"at work \(process {os.getpid()} on {re.escape(platform.node())}, {since}\)$"
+        ):
             with held_alone(tmp_path, "at work"):
                 raise AssertionError("held twice")
         with held_alone(tmp_path, "at work", "another.kind"):
