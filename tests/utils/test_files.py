@@ -370,7 +370,9 @@ def of_a_dead_one(path: Path) -> Path:
 def test_what_goes_while_it_is_removed(tmp_path, monkeypatch, capsys) -> None:
     """Another process that starts in the same folder removes it, too; of a folder, a file."""
     of_a_dead_one(temporary_file(tmp_path / "a.txt")).write_text("x" * 1000)
-    of_a_dead_one(temporary_folder(tmp_path / "b"))
+    folder = of_a_dead_one(temporary_folder(tmp_path / "b"))
+    for name in ("one", "two"):
+        (folder / name).write_text("x" * 500)
     real_unlink, real_glob = Path.unlink, Path.rglob
 
     def unlink(self: Path, missing_ok: bool = False) -> None:
@@ -381,7 +383,7 @@ def test_what_goes_while_it_is_removed(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(Path, "rglob", lambda self, _: [*real_glob(self, "*"), self / "gone"])
     remove_leftovers(tmp_path)
     assert names(tmp_path) == []
-    assert f"{tmp_path}: removed 2 unfinished of runs that were killed (1.0 kB)\n" in capsys.readouterr().out
+    assert f"{tmp_path}: removed 2 unfinished of runs that were killed (2.0 kB)\n" in capsys.readouterr().out
     assert not temporary._is_left(tmp_path / f".probe_20260101-000000{temporary.RESERVED}"), "it is gone already"
 
 

@@ -73,13 +73,14 @@ def without_locks(request, monkeypatch) -> None:
 def test_without_locks_the_file_says_who(tmp_path: Path, without_locks, caplog) -> None:
     """And of another machine's it is said that nobody can know."""
     caplog.set_level("INFO", "moemae")
+    before = opened()
     with held_alone(tmp_path, "at work"):
         with pytest.raises(UserError, match=rf"at work \(process {os.getpid()} on .*; if it is not, remove .*\.held"):
             with held_alone(tmp_path, "at work"):
                 raise AssertionError("held twice")
         assert caplog.messages[-1].endswith("has no locks; a second run on another machine is not noticed")
         record = json.loads((tmp_path / locks.LOCK_FILE).read_text())
-    assert not any(tmp_path.iterdir())
+    assert not any(tmp_path.iterdir()) and opened() == before
     for change, said in (
         (
             {"host": "elsewhere", "machine": "x"},
