@@ -1,10 +1,12 @@
 """Files and folders that are whole or absent, what dead processes leave of them, and checksums of what they hold."""
 
 import errno
+import hashlib
 import io
 import json
 import math
 import os
+import platform
 import stat
 import tempfile
 import zipfile
@@ -20,6 +22,7 @@ from utils.checked_json import CHECKSUM, CHECKSUM_OF, checksum_of, has_checksum,
 from utils.errors import UserError
 from utils.files import (
     atomic_path,
+    check_writable,
     make_folder,
     replaced_folder,
     sha256,
@@ -100,6 +103,7 @@ def test_a_trial_leaves_nothing(tmp_path) -> None:
         unfinished.write_text("x")
         assert unfinished.parent == tmp_path and unfinished.name.startswith(".a.") and unfinished.suffix == ".txt"
     assert names(tmp_path) == []
+    assert check_writable(str(tmp_path / "new")) == tmp_path / "new" and names(tmp_path / "new") == []
 
 
 def test_messages_name_the_file_that_is_meant(tmp_path, monkeypatch) -> None:
@@ -259,7 +263,7 @@ def test_checksums_as_a_record_holds_them() -> None:
         {"shape": [5.0, 2]}, {"shape": 5}, {"crc32": [7, 8]}, {"crc32": [7, 8, 9, 10]}, {"crc32": [7, 8, "9"]},
         {"crc32": None}, {"more": 1},
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="no checksums"):
+        with pytest.raises(ValueError, match=r"^no checksums"):
             checksums_from(whole._asdict() | change)
     for nothing in (None, [], {}, "x"):
         with pytest.raises(ValueError, match="no checksums"):
@@ -278,7 +282,7 @@ def test_a_record_knows_its_own_changes(tmp_path) -> None:
     assert read == {**record, CHECKSUM_OF: "all other entries", CHECKSUM: checksum_of(record)}
     assert list(read)[-2:] == [CHECKSUM_OF, CHECKSUM] and checksum_of(read) == checksum_of(record)
     assert checksum_of({"a": 1, "b": 2}) == checksum_of({"b": 2, "a": 1})
-    assert checksum_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    assert checksum_of({"b": [2, None], "a": 1}) == "cc243773f70c3dff1b2058928d222d7edc29130da3f617c0e8ce04096aca153c"
     assert has_checksum(read) and not is_changed(read)
     assert is_changed({**read, "b": [1, 2.5]}) and is_changed({**read, "c": 1}) and is_changed({**read, CHECKSUM: None})
     for key in (CHECKSUM, CHECKSUM_OF):
@@ -366,7 +370,9 @@ def of_a_dead_one(path: Path) -> Path:
 def test_what_goes_while_it_is_removed(tmp_path, monkeypatch, capsys) -> None:
     """Another process that starts in the same folder removes it, too; of a folder, a file."""
     of_a_dead_one(temporary_file(tmp_path / "a.txt")).write_text("x" * 1000)
-    of_a_dead_one(temporary_folder(tmp_path / "b"))
+    folder = of_a_dead_one(temporary_folder(tmp_path / "b"))
+    for name in ("one", "two"):
+        (folder / name).write_text("x" * 500)
     real_unlink, real_glob = Path.unlink, Path.rglob
 
     def unlink(self: Path, missing_ok: bool = False) -> None:
@@ -377,7 +383,7 @@ def test_what_goes_while_it_is_removed(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(Path, "rglob", lambda self, _: [*real_glob(self, "*"), self / "gone"])
     remove_leftovers(tmp_path)
     assert names(tmp_path) == []
-    assert f"{tmp_path}: removed 2 unfinished of runs that were killed (1.0 kB)\n" in capsys.readouterr().out
+    assert f"{tmp_path}: removed 2 unfinished of runs that were killed (2.0 kB)\n" in capsys.readouterr().out
     assert not temporary._is_left(tmp_path / f".probe_20260101-000000{temporary.RESERVED}"), "it is gone already"
 
 
@@ -398,7 +404,7 @@ def test_owners_of_other_users_and_systems(monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "readlink", refuse)
         elsewhere = this_process().machine
-    assert elsewhere != here.machine and len(elsewhere) == 8
+    assert elsewhere == hashlib.sha256(f"{platform.node()} ".encode()).hexdigest()[:8] != here.machine
     with monkeypatch.context() as patch:
         patch.setattr(owners.platform, "node", lambda: "another host")
         assert this_process().machine != here.machine and here.alive is None
@@ -408,10 +414,11 @@ def test_owners_of_other_users_and_systems(monkeypatch) -> None:
 
 def test_when_a_process_started(tmp_path, monkeypatch) -> None:
     """Its name may hold spaces and brackets; a system without such files says nothing."""
-    line = "7 (a ) b)) S " + " ".join(str(number) for number in range(4, 30))
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: line)
+    stat_file = tmp_path / "stat"
+    monkeypatch.setattr(owners, "Path", lambda name: stat_file if name == "/proc/7/stat" else Path(name))
+    stat_file.write_bytes(b"7 (\xff ) b)) S " + " ".join(str(number) for number in range(4, 30)).encode())
     assert owners._started(7) == "22"
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: "7 (a) S")
+    stat_file.write_text("7 (a) S")
     assert owners._started(7) == ""
     monkeypatch.setattr(Path, "read_text", refuse)
     assert owners._started(7) == ""

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import json
 import os
+import platform
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +17,17 @@ from utils.locks import held_alone
 
 
 def locking(descriptor: int, mode: int, count: int) -> None:
-    """Windows' way, by this system's locks: refused with PermissionError."""
+    """Windows' way, by this system's locks: refused with PermissionError; of one byte, far behind what is written."""
+    assert count == 1 and os.lseek(descriptor, 0, os.SEEK_CUR) == locks.LOCKED_BYTE
     try:
         fcntl.flock(descriptor, fcntl.LOCK_UN if mode == 0 else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise PermissionError(13, "Permission denied") from error
+
+
+def opened() -> int:
+    """Files that this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture(params=["unix", "windows"])
@@ -32,6 +40,7 @@ def system(request, monkeypatch) -> str:
 
 def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
+    before = opened()
     for end in (None, RuntimeError):
         try:
             with held_alone(tmp_path, "at work"), held_alone(tmp_path / "other", "at work"):
@@ -43,6 +52,7 @@ def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Pat
                     raise end
         except RuntimeError:
             assert end is RuntimeError
+    assert opened() == before, "every file that was opened is closed"
     left = [path.name for path in tmp_path.iterdir() if path.is_file()]
     assert left == ([] if system == "unix" else [locks.LOCK_FILE])
 
@@ -63,13 +73,14 @@ def without_locks(request, monkeypatch) -> None:
 def test_without_locks_the_file_says_who(tmp_path: Path, without_locks, caplog) -> None:
     """And of another machine's it is said that nobody can know."""
     caplog.set_level("INFO", "moemae")
+    before = opened()
     with held_alone(tmp_path, "at work"):
         with pytest.raises(UserError, match=rf"at work \(process {os.getpid()} on .*; if it is not, remove .*\.held"):
             with held_alone(tmp_path, "at work"):
                 raise AssertionError("held twice")
         assert caplog.messages[-1].endswith("has no locks; a second run on another machine is not noticed")
         record = json.loads((tmp_path / locks.LOCK_FILE).read_text())
-    assert not any(tmp_path.iterdir())
+    assert not any(tmp_path.iterdir()) and opened() == before
     for change, said in (
         (
             {"host": "elsewhere", "machine": "x"},
@@ -88,7 +99,9 @@ def test_without_locks_the_file_says_who(tmp_path: Path, without_locks, caplog) 
 def test_who_holds_it_since_when(tmp_path: Path) -> None:
     with held_alone(tmp_path, "at work"):
         since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-        with pytest.raises(UserError, match=rf"at work \(process {os.getpid()} on \S+, {since}\)$"):
+        with pytest.raises(
+            UserError, match=rf"at work \(process {os.getpid()} on {re.escape(platform.node())}, {since}\)$"
+        ):
             with held_alone(tmp_path, "at work"):
                 raise AssertionError("held twice")
         with held_alone(tmp_path, "at work", "another.kind"):
@@ -101,7 +114,7 @@ def test_who_holds_it_since_when(tmp_path: Path) -> None:
 def test_what_dead_processes_leave_is_no_obstacle(tmp_path: Path) -> None:
     """A file of one that was killed; and one that a child of it still holds open, and with it the lock."""
     file = tmp_path / locks.LOCK_FILE
-    file.write_text("half a rec")
+    file.write_text("half a rec" * 100)
     with held_alone(tmp_path, "at work"):
         whole = json.loads(file.read_text())
     assert not file.exists()
@@ -135,9 +148,6 @@ def test_a_file_that_its_holder_removes_meanwhile(tmp_path: Path, monkeypatch) -
         if not gone:
             gone.append(file.unlink())
         real(descriptor, mode)
-
-    def opened() -> int:
-        return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
     monkeypatch.setattr(fcntl, "flock", flock)
     before = opened()
