@@ -16,7 +16,7 @@ from models.kernels.backend import Backend, backend_for
 from models.masking import patchify
 from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise
-from models.positions import start_positions
+from models.positions import start_positions, truncated_normal
 
 
 class Encoded(NamedTuple):
@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         # It starts at 0, so that all other weights start as they do without it.
         with_token = config.missing_metadata == "token"
         self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        truncated_normal(self.cls_token, 0.02)
         start_positions(self.pos_embed, config)
 
     def embed(

@@ -20,7 +20,7 @@ from models.kernels.backend import Backend, backend_for
 from models.masking import Masking, MaskingConfig
 from models.moe import NO_NOISE
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
-from models.positions import start_positions
+from models.positions import start_positions, truncated_normal
 from utils.errors import ConfigError
 from utils.randomness import derive_seed
 
@@ -64,7 +64,7 @@ class MOEMAE(Interface, nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(dim)
         self.decoder_pred = nn.Linear(dim, config.patch_values)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        truncated_normal(self.mask_token, 0.02)
         start_positions(self.decoder_pos_embed, config)
 
     def encode(

@@ -11,6 +11,15 @@ FASTEST, SLOWEST = 0.5, 0.02
 """Turns per patch of the fastest wave, and of the slowest: from two patches to five images of ten patches."""
 
 
+def truncated_normal(tensor: Tensor, std: float) -> None:
+    """Draw a parameter in place; one on the meta device, whose values will be read, is left alone.
+
+    There these operations, and the powers below, would import PyTorch's compiler, which takes 2 s.
+    """
+    if not tensor.is_meta:
+        nn.init.trunc_normal_(tensor, std=std)
+
+
 @torch.no_grad()
 def start_positions(embedding: Tensor, config: ModelConfig) -> None:
     """Set (1, P + N, D) position embeddings, in place, to what `config.position_start` says.
@@ -19,8 +28,7 @@ def start_positions(embedding: Tensor, config: ModelConfig) -> None:
     quarter of the numbers each are sines of the row, cosines of the row, sines and cosines of the column, times sqrt(2)
     `position_std`, at frequencies in geometric steps; numbers that four does not divide stay random.
     """
-    nn.init.trunc_normal_(embedding, std=config.position_std)
-    # Weights that will be read have no values yet. On the meta device the powers below import PyTorch's compiler: 2 s.
+    truncated_normal(embedding, config.position_std)
     if config.position_start == "random" or embedding.is_meta:
         return
     quarter, side = embedding.shape[-1] // 4, config.grid

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from training.recipe import _precision
 from utils import calibration, devices
 from utils.devices import mixed_precision
 
@@ -72,3 +73,10 @@ def test_bfloat16_that_is_slow_is_said_in_a_line_and_not_used(monkeypatch, capsy
     assert mixed_precision(CPU, "bf16") is None
     monkeypatch.setattr(devices, "bfloat16_is_fast", lambda: pytest.fail("nobody asked for it"))
     assert mixed_precision(CPU, "auto") is None and mixed_precision(CPU, False) is None
+
+
+def test_a_resumed_run_keeps_the_precision_that_it_began_with(monkeypatch):
+    for fast, saved, kept in ((False, "bf16", torch.bfloat16), (True, False, None)):
+        monkeypatch.setattr(devices, "bfloat16_is_fast", lambda fast=fast: fast)
+        assert _precision(CPU, "bf16", {"amp": saved}) is kept
+        assert _precision(CPU, "bf16", None) is (torch.bfloat16 if fast else None)
