@@ -100,7 +100,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--out", required=True, type=user_path, metavar="DIR", help="folder for the results")
     add("--stride", type=int, default=40, metavar="PIXELS", help="4, 8, 20 or 40 (default) pixels between windows")
     add("--cell", type=int, metavar="PIXELS", help="side of an output cell (default: 40 for stride 40, else 4)")
-    add("--pool", choices=MAP_POOLINGS, help="what a cell holds (default: the probe's, else patch_mean)")
+    add(
+        "--pool",
+        choices=MAP_POOLINGS,
+        help="what a cell holds (default: the probe's, else the weights' own, or summary)",
+    )
     add("--dtype", choices=DTYPES, default="float16", help="how embeddings are stored (default: %(default)s)")
     add("--batch-size", type=int, default=DEFAULT_BATCH, metavar="N", help="windows at once (default: %(default)s)")
     add("--min-clear", type=_share, default=0.5, metavar="SHARE", help="of a cell that must be visible (default: 0.5)")

@@ -159,7 +159,8 @@ class Interface:
             when: acquisition time (UTC), where the source does not say it.
             metadata: values of fields by name, as `embed` takes them, for the whole scene.
             bands: an array's: names, as `embed` takes them. A stacked GeoTIFF's: which are SR_B1..SR_B7, from 1.
-            pool: one of `models.pooling.MAP_POOLINGS`; None: the weights' own, else "patch_mean".
+            pool: one of `models.pooling.MAP_POOLINGS`; None: the weights' own, where it holds
+                the tokens of patches, else "summary"; of weights that name none "patch_mean".
             statistics, scale, batch_size: as `embed` takes them; batches are of windows.
             nodata: as `embed` takes it, for arrays.
             qa: a QA_PIXEL file beside a path.

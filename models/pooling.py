@@ -161,6 +161,9 @@ POOLINGS = {
 MAP_POOLINGS = tuple(name for name, pooling in POOLINGS.items() if pooling.of_patches is not None)
 """Those that the cells of a map can hold."""
 
+WINDOW_POOLINGS = ("cls", "meta_cls")
+"""Those that give all cells of a window the same vector."""
+
 DEFAULT_POOL = "cls"
 """Of weights that do not say which pooling is best for them (`ModelConfig.pool`)."""
 

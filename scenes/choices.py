@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.config import ModelConfig
-from models.pooling import DEFAULT_POOL, MAP_POOLINGS, vector_width
+from models.pooling import DEFAULT_POOL, MAP_POOLINGS, WINDOW_POOLINGS, vector_width
 from models.pretrained import made_from
 from scenes.products.land_cover import Probe, fitting_widths
 from scenes.settings import SceneSettings
@@ -14,11 +14,15 @@ from utils.reporting import reporter
 
 MAP_POOL = "patch_mean"
 """What a cell holds where nobody says, the weights included."""
+DETAILED_MAP_POOL = "summary"
+"""The same of weights whose own pooling leaves out the tokens of patches: all cells of a window would be alike."""
 
 
 def map_pool(config: ModelConfig) -> str:
     """What a cell holds where nobody asks: the weights' own pooling, where they name one that cells can hold."""
-    return config.pool if config.pool != DEFAULT_POOL and config.pool in MAP_POOLINGS else MAP_POOL
+    if config.pool == DEFAULT_POOL or config.pool not in MAP_POOLINGS:
+        return MAP_POOL
+    return DETAILED_MAP_POOL if config.pool in WINDOW_POOLINGS else config.pool
 
 
 class Choices(NamedTuple):

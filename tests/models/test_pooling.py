@@ -7,7 +7,7 @@ from tiny import some_pixels, tiny_model
 
 from models.checkpoint import load_model, write_checkpoint
 from models.config import ModelConfig
-from models.pooling import MAP_POOLINGS, POOLINGS, pool_tokens, vector_width
+from models.pooling import MAP_POOLINGS, POOLINGS, WINDOW_POOLINGS, pool_tokens, vector_width
 from scenes.choices import MAP_POOL, map_pool
 
 TOKENS = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(0))
@@ -25,6 +25,7 @@ def test_the_width_is_what_the_table_says(name: str) -> None:
 def test_a_maps_cells_have_the_pooled_vector_as_their_mean(name: str) -> None:
     cells = POOLINGS[name].of_patches(TOKENS, P, None)
     torch.testing.assert_close(cells.mean(dim=1), pool_tokens(TOKENS, name, P))
+    assert (cells == cells[:, :1]).all() == (name in WINDOW_POOLINGS)
 
 
 def test_the_parts_of_the_wide_poolings() -> None:
@@ -57,7 +58,7 @@ def test_weights_name_their_pooling_and_others_are_read_out_with_cls(tmp_path) -
 
 def test_maps_follow_the_weights_where_cells_can() -> None:
     config = ModelConfig.of_size("XXS")
-    found = [map_pool(config.replace(pool=pool)) for pool in ("cls", "cls_mean_std", "all")]
-    assert found == [MAP_POOL, "cls_mean_std", MAP_POOL]
+    found = [map_pool(config.replace(pool=pool)) for pool in ("cls", "cls_mean_std", "all", "meta_cls")]
+    assert found == [MAP_POOL, "cls_mean_std", MAP_POOL, "summary"]
     with pytest.raises(ValueError, match="pool: 'best' is none of"):
         ModelConfig.of_size("XXS", pool="best")

@@ -164,7 +164,7 @@ def test_the_command_lists_names_and_says_what_weights_are(tmp_path, monkeypatch
     ):
         assert said in listed
     assert main(["xxs"]) == 0
-    assert "pooling     summary, 540 numbers a patch" in capsys.readouterr().out
+    assert "pooling     meta_cls, 540 numbers a patch" in capsys.readouterr().out
     assert main([str(write_published_checkpoint(tmp_path / "a.pth"))]) == 0
     assert "pooling     cls, 108 numbers" in capsys.readouterr().out
 

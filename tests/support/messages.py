@@ -3,6 +3,7 @@
 import ast
 import itertools
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 KINDS = {"UserError", "ArgumentTypeError"}
@@ -86,11 +87,18 @@ def _joined(parts: list[list[str]]) -> list[str]:
 
 
 def _assigned(name: str, scope: ast.AST) -> list[ast.expr]:
-    return [
-        node.value
-        for node in _own(scope)
-        if isinstance(node, ast.Assign) and any(isinstance(at, ast.Name) and at.id == name for at in node.targets)
-    ]
+    return _assignments(scope).get(name, [])
+
+
+@cache
+def _assignments(scope: ast.AST) -> dict[str, list[ast.expr]]:
+    found: dict[str, list[ast.expr]] = {}
+    for node in _own(scope):
+        if isinstance(node, ast.Assign):
+            for at in node.targets:
+                if isinstance(at, ast.Name):
+                    found.setdefault(at.id, []).append(node.value)
+    return found
 
 
 def _returned(name: str, tree: ast.AST) -> list[ast.expr]:
