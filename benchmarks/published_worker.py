@@ -8,6 +8,7 @@ names of this project's, so it imports from FOLDER and from installed packages a
 
 import os
 import sys
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -25,14 +26,14 @@ def main(folder: str, data: str, threads: str, size: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)
-    from models.moe_mae import MOEMAE, build_model  # the published ones
+    model = import_module("models.moe_mae")  # the published one
 
     arrays = np.load(data)
     images = torch.from_numpy(arrays["images"])
     meta = [torch.from_numpy(arrays[name]) for name in FIELDS]
     batch = (images, torch.zeros(len(images)), *meta)
-    encoder = build_model(size=size, img_size=images.shape[-1], patch_size=4, in_chans=images.shape[1])
-    works = {"train": lambda: _trainer(MOEMAE(encoder)), "embed": lambda: _embedder(encoder)}
+    encoder = model.build_model(size=size, img_size=images.shape[-1], patch_size=4, in_chans=images.shape[1])
+    works = {"train": lambda: _trainer(model.MOEMAE(encoder)), "embed": lambda: _embedder(encoder)}
     built = {}
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
@@ -44,19 +45,18 @@ def main(folder: str, data: str, threads: str, size: str) -> None:
 
 
 def _trainer(model):
-    from pretrain_mae import train_epoch
-    from scheduler.schedulers import WarmupCosineLR
-
+    pretraining, scheduler = import_module("pretrain_mae"), import_module("scheduler.schedulers")
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = WarmupCosineLR(optimizer, EPOCHS * STEPS, LEARNING_RATE, int(WARM_UP * EPOCHS) * STEPS)
+    schedule = scheduler.WarmupCosineLR(optimizer, EPOCHS * STEPS, LEARNING_RATE, int(WARM_UP * EPOCHS) * STEPS)
     scaler = torch.amp.GradScaler(device="cpu", enabled=False)
-    return lambda batch: train_epoch(model, [batch], optimizer, scaler, ALPHA, BETA, "cpu", 0, schedule, EPOCHS)
+    return lambda batch: pretraining.train_epoch(
+        model, [batch], optimizer, scaler, ALPHA, BETA, "cpu", 0, schedule, EPOCHS
+    )
 
 
 def _embedder(encoder):
-    from embed.compute_embed import compute_geomoemae_embeddings
-
-    return lambda batch: compute_geomoemae_embeddings(encoder, [batch], "cpu", use_autocast=False)
+    published = import_module("embed.compute_embed")
+    return lambda batch: published.compute_geomoemae_embeddings(encoder, [batch], "cpu", use_autocast=False)
 
 
 if __name__ == "__main__":
