@@ -3,18 +3,16 @@
 import json
 import shutil
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from scene_files import embed, read, tiny_checkpoint, write_band
+from serving import answering
 
 from datasets.simulated import main as simulate
 from scenes.input.product import SceneOptions, find_scene
@@ -193,18 +191,6 @@ class _Ranges(SimpleHTTPRequestHandler):
         self.wfile.write(data[first : last + 1])
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def test_addresses(tmp_path, folder, checkpoint, plain, numbers) -> None:
     """A STAC item, a stack and a band file on the web, read where they are."""
     bands, qa = stored(folder)
@@ -212,7 +198,7 @@ def test_addresses(tmp_path, folder, checkpoint, plain, numbers) -> None:
     shutil.copytree(folder, web)
     write_band(web / "stack.tif", bands, **on_its_grid(folder))
     write_band(web / "stack_QA_PIXEL.tif", qa[None], **on_its_grid(folder))
-    with serving(web) as url:
+    with answering(partial(_Ranges, directory=str(web))) as url:
         (web / "item.json").write_text(json.dumps(stac_item(folder, "planetary computer", f"{url}/")))
         local = tmp_path / "local.json"
         local.write_text(json.dumps(stac_item(folder, "usgs", f"{url}/")))

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
+
+from serving import answering
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 LARGE = 10_000
@@ -57,18 +59,11 @@ class Hub:
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """Serve until the block ends; `hub.url` is the endpoint."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.silent.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with answering(_handler(hub)) as hub.url:
+        try:
+            yield hub
+        finally:
+            hub.silent.set()
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:

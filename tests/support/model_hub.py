@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from serving import answering
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,14 +20,8 @@ def serving(repository: str, folder: Path, large: bool = False) -> Iterator[str]
     `large`: as files that are kept beside Git, whose ETag is their SHA-256.
     """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repository, files, large))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(_handler(repository, files, large)) as address:
+        yield address
 
 
 def _handler(repository: str, files: dict[str, Path], large: bool) -> type[BaseHTTPRequestHandler]:

@@ -4,14 +4,13 @@ import base64
 import functools
 import http.server
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from browser import Page
+from serving import answering
 
 from models.inference.embedder import Embedder
 from models.pretrained import load_with_path
@@ -33,18 +32,9 @@ class Served(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path) -> AbstractContextManager[str]:
     """The address of a folder, served by a thread until the block ends."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Served, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return answering(functools.partial(Served, directory=str(folder)))
 
 
 class Cells(NamedTuple):
