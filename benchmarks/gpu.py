@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def captured_step(run: Run) -> dict[str, Any]:
-    """Eager and captured steps of the same seed on the same patches: largest difference of weights and of losses."""
+    """Eager and captured steps of the same seed on the same patches: largest difference of weights."""
     config = ModelConfig.of_size("S", depth=2 if run.quick else None)
     batch = sample_batch(4 if run.quick else BATCH).to(run.device).training()
     said: list[str] = []

@@ -1,10 +1,8 @@
 """The machine's limits, measured in the run: matrix products and memory bandwidth; and its description."""
 
 import os
-import platform
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import Work, timed
-from utils.provenance import provenance
+from utils.provenance import processor_name, provenance
 from utils.threads import full_precision
 
 SQUARES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
@@ -161,12 +159,3 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "device_memory_bytes": memory,
     }
-
-
-def processor_name() -> str:
-    """The processor's model name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from configs.schema import Config
 from datasets.loader import BatchLoader, Part
 from datasets.patches import PatchDataset
 from models.inference.embedder import Embedder
+from models.inference.runtimes import compiling_asked
 from models.moe_mae import MOEMAE
 from models.pooling import POOLINGS
 from utils.checked_json import write_checked_json
@@ -125,8 +126,7 @@ def embed_splits(config: Config, processes: Processes) -> None:
     }
     batches = sum(-(-len(dataset) // data.batch_size) for dataset in datasets.values())
     asked, autocast = config.embed.backend, mixed_precision(device, config.embed.amp)
-    # Other runtimes are not compiled; "auto" is PyTorch where the work is long enough for its compiler.
-    compile_it = "off" if asked not in ("torch", "auto") and config.embed.compile == "auto" else config.embed.compile
+    compile_it = compiling_asked(asked, config.embed.compile)
     embedder = Embedder(
         model,
         config.embed.pool or model.config.pool,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from utils.lazy_names import lazy_names
+from utils.entry_points import lazy_names
 
 if TYPE_CHECKING:
     from models.config import ModelConfig

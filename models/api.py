@@ -13,7 +13,7 @@ import torch
 
 from models.inference.embedding import embed
 from utils.data_config import BigEarthNetInfo
-from utils.entry_points import load_function
+from utils.entry_points import load_named
 from utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Interface:
     @staticmethod
     def _of_scenes(entry_point: str) -> Any:
         try:
-            return load_function(entry_point)
+            return load_named(entry_point)
         except ModuleNotFoundError as error:
             if error.name is None or not entry_point.startswith(error.name):
                 raise

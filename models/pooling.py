@@ -189,6 +189,23 @@ def pool_tokens(tokens: Tensor, pool: str, num_prefix: int, visible: Tensor | No
     return POOLINGS[pool].of_tokens(tokens, num_prefix, visible)
 
 
+def pool_every_patch(tokens: Tensor, pool: str, num_prefix: int, visible: Tensor | None = None) -> Tensor:
+    """Tokens as pool "all" gives them, unflattened, to a vector for every patch whose mean is the pooled one.
+
+    Args:
+        tokens: (B, T, D), those of hidden patches replaced.
+        pool: one of `MAP_POOLINGS`.
+        num_prefix, visible: as for `pool_tokens`.
+
+    Returns:
+        (B, N, W)
+    """
+    of_patches = POOLINGS[pool].of_patches
+    if of_patches is None:
+        raise ValueError(f"pool {pool!r} is not for maps; use {', '.join(MAP_POOLINGS)}")
+    return of_patches(tokens, num_prefix, visible)
+
+
 def _hidden_by_mean(tokens: Tensor, num_prefix: int, visible: Tensor) -> Tensor:
     """The tokens with the mean of an image's (B, N) visible patches in the place of its hidden ones."""
     patches, seen = tokens[:, num_prefix:], visible.unsqueeze(-1)

@@ -6,7 +6,7 @@ installation has no top-level `datasets`, `models` or `utils`.
 
 from typing import TYPE_CHECKING
 
-from utils.lazy_names import lazy_names
+from utils.entry_points import lazy_names
 
 if TYPE_CHECKING:
     from models.config import ModelConfig

@@ -4,7 +4,7 @@ import difflib
 import sys
 from typing import NamedTuple
 
-from utils.entry_points import load_function
+from utils.entry_points import load_named
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         nearest = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"moemae {name}: no such command; {nearest}use one of {', '.join(COMMANDS)}")
     sys.argv = [f"moemae {name}", *rest]  # what help texts and records of results call this process
-    return load_function(COMMANDS[name].main)(rest)
+    return load_named(COMMANDS[name].main)(rest)
 
 
 def command() -> None:

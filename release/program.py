@@ -16,7 +16,7 @@ from models.inference.tensor_input import encoder_input
 from models.kernels.backend import EXPORT
 from models.moe import NO_NOISE
 from models.moe_mae import MOEMAE
-from models.pooling import POOLINGS, pool_tokens
+from models.pooling import pool_every_patch, pool_tokens
 from utils.data_config import DATASETS
 from utils.errors import UserError
 
@@ -71,10 +71,7 @@ class MapProgram(EmbeddingProgram):
         """The same arguments as an embedding's to (N, n, D) float32, n patches of a window row by row."""
         tokens, num_prefix, visible = self.tokens(pixels, metadata)
         whole = pool_tokens(tokens, "all", num_prefix, visible).unflatten(1, (tokens.shape[1], -1))
-        of_patches = POOLINGS[self.pool].of_patches
-        if of_patches is None:
-            raise ValueError(f"pool {self.pool!r} is not for maps")
-        return of_patches(whole, num_prefix, visible)
+        return pool_every_patch(whole, self.pool, num_prefix, visible)
 
 
 def trace(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
 from models.masking import visible_unless_all
-from models.pooling import MAP_POOLINGS, POOLINGS, vector_width
+from models.pooling import pool_every_patch, vector_width
 from scenes.input.reader import WithoutNumber
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
@@ -125,11 +125,8 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int, visible: T
     Returns:
         (n, side, side, width of the pooling)
     """
-    of_patches = POOLINGS[pool].of_patches
-    if of_patches is None:
-        raise ValueError(f"pool {pool!r} is not for maps; use {', '.join(MAP_POOLINGS)}")
     tokens = flat.unflatten(1, (num_prefix + side**2, -1))
-    return of_patches(tokens, num_prefix, visible).unflatten(1, (side, side))
+    return pool_every_patch(tokens, pool, num_prefix, visible).unflatten(1, (side, side))
 
 
 class SceneEmbedder:

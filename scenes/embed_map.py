@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import rasterio
 
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
+from models.inference.embedding import require_batch_size, require_choice
 from models.inference.when_where import acquisition_time, stated_values
 from models.pooling import MAP_POOLINGS, vector_width
 from scenes.choices import map_pool
 from scenes.embed import PixelReader, SceneEmbedder, WindowMetadata
 from scenes.input.arrays import ArrayReader
 from scenes.input.checks import check_numbers
+from scenes.input.grids import GRID_MAPPING, SPACING, cell_centres, grid_mapping
 from scenes.input.product import Scene, SceneOptions, find_scene
 from scenes.input.reader import SceneReader
 from scenes.input.virtual_files import path_of
@@ -118,12 +119,11 @@ def embed_map(
     _require_xarray()
     config = model.config
     pool = pool or map_pool(config)
-    _require("pool", pool, MAP_POOLINGS)
-    _require("statistics", statistics, DATASETS)
+    require_choice("pool", pool, MAP_POOLINGS)
+    require_choice("statistics", statistics, DATASETS)
+    require_batch_size(batch_size)
     if not 0 < min_clear <= 1:
         raise ConfigError(f"min_clear: {min_clear} is no share above 0 and up to 1")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: {batch_size} is no whole number of 1 or more")
     if isinstance(source, str | Path):
         found = _of_path(source, bands, scale, nodata, qa)
     else:
@@ -252,38 +252,26 @@ def _labelled(cells: Any, maker: _Maker, statistics: str) -> Any:
     }
     if frame.grid.georeferenced:
         transform = frame.output_transform
-        coordinates["y"] = transform.f + transform.e * (np.arange(cells.shape[1]) + 0.5)
-        coordinates["x"] = transform.c + transform.a * (np.arange(cells.shape[2]) + 0.5)
+        coordinates["y"], coordinates["x"] = cell_centres(transform, *cells.shape[1:])
         if frame.grid.crs is not None:
-            coordinates["spatial_ref"] = ((), 0, _grid_mapping(frame.grid.crs, transform))
-            attributes["grid_mapping"] = "spatial_ref"
+            coordinates[GRID_MAPPING] = ((), 0, grid_mapping(frame.grid.crs, transform))
+            attributes["grid_mapping"] = GRID_MAPPING
     if time.day is not None:
         text = f"{time.day}T{time.clock:%H:%M:%S}" if time.clock else str(time.day)
         coordinates["time"] = np.datetime64(text, "ns")
     return xarray.DataArray(cells, coordinates, ("band", "y", "x"), "embedding", attributes)
 
 
-def _grid_mapping(crs: Any, transform: rasterio.Affine) -> dict[str, str]:
-    """What the conventions of CF and rioxarray read."""
-    wkt = crs.to_wkt()
-    return {"crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": " ".join(map(str, transform.to_gdal()))}
-
-
 def _require_one_lattice(first: Any, other: Any, number: int) -> None:
     """Maps whose cells lie on each other, in one map projection."""
     same = first.attrs["cell"] == other.attrs["cell"] and ("y" in first.coords) == ("y" in other.coords)
     if same and "y" in first.coords:
-        crs = [one["spatial_ref"].attrs["crs_wkt"] if "spatial_ref" in one.coords else None for one in (first, other)]
-        side = float(first.attrs["cell"]) * 30
+        crs = [one[GRID_MAPPING].attrs["crs_wkt"] if GRID_MAPPING in one.coords else None for one in (first, other)]
+        side = float(first.attrs["cell"]) * SPACING
         off = [(float(other[name][0]) - float(first[name][0])) / side for name in ("y", "x")]
         same = crs[0] == crs[1] and all(abs(value - round(value)) < SAME_CELL for value in off)
     if not same or ("y" not in first.coords and first.shape != other.shape):
         raise DataError(f"scene {number}: its grid is not that of the first; reproject all to one grid of 30 m")
-
-
-def _require(name: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name}: unknown {value!r}; use {', '.join(choices)}")
 
 
 def _require_xarray() -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.inference.embedder import Embedder
-from models.inference.runtimes import require_known
+from models.inference.runtimes import compiling_asked, require_known
 from models.masking import LEAST_VISIBLE
 from models.pretrained import load_with_path
 from scenes.choices import choose
@@ -260,7 +260,7 @@ class SceneRun:
             "all",
             autocast=self.autocast,
             compilation=Compilation.chosen(
-                "off" if settings.backend not in ("torch", "auto") and settings.compile == "auto" else settings.compile,
+                compiling_asked(settings.backend, settings.compile),
                 self.device,
                 frame.window_count // settings.batch_size,
                 COMPILE_MIN_BATCHES,

@@ -6,7 +6,6 @@ not writable: then it is measured again.
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.files import write_json
+from utils.provenance import processor_name
 
 ROWS, WIDTH = 1024, 256
 """Of the product that is timed: 0.13 GFLOP, as large as those inside size S at a batch of 32."""
@@ -82,14 +82,5 @@ def _read() -> dict[str, Any]:
 def cache_file() -> Path:
     """Where the numbers of this processor and this PyTorch are kept."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    about = f"{_processor()}-{torch.__version__}"
+    about = f"{processor_name()}-{torch.__version__}"
     return Path(root) / "moemae" / f"calibration-{''.join(c if c.isalnum() else '_' for c in about)}.json"
-
-
-def _processor() -> str:
-    """The processor's model name where the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

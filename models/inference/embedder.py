@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.inference.protocol import PatchEncoder
-from models.inference.runtimes import choose_runtime
+from models.inference.runtimes import choose_runtime, require_known
 from models.masking import visible_unless_all
 from models.pooling import pool_tokens
 from utils.compilation import EAGER, Compilation
@@ -38,13 +38,14 @@ class Embedder:
         patches: int = 0,
     ) -> None:
         model.eval()
-        if backend == "auto" and (autocast is not None or compilation.wanted):
+        require_known(backend)
+        if autocast is not None or compilation.wanted:
+            if backend not in ("torch", "auto"):
+                raise ConfigError(
+                    f"backend: {backend} is float32 and needs no compiling; use torch, or amp and compile off"
+                )
             backend = "torch"
         self.backend, self._tokens = choose_runtime(backend, model, patches)
-        if self.backend != "torch" and (autocast is not None or compilation.wanted):
-            raise ConfigError(
-                f"backend: {backend} is float32 and needs no compiling; use torch, or amp and compile off"
-            )
         self.model, self.pool, self.autocast = model, pool, autocast
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)

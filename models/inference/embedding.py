@@ -77,10 +77,9 @@ def embed_patches(
     Raises:
         ConfigError: for an unknown pool or statistics, or a batch size below 1.
     """
-    _require_choice("pool", pool, POOLINGS)
-    _require_choice("statistics", statistics, DATASETS)
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ConfigError(f"batch_size: {batch_size!r} is no whole number of 1 or more")
+    require_choice("pool", pool, POOLINGS)
+    require_choice("statistics", statistics, DATASETS)
+    require_batch_size(batch_size)
     published = model.config.published_behaviour
     normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
     device = next(model.parameters()).device
@@ -108,6 +107,13 @@ def embed_patches(
     return vectors
 
 
-def _require_choice(name: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:
+def require_batch_size(batch_size: int) -> None:
+    """Raise ConfigError for what is no whole number of 1 or more."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size!r} is no whole number of 1 or more")
+
+
+def require_choice(name: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:
+    """Raise ConfigError, naming the option, for a value that is none of the choices."""
     if value not in choices:
         raise ConfigError(f"{name}: unknown {value!r}; use {', '.join(choices)}")

@@ -129,6 +129,14 @@ def require_known(asked: str) -> None:
         )
 
 
+def compiling_asked(asked: str, compile_it: str) -> str:
+    """`compile` for a runtime: "auto" is "off" for those that PyTorch does not compile.
+
+    "auto" of both is PyTorch where the work is long enough for its compiler.
+    """
+    return "off" if asked not in ("torch", "auto") and compile_it == "auto" else compile_it
+
+
 def choose_runtime(asked: str, model: PatchEncoder, patches: int) -> tuple[str, Encode]:
     """The runtime that is asked for, checked; of "auto" the fastest that is installed and passes.
 

@@ -13,7 +13,7 @@ from models.config import ModelConfig
 from models.inference.digital_numbers import LandsatPatches
 from models.inference.patch_input import BAND_DIMENSIONS, PatchInput, north_up, place_dimensions, read_input
 from scenes.input.grids import SceneGrid, checked_grid
-from scenes.input.reader import WithoutNumber, hidden_pixels
+from scenes.input.reader import WithoutNumber, hidden_pixels, padded
 from scenes.input.stacks import QA_PIXEL
 from utils.errors import DataError
 
@@ -74,15 +74,14 @@ class ArrayReader:
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """(7, height, width) uint16 from row `top` and column `left`; 0 outside it, and where nothing is seen."""
-        pixels = np.zeros((len(self._patches.order), height, width), np.uint16)
-        rows = slice(max(top, 0), min(top + height, self.grid.height))
-        columns = slice(max(left, 0), min(left + width, self.grid.width))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            given = read_input(self._part(rows, columns))
-            numbers = self._patches.alike(given).numbers(given.patches[0])
-            numbers[:, _hidden_by_quality(given)] = 0
-            pixels[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = numbers
-        return pixels
+        shape = (len(self._patches.order), self.grid.height, self.grid.width)
+        return padded(self._numbers, shape, top, left, height, width)
+
+    def _numbers(self, rows: slice, columns: slice) -> np.ndarray:
+        given = read_input(self._part(rows, columns))
+        numbers = self._patches.alike(given).numbers(given.patches[0])
+        numbers[:, _hidden_by_quality(given)] = 0
+        return numbers
 
     def loaded(self, top: int, height: int) -> "LoadedRows":
         """Whole rows, read at once: what dask would compute anew for every rectangle."""
@@ -108,12 +107,14 @@ class LoadedRows(NamedTuple):
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """As `ArrayReader.read`."""
-        _, rows, columns = self.numbers.shape
-        down, across = np.arange(top, top + height) - self.top, np.arange(left, left + width)
-        pixels = self.numbers[:, down.clip(0, rows - 1)][:, :, across.clip(0, columns - 1)]
-        pixels[:, (down < 0) | (down >= rows)] = 0
-        pixels[:, :, (across < 0) | (across >= columns)] = 0
-        return pixels
+        return padded(
+            lambda rows, columns: self.numbers[:, rows, columns],
+            self.numbers.shape,
+            top - self.top,
+            left,
+            height,
+            width,
+        )
 
 
 def _one_date(array: Any) -> tuple[Any, tuple[Any, ...]]:

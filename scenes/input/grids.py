@@ -25,6 +25,8 @@ GROUND_TOLERANCE = 0.03
 """Share by which the spacing on the ground may differ: what UTM (0.2 %), Albers and polar grids stretch."""
 SAME_PLACE = 0.01
 """Pixels by which corners of one grid may differ: software that writes a file anew rounds its numbers."""
+GRID_MAPPING = "spatial_ref"
+"""Name of the variable that holds the map projection, as rioxarray and GDAL look for it."""
 EQUATOR, FLATTENING = 6_378_137.0, 1 / 298.257223563
 """Of the WGS 84 ellipsoid, metres."""
 MERCATORS = ("merc", "webmerc")
@@ -87,6 +89,23 @@ class SceneGrid(NamedTuple):
     @property
     def georeferenced(self) -> bool:
         return not self.transform.is_identity
+
+
+def cell_centres(transform: rasterio.Affine, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(height,) and (width,) coordinates of the middles of rows and columns, north up."""
+    return (
+        transform.f + transform.e * (np.arange(height) + 0.5),
+        transform.c + transform.a * (np.arange(width) + 0.5),
+    )
+
+
+def grid_mapping(crs: CRS | None, transform: rasterio.Affine) -> dict[str, str]:
+    """What the conventions of CF, rioxarray and GDAL read of the variable `GRID_MAPPING`."""
+    place = {"GeoTransform": " ".join(map(str, transform.to_gdal()))}
+    if crs is None:
+        return place
+    wkt = crs.to_wkt()
+    return {"crs_wkt": wkt, GRID_MAPPING: wkt, **place}
 
 
 def open_raster(path: Path, band: int = 1) -> RasterFile:

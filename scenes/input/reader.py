@@ -1,6 +1,6 @@
 """Rectangles of a scene as Collection-2 digital numbers, 0 wherever the ground is not seen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import PurePath
 from types import TracebackType
@@ -38,6 +38,34 @@ def hidden_pixels(qa: np.ndarray, sensor: Sensor = OLI) -> np.ndarray:
         known = np.isfinite(qa) & (qa >= 0) & (qa <= LARGEST)
         return ~known | ((np.where(known, qa, 0).astype(np.uint16) & bits) != 0)
     return (qa & bits) != 0
+
+
+def padded(
+    read: Callable[[slice, slice], np.ndarray],
+    shape: tuple[int, ...],
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+) -> np.ndarray:
+    """A rectangle that may reach over the border, where it is 0.
+
+    Args:
+        read: rows and columns inside to their numbers, (bands, h, w).
+        shape: bands, rows and columns of the whole.
+        top, left, height, width: of the rectangle.
+
+    Returns:
+        (bands, height, width) uint16.
+    """
+    bands, all_rows, all_columns = shape
+    pixels = np.zeros((bands, height, width), np.uint16)
+    rows = slice(max(top, 0), min(top + height, all_rows))
+    columns = slice(max(left, 0), min(left + width, all_columns))
+    if rows.start < rows.stop and columns.start < columns.stop:
+        numbers = read(rows, columns)
+        pixels[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = numbers
+    return pixels
 
 
 class WithoutNumber:
@@ -102,13 +130,12 @@ class SceneReader:
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """(7, height, width) uint16 from row `top` and column `left` of the scene; 0 outside it."""
-        pixels = np.zeros((len(self.scene.bands), height, width), np.uint16)
-        rows = slice(max(top, 0), min(top + height, self.scene.grid.height))
-        columns = slice(max(left, 0), min(left + width, self.scene.grid.width))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            inside = self._read_inside(Window.from_slices(rows, columns))
-            pixels[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = inside
-        return pixels
+        grid = self.scene.grid
+
+        def inside(rows: slice, columns: slice) -> np.ndarray:
+            return self._read_inside(Window.from_slices(rows, columns))
+
+        return padded(inside, (len(self.scene.bands), grid.height, grid.width), top, left, height, width)
 
     def read_values(self, window: Window) -> np.ndarray:
         """(7, h, w) as they stand in the files, in their common type."""

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from scenes.input.grids import GRID_MAPPING, cell_centres, grid_mapping
 from scenes.products.embedding_file import TILE, EmbeddingMap
 from utils.errors import ConfigError, UserError, describe_os_error
 
 ZARR_GROUP = "embeddings.zarr"
-GRID_MAPPING = "spatial_ref"
-"""Name of the variable that holds the map projection, as rioxarray and GDAL look for it."""
 
 
 def require_zarr() -> None:
@@ -52,7 +51,8 @@ def write_zarr(path: Path, embeddings: EmbeddingMap) -> Path:
                 name, shape=values.shape, dtype=values.dtype, dimension_names=(name,), attributes=about
             )
             axis[:] = values
-        group.create_array(GRID_MAPPING, shape=(), dtype="int64", attributes=_grid_mapping(embeddings))
+        about = grid_mapping(embeddings.crs, embeddings.transform)
+        group.create_array(GRID_MAPPING, shape=(), dtype="int64", attributes=about)
     except OSError as error:
         raise UserError(f"cannot write {describe_os_error(error, path)}") from error
     return path
@@ -60,22 +60,9 @@ def write_zarr(path: Path, embeddings: EmbeddingMap) -> Path:
 
 def _coordinates(embeddings: EmbeddingMap) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
     """Centres of the cells on the map projection."""
-    grid, metres = embeddings.transform, {"units": "m"} if embeddings.crs else {}
+    metres = {"units": "m"} if embeddings.crs else {}
+    y, x = cell_centres(embeddings.transform, embeddings.height, embeddings.width)
     return {
-        "y": (
-            grid.f + grid.e * (np.arange(embeddings.height) + 0.5),
-            {"standard_name": "projection_y_coordinate", **metres},
-        ),
-        "x": (
-            grid.c + grid.a * (np.arange(embeddings.width) + 0.5),
-            {"standard_name": "projection_x_coordinate", **metres},
-        ),
+        name: (values, {"standard_name": f"projection_{name}_coordinate", **metres})
+        for name, values in (("y", y), ("x", x))
     }
-
-
-def _grid_mapping(embeddings: EmbeddingMap) -> dict[str, Any]:
-    transform = " ".join(map(str, embeddings.transform.to_gdal()))
-    if embeddings.crs is None:
-        return {"GeoTransform": transform}
-    wkt = embeddings.crs.to_wkt()
-    return {"crs_wkt": wkt, GRID_MAPPING: wkt, "GeoTransform": transform}
