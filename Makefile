@@ -1,5 +1,5 @@
 # make demo     set up, show what the shipped weights do, then pretrain, evaluate, embed and probe on the simulated
-#               sample, to one report (about three minutes)
+#               sample, to one report (some minutes)
 # make studies  the same with five seeds and all studies, in outputs/reproduce_sample (up to an hour)
 # make quick    tests of every package in under a minute, for the inner loop
 # make test     set up, then run the tests

@@ -70,11 +70,15 @@ FORMATS = {
 }
 
 
+def missing_packages(name: str) -> list[str]:
+    """Packages of a format that are not installed."""
+    return [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
+
+
 def require_packages(names: list[str]) -> None:
     """Raise ConfigError naming the packages that some formats need and that are missing."""
     for name in names:
-        missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
-        if missing:
+        if missing := missing_packages(name):
             raise ConfigError(
                 f"--programs {name}: needs the packages {', '.join(missing)} (pip install -r requirements-export.txt); "
                 "or leave it out: --programs torch_export"

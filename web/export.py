@@ -14,7 +14,7 @@ from models.pooling import MAP_POOLINGS, vector_width
 from models.pretrained import load_with_path
 from release.check import TOLERANCE, check_patches, largest_difference
 from release.folder import atomic_folder, require_new
-from release.formats import load_onnx, require_packages, write_onnx
+from release.formats import load_onnx, missing_packages, write_onnx
 from release.program import MapProgram, trace
 from scenes.choices import Choices, SceneSettings, choose
 from scenes.products.land_cover import Probe, class_colours, load_probe
@@ -54,7 +54,8 @@ def export_web(settings: WebSettings) -> None:
         UserError: one line, for what is in the way, damaged, missing, or differs.
     """
     require_new(settings.folder)
-    require_packages(["onnx"])
+    if missing := missing_packages("onnx"):
+        raise ConfigError(f"--web: needs the packages {', '.join(missing)}; pip install -r requirements-export.txt")
     model, weights = load_with_path(settings.checkpoint)
     if model.config.in_channels != len(OLI.bands):
         raise ConfigError(f"{settings.checkpoint}: takes {model.config.in_channels} bands, not Landsat's seven")
