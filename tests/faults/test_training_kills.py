@@ -110,4 +110,4 @@ def test_killed_at_random_and_resumed(campaign, forker, tmp_path) -> None:
         shutil.rmtree(place)
         return f"after {kills} kills"
 
-    campaign("random kills of a training", 4, 100).run(one)
+    campaign("random kills of a training", 4, 200).run(one)
