@@ -47,7 +47,7 @@ def other_kind(path: Path) -> str | None:
     if path.is_dir():
         return "a folder"
     ending = path.suffix.lower()
-    if ending == ".npz" or (zipfile.is_zipfile(path) and _holds(path, ".npy")):
+    if ending == ".npz" or _holds(path, ".npy"):
         return "a probe or an embedding file (.npz), not a model"
     named = {
         ".joblib": "a probe (.joblib), not a model",

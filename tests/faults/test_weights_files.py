@@ -20,6 +20,8 @@ from utils.archives import damage_of
 from utils.errors import CheckpointError
 
 CENTRAL_DIRECTORY = b"PK\x01\x02"
+LOCATOR = b"PK\x06\x07"
+"""Of the end of the central directory in an archive of 64-bit sizes."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +72,16 @@ def test_flips_where_an_archive_describes_its_members(campaign, tmp_path) -> Non
 
     found = campaign("flips in the central directory of a pth", 40, 3000).run(one)
     assert found[REFUSED] and found[USED]
+
+
+def test_an_archive_that_says_it_is_one_of_several(tmp_path) -> None:
+    """Python's `is_zipfile` raises there in place of an answer."""
+    path = write_tiny_checkpoint(tmp_path / "a.pth", depth=1)
+    whole = path.read_bytes()
+    disks = whole.index(LOCATOR) + 16
+    path.write_bytes(whole[:disks] + b"\x02" + whole[disks + 1 :])
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        read_checkpoint(path)
 
 
 def test_a_member_that_is_marked_as_a_folder(tmp_path) -> None:
