@@ -159,7 +159,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--amp", choices=("false", "bf16"), default="false", help="mixed precision (default: false)")
     add("--compile", choices=("auto", "on", "off"), default="auto", help="compile the model (default: auto)")
     add("--backend", default="torch", metavar="NAME", help="what computes on a CPU: torch (default), folded, "
-        "onnxruntime, openvino or auto")  # fmt: skip
+        "onnxruntime, onnxruntime-int8, openvino or auto")  # fmt: skip
     arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     if arguments.batch_size < 1:
         parser.error(f"argument --batch-size: expected 1 or more, got {arguments.batch_size}")

@@ -103,7 +103,8 @@ class Interface:
             nodata: the number that stands for fill, where it is neither 0 nor NaN.
             batch_size: patches at once.
             backend: what computes on a CPU: "torch", "folded" (PyTorch with folded weights), "onnxruntime", "openvino",
-                or "auto", the fastest of those that are installed and give the same to 1e-4.
+                "onnxruntime-int8" (8-bit integers, not quite the same), or "auto", the fastest of those that are
+                installed and give the same to 1e-4.
 
         Returns:
             (N, D), or (D,) for one patch, float32: numpy for numpy, torch (on the input's device) for torch, xarray for

@@ -1,15 +1,18 @@
 """The loop: windows of a scene through the model, block row by block row, to cells on disk.
 
 Memory holds two block rows whatever the scene's height. A batch never reaches over the end of a stripe, so a run that
-goes on at any stripe makes the same batches, and with the same number of threads the same bits.
+goes on at any stripe makes the same batches, and with the same number of threads the same bits. While a stripe is
+computed, a thread reads the next one.
 """
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import rasterio
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -192,17 +195,27 @@ class SceneEmbedder:
         blended = BlendedRows(self.frame, self.record_shape[-1])
         shares = self._shares(first - 1)  # the row above is completed for nothing: it is there already, or outside
         # A block row is complete after the next stripe, whose windows reach back into it.
-        for stripe in tqdm(range(first, end + 1), desc="embedding", unit="row", leave=False, disable=None):
-            self.add_stripe(blended, stripe, end)
-            cells = blended.finish(shares, self.min_clear)
-            if stripe > first:
-                yield cells
-            shares = self._shares(stripe)
+        numbers = tqdm(range(first, end + 1), desc="embedding", unit="row", leave=False, disable=None)
+        with ThreadPoolExecutor(1, "reading") as reading:
+            ahead = reading.submit(self._read, first, end)
+            for number in numbers:
+                stripe, shares_below = ahead.result()
+                if number < end:
+                    ahead = reading.submit(self._read, number + 1, end)
+                self._add_stripe(blended, number, stripe)
+                cells = blended.finish(shares, self.min_clear)
+                if number > first:
+                    yield cells
+                shares = shares_below
 
-    def add_stripe(self, blended: BlendedRows, number: int, end: int | None = None) -> None:
+    def _read(self, number: int, end: int) -> tuple[Stripe, np.ndarray]:
+        """A stripe, and the clear shares of its block row."""
+        with rasterio.Env():  # GDAL's messages are this thread's own, and else go to stderr
+            return read_stripe(self.reader, self.frame, number, end), self._shares(number)
+
+    def _add_stripe(self, blended: BlendedRows, number: int, stripe: Stripe) -> None:
         """Run the windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
         frame, side = self.frame, self.frame.window // self.frame.patch
-        stripe = read_stripe(self.reader, frame, number, end)
         first_row = (number - 1) * side
         for start in range(0, len(stripe.tops), self.batch_size):
             part = slice(start, start + self.batch_size)

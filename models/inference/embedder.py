@@ -75,9 +75,6 @@ class Embedder:
     def _vectors(self, images: Tensor, meta: Tensor | None, visible: Tensor | None) -> Tensor:
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
-            if self.backend == "torch":
-                tokens = self.model.encode(images, meta, visible=visible, noise=False).pre_norm
-            else:
-                missing = images.new_zeros(len(images), len(self.model.config.meta_fields), 2)
-                tokens = self._tokens(images, missing if meta is None else meta, visible)
+            missing = images.new_zeros(len(images), len(self.model.config.meta_fields), 2)
+            tokens = self._tokens(images, missing if meta is None else meta, visible)
         return pool_tokens(tokens, self.pool, self.model.config.num_prefix, visible)

@@ -89,3 +89,28 @@ def test_other_runtimes_give_the_tokens_of_pytorch(name):
     with torch.no_grad():
         expected = model.encode(images, meta, visible=visible, noise=False).pre_norm
         assert torch.equal(encode(images, meta, visible), expected), "patches with fill are PyTorch's"
+
+
+@pytest.mark.programs
+def test_eight_bits_are_nearly_pytorchs_and_only_used_when_asked_for(monkeypatch):
+    pytest.importorskip("onnxruntime.quantization")
+    model = tiny_model(depth=1)
+    images, meta = runtimes._random_patches(model, 3)
+    name, encode = choose_runtime("onnxruntime-int8", model, 1)
+    with torch.no_grad():
+        expected = model.encode(images, meta, noise=False).pre_norm
+    difference = (encode(images, meta, None) - expected).square().mean() / expected.square().mean()
+    assert name == "onnxruntime-int8" and 1e-10 < difference < 1e-2
+    monkeypatch.setattr(runtimes, "ROUNDED", 1e-6)
+    with pytest.raises(ConfigError, match=r"onnxruntime-int8 is .*% away from PyTorch"):
+        choose_runtime("onnxruntime-int8", model, 1)
+
+
+def test_auto_never_takes_what_is_not_exact(monkeypatch):
+    other = RUNTIMES["folded"]._replace(packages=("no_such_package",))
+    for name in RUNTIMES:
+        if name != "torch" and RUNTIMES[name].exact:
+            monkeypatch.setitem(RUNTIMES, name, other)
+    tried = RUNTIMES["onnxruntime-int8"]._replace(build=lambda model: pytest.fail("was built"), packages=())
+    monkeypatch.setitem(RUNTIMES, "onnxruntime-int8", tried)
+    assert choose_runtime("auto", tiny_model(), 10**9)[0] == "torch"

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,72 @@ def test_windows_that_coincide_are_the_same_for_every_stride(tmp_path, folder, c
     assert len(seen[20]) > 3 * len(seen[40]) >= 3 * 20
     for key, vector in seen[40].items():
         np.testing.assert_allclose(seen[20][key], vector, atol=1e-5)
+
+
+class SlowReader:
+    """Says when and in which thread a scene is read; fails from a row on."""
+
+    def __init__(self, reader: SceneReader, fails_from: float = np.inf) -> None:
+        self.reader, self.fails_from = reader, fails_from
+        self.events: list[tuple[str, int]] = []
+        self.threads: set[int] = set()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.reader, name)
+
+    def read(self, top: int, *place: int) -> np.ndarray:
+        if top >= self.fails_from:
+            raise DataError("cannot be read here")
+        self.threads.add(threading.get_ident())
+        self.events.append(("read", top))
+        return self.reader.read(top, *place)
+
+
+def rows_of(folder: Path, checkpoint: Path, fails_from: float = np.inf) -> tuple[list[np.ndarray], SlowReader]:
+    """Block rows of a scene, and what was read when."""
+    frame, normalize = frame_of(folder), ZScoreNormalize(BigEarthNetInfo.STATISTICS)
+    with SceneReader(find_scene(folder)) as whole:
+        reader = SlowReader(whole, fails_from)
+        embedder = Embedder(load_model(checkpoint), "all")
+        cells = SceneEmbedder(reader, frame, embedder, normalize, WindowMetadata(), "patch_mean", 16, 0.5)
+        made = []
+        for row in cells.rows(0, frame.blocks_down):
+            reader.events.append(("made", len(made)))
+            made.append(row)
+    return made, reader
+
+
+class AtOnce:
+    """In place of a thread: what is asked for is done there and then."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __enter__(self) -> "AtOnce":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, work: Callable, *given: object) -> Future:
+        future: Future = Future()
+        future.set_result(work(*given))
+        return future
+
+
+def test_the_next_stripe_is_read_while_one_is_computed(monkeypatch, folder, checkpoint) -> None:
+    ahead, reader = rows_of(folder, checkpoint)
+    assert len(ahead) == 4 and len(reader.threads) == 2
+    tops = [top for kind, top in reader.events if kind == "read"]
+    assert reader.events.index(("made", 3)) == len(reader.events) - 1 and len(tops) == 1 + 2 * 5
+    monkeypatch.setattr("scenes.embed.ThreadPoolExecutor", AtOnce)
+    in_turn, reader = rows_of(folder, checkpoint)
+    assert len(reader.threads) == 1
+    for one, other in zip(ahead, in_turn, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_what_cannot_be_read_ends_the_rows_before_it(folder, checkpoint) -> None:
+    with pytest.raises(DataError, match="cannot be read here"):
+        rows_of(folder, checkpoint, fails_from=60)
 
 
 @pytest.mark.parametrize("stride", [20, 40])

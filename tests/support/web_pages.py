@@ -17,7 +17,7 @@ from models.pretrained import load_with_path
 from scenes.embed import SceneEmbedder, WindowMetadata
 from scenes.input.product import SceneOptions, find_scene
 from scenes.input.reader import SceneReader
-from scenes.windows import BlendedRows, make_frame
+from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
 
@@ -65,14 +65,8 @@ def cells_in_python(scene: Path, checkpoint: Path | str, about: dict, stride: in
         embedder = SceneEmbedder(
             reader, frame, Embedder(model, "all"), normalize, metadata, about["pool"], 32, about["least_clear"]
         )
-        blended = BlendedRows(frame, embedder.record_shape[-1])
-        rows = []
-        shares = embedder._shares(-1)
-        for stripe in range(frame.blocks_down + 1):
-            embedder.add_stripe(blended, stripe)
-            rows.append(blended.finish(shares, about["least_clear"]))
-            shares = embedder._shares(stripe)
-    whole = np.concatenate(rows[1:])[frame.output_rows, frame.output_columns]
+        rows = list(embedder.rows(0, frame.blocks_down))
+    whole = np.concatenate(rows)[frame.output_rows, frame.output_columns]
     origin = (frame.output_rows.start * cell - frame.above, frame.output_columns.start * cell - frame.left)
     return Cells(whole, origin)
 
