@@ -33,10 +33,14 @@ class OutputSet:
     Args:
         folder: `--out`.
         inputs: files that are read; they stay whatever their names.
+        record: the file that goes first and comes last.
+        known: all that a run can write; what an earlier one left of them goes.
     """
 
-    def __init__(self, folder: Path, inputs: Iterable[Path] = ()) -> None:
-        self.folder, self.scratch = folder, folder / SCRATCH
+    def __init__(
+        self, folder: Path, inputs: Iterable[Path] = (), record: str = RECORD, known: Iterable[str] = KNOWN
+    ) -> None:
+        self.folder, self.scratch, self.record, self.known = folder, folder / SCRATCH, record, set(known)
         self.staged = self.scratch / "files"
         self._inputs = {path.resolve() for path in inputs}
         self._kept: set[str] = set()
@@ -64,7 +68,7 @@ class OutputSet:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def publish(self, record: dict[str, object]) -> list[str]:
-        """Put everything in place, `scene.json` with it.
+        """Put everything in place, the record with it.
 
         Returns:
             Names of files of an earlier run that are gone.
@@ -72,25 +76,27 @@ class OutputSet:
         Raises:
             UserError: when a file cannot be moved; the next run completes what is left to do.
         """
-        write_json(self.new(RECORD), record)
+        write_json(self.new(self.record), record)
         made = sorted(path.name for path in self.staged.iterdir())
-        write_json(self.scratch / _NOTE, {"kept": sorted(self._kept), "made": made})
+        note = {"kept": sorted(self._kept), "made": made, "known": sorted(self.known)}
+        write_json(self.scratch / _NOTE, note)
         return self._take_places()
 
     def _take_places(self) -> list[str]:
         try:
             note = parse_json((self.scratch / _NOTE).read_text(encoding="utf-8"))
             staged = {path.name for path in self.staged.iterdir()} if self.staged.is_dir() else set()
-            if RECORD in staged:
-                (self.folder / RECORD).unlink(missing_ok=True)
+            if self.record in staged:
+                (self.folder / self.record).unlink(missing_ok=True)
             gone = []
             # By the note: of what was made, a run that died in here has moved some already.
-            for name in set(KNOWN) - staged - set(note.get("made", ())) - set(note["kept"]) - {RECORD}:
+            stays = staged | set(note.get("made", ())) | set(note["kept"]) | {self.record}
+            for name in set(note.get("known", self.known)) - stays:
                 path = self.folder / name
-                if path.exists() and path.resolve() not in self._inputs and RECORD in staged:
+                if path.exists() and path.resolve() not in self._inputs and self.record in staged:
                     _remove(path)
                     gone.append(name)
-            for name in sorted(staged, key=lambda name: name == RECORD):
+            for name in sorted(staged, key=lambda name: name == self.record):
                 if (self.folder / name).is_dir():  # no folder takes the place of another that is not empty
                     _remove(self.folder / name)
                 (self.staged / name).replace(self.folder / name)

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -54,18 +54,40 @@ from utils.memory import peak_memory
 from utils.provenance import provenance
 from utils.reporting import reporter
 
+if TYPE_CHECKING:
+    from models.moe_mae import MOEMAE
+
 COMPILE_MIN_BATCHES = 2000
 """On a CPU `--compile auto` compiles for so many batches or more."""
+
+
+class LoadedModel(NamedTuple):
+    """A model on its device, and the file that it came from."""
+
+    model: "MOEMAE"
+    weights: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, checkpoint: Path, device: str) -> "LoadedModel":
+        """Weights by path or name, on the device of that name."""
+        model, weights = load_with_path(checkpoint, device=select_device(device))
+        return cls(model, weights, sha256(weights))
 
 
 class SceneRun:
     """All choices of a run, made and checked before anything is computed.
 
+    Args:
+        scene: what is embedded.
+        settings: what is asked for.
+        loaded: the model that `settings` names, where it is at hand.
+
     Raises:
         UserError: for everything that can be known beforehand to fail.
     """
 
-    def __init__(self, scene: Scene, settings: SceneSettings) -> None:
+    def __init__(self, scene: Scene, settings: SceneSettings, loaded: LoadedModel | None = None) -> None:
         self.scene, self.settings = scene, settings
         self.folder = check_writable(settings.out)
         beside = settings.probe.with_suffix(".json") if settings.probe else None
@@ -75,12 +97,12 @@ class SceneRun:
         require_known(settings.backend)
         self.device = select_device(settings.device)
         self.autocast = mixed_precision(self.device, "bf16" if settings.amp == "bf16" else False)
-        self.model, self.weights = load_with_path(settings.checkpoint, device=self.device)
+        loaded = loaded or LoadedModel.of(settings.checkpoint, settings.device)
+        self.model, self.weights, self.checkpoint_sha256 = loaded
         config = self.model.config
         # A polygon labels small cells; a window's whole 1,200 m have one class only where fields are that large.
         cell = settings.cell or (config.patch_size if settings.labels else None)
         self.frame = make_frame(scene.grid, config.img_size, config.patch_size, settings.stride, cell)
-        self.checkpoint_sha256 = sha256(self.weights)
         self._say_scene()
         self.probe = load_probe(settings.probe, config, settings.trust_pickle) if settings.probe else None
         self.choices = choose(settings, self.probe, config, self.weights)
@@ -97,14 +119,12 @@ class SceneRun:
         settings, started = self.settings, time.perf_counter()
         record: dict[str, Any] = {"scene": self.scene.name, "simulated": self.scene.simulated, **self._identity()}
         with SceneReader(self.scene) as reader:
-            for doubt in check_numbers(reader):
-                reporter.info(f"note         {doubt}")
-            embeddings, made = self._embed(reader)
-            record |= self._say_without_number(embeddings)
+            embeddings, made = self._cells(reader)
+            record |= made
             files = [embeddings.path]
             statistics = map_statistics(embeddings)
             self._require_visible(statistics)
-            record |= made | {"visible_cells": statistics.count}
+            record["visible_cells"] = statistics.count
             if settings.reconstruct:
                 files.append(self._reconstruct(reader))
                 files.append(style_true_colour(self.outputs.new("reconstruction.qml"), self.scene.sensor))
@@ -136,6 +156,18 @@ class SceneRun:
         if settings.stac:
             files.append(write_item(self.outputs.new(STAC_ITEM), embeddings, self.scene, self._identity(), files))
         return self._publish(record, files, time.perf_counter() - started)
+
+    def cells(self) -> EmbeddingMap:
+        """The embeddings alone, made or found; what a killed run has left goes on."""
+        with SceneReader(self.scene) as reader:
+            return self._cells(reader)[0]
+
+    def _cells(self, reader: SceneReader) -> tuple[EmbeddingMap, dict[str, Any]]:
+        """The embeddings, and what the record says of making them."""
+        for doubt in check_numbers(reader):
+            reporter.info(f"note         {doubt}")
+        embeddings, made = self._embed(reader)
+        return embeddings, self._say_without_number(embeddings) | made
 
     def _say_without_number(self, embeddings: EmbeddingMap) -> dict[str, Any]:
         """What the scene's files hide without saying so; the value is for the record."""
