@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from datasets.pack.dataset import make_recipe
 from datasets.pack.format import (
     FORMAT,
     HEADER,
@@ -23,7 +24,6 @@ from datasets.pack.format import (
 )
 from datasets.pack.journal import ids_digest
 from datasets.pack.source import table_lines
-from datasets.packed import make_recipe
 from datasets.simulator.patch_writer import FIRST_DAY
 from datasets.simulator.patches import SimulatedPatches, simulate
 from transformation.transformer import center_crop

@@ -15,9 +15,9 @@ from benchmarks.report import Row, timed_row
 from benchmarks.setting import SAMPLE, SAMPLE_SPLIT, Setting
 from benchmarks.timing import Timing, alternate
 from datasets.loader import BatchLoader, build_dataset, shuffled
+from datasets.pack.dataset import make_recipe
 from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
-from datasets.packed import make_recipe
 from datasets.patches import Batch, PatchDataset, read_split
 from utils.data_config import IMAGE_SIZE, BigEarthNetInfo
 from utils.threads import torch_threads

@@ -9,8 +9,8 @@ import torch
 
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
+from datasets.pack.dataset import PackedDataset
 from datasets.pack.format import is_pack
-from datasets.packed import PackedDataset
 from datasets.patches import Batch, Labels, PatchDataset
 from datasets.readers import RawPatches, reader
 from utils.data_config import DATASETS, Crop, DatasetInfo

@@ -15,23 +15,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from datasets.download.source import Published
+from datasets.download.source import READ_WHOLE, RECORD, REPORT, Published
 from datasets.layout import layout_of
+from datasets.pack.dataset import make_recipe
 from datasets.pack.source import PackSource
-from datasets.packed import make_recipe
 from datasets.patches import dataset_folder
 from utils.data_config import IMAGE_SIZE, EuroSATInfo
 from utils.data_utils import list_some
 from utils.errors import DataError
 
-READ_WHOLE = 4096
-"""Patches, of those in the splits, unless more are asked for."""
-
 MOST_UNLABELLED = 0.05
 """Share of patches without a label file that is put up with: the published data lack about one in 200."""
-
-REPORT, RECORD = "check_report.txt", "download.json"
-"""Every finding, and where the files came from."""
 
 EXPECTED = (REPORT, RECORD, "README.md", "samples.csv")
 """Files in a dataset's folder that are no patch's, besides the split files."""

@@ -8,6 +8,12 @@ from typing import NamedTuple
 
 from utils.data_config import DATASETS, BigEarthNetInfo, DatasetInfo, EuroSATInfo
 
+REPORT, RECORD = "check_report.txt", "download.json"
+"""In a dataset's folder: every finding of a check, and where the files came from."""
+
+READ_WHOLE = 4096
+"""Patches that a check reads whole, of those in the splits, unless more are asked for."""
+
 DISK_BLOCK = 4096
 """Files take whole blocks, bytes."""
 

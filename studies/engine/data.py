@@ -15,10 +15,10 @@ from datasets import simulated
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import LabelledFolderDataset
 from datasets.loader import BatchLoader
+from datasets.pack.dataset import make_recipe
 from datasets.pack.format import is_pack
 from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
-from datasets.packed import make_recipe
 from datasets.patches import PatchDataset, find_split
 from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig

@@ -15,7 +15,8 @@ from hub_server import COMMIT, Hub
 
 from datasets.download import archive as download_archive
 from datasets.download import hub as download_hub
-from datasets.download.__main__ import WORK, main
+from datasets.download.__main__ import main
+from datasets.download.transfer import WORK
 from utils.errors import ConfigError, DataError, UserError
 from utils.locks import held_alone
 
@@ -254,7 +255,7 @@ def test_a_server_that_is_no_hub(dataset, hub, tmp_path) -> None:
 )
 def test_no_space(dataset, hub, tmp_path, monkeypatch, room, said) -> None:
     plenty = {"f_bavail": 10**9, "f_frsize": 4096, "f_files": 10**9, "f_favail": 10**9}
-    monkeypatch.setattr("datasets.download.__main__.os.statvfs", lambda path: SimpleNamespace(**plenty | room))
+    monkeypatch.setattr("datasets.download.transfer.os.statvfs", lambda path: SimpleNamespace(**plenty | room))
     with pytest.raises(UserError, match=said):
         download(hub, tmp_path)
     assert not [name for method, name, _ in hub.requests if method == "GET"]

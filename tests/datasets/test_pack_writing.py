@@ -18,9 +18,10 @@ from packing import IDS, SHAPE, contents, pack, write_source
 from tiny import some_pixels, write_tif
 
 from datasets.loader import build_dataset
+from datasets.pack.dataset import PackedDataset
 from datasets.pack.source import PackSource
 from datasets.pack.writer import _ignore_interrupt
-from datasets.packed import PackedDataset, main
+from datasets.packed import main
 from utils.errors import ConfigError, DataError, UserError
 
 

@@ -17,8 +17,9 @@ from tiny import TINY_MODEL, some_pixels, training_config, write_config, write_t
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from datasets.eurosat import EuroSATDatasetLS
 from datasets.loader import BatchLoader, build_dataset, shuffled
+from datasets.pack.dataset import PackedDataset
 from datasets.pack.format import read_header
-from datasets.packed import PackedDataset, main
+from datasets.packed import main
 from embed.compute_embed import main as embed
 from models import build_model
 from models.checkpoint import write_checkpoint

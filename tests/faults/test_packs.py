@@ -11,9 +11,9 @@ from file_calls import KILLED, SAVED, Fault, faults_of, forked
 from packing import contents, pack, write_source
 
 from datasets.pack import format as pack_format
+from datasets.pack.dataset import PackedDataset
 from datasets.pack.format import CHECKSUMS, HEADER, JOURNAL, PIXELS, TABLE, verify_checksums
 from datasets.pack.source import PackSource
-from datasets.packed import PackedDataset
 from utils.errors import DataError
 
 

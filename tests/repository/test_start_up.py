@@ -12,7 +12,8 @@ HEAVY = ("torch", "sklearn", "scipy", "pandas", "matplotlib", "rasterio", "jobli
 
 SCRIPTS = (
     "pretrain_mae", "eval_mae", "train_logistic_regression", "embed_scene", "reproduce", "export", "explore",
-    "embed.compute_embed", "moemae",
+    "embed.compute_embed", "datasets.download", "datasets.packed", "eval.split_by_area", "studies.recipe",
+    "studies.sanity", "moemae",
 )  # fmt: skip
 
 ASK = """

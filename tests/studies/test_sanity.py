@@ -32,6 +32,7 @@ from studies.report_parts.sections import Section, Table
 from studies.sanity import __main__ as sanity
 from studies.sanity import metadata as sanity_metadata
 from studies.sanity import overfit as sanity_overfit
+from studies.sanity.experiments import NOT_PASSED
 from studies.sanity.metadata import metadata_section
 from studies.sanity.overfit import FixedMasks, Recipe, overfit, overfit_section
 from studies.sanity.routing import LEAST_IMAGES, routing_section
@@ -264,13 +265,13 @@ def test_collapsed_experts_of_a_run_are_reported(tmp_path) -> None:
 
 
 def test_the_command_writes_a_report_and_exits_by_the_mark(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(sanity, "QUICK", TINY)
+    monkeypatch.setattr("studies.sanity.experiments.QUICK", TINY)
     config = config_file(tmp_path)
     arguments = ["overfit", "--out", str(tmp_path / "work"), "--quick", "--config_yaml", str(config)]
     code = sanity.main(arguments)
     report = json.loads((tmp_path / "work" / "overfit" / "report.json").read_text())
     (section,) = report["sections"]
-    assert section["passed"] is (code == 0) and code in (0, sanity.NOT_PASSED)
+    assert section["passed"] is (code == 0) and code in (0, NOT_PASSED)
     assert len(list((tmp_path / "work" / "overfit" / "figures").glob("*.png"))) == 2
     assert "Criterion: masked loss below 10%" in capsys.readouterr().out
     monkeypatch.setattr(sanity_overfit, "overfit", None)  # it is not done twice
