@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from datasets.image_bands import LABELLED_FOLDER, TRAIN, band_names
-from models.config import POSITION_STARTS, ModelConfig
+from models.config import MISSING_BANDS, POSITION_STARTS, ModelConfig
 from models.inference.runtimes import CHOICES as RUNTIME_CHOICES
 from models.masking import MASKING_KEYS, STRATEGIES, MaskingConfig
 from models.pooling import POOLINGS
@@ -60,6 +60,7 @@ class ModelSection(Section):
     position_std: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
+    missing_bands: Annotated[str, one_of(MISSING_BANDS)] | None = None
     pool: Pool | None = None
     position_start: Annotated[str, one_of(POSITION_STARTS)] | None = None
     checkpoint_path: PathText | None = None
@@ -179,7 +180,7 @@ class Config(Section):
 
 
 YOUNGER: dict[str, dict[str, object]] = {
-    "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None},
+    "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None, "missing_bands": None},
     "training": {
         "metadata_masking": 0.0,
         "targets": {},

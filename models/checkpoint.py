@@ -189,7 +189,8 @@ def load_model(
         path: a file of ours or a published one.
         asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `dropout`,
             `position_std`, `position_start`, `load_loss` and `pool` leave no trace in the weights and replace the
-            stored ones, as `mask_ratio` and `mask_strategy` do; any other difference is an error.
+            stored ones, as `mask_ratio` and `mask_strategy` do; so does `missing_bands`, unless the weights hold
+            vectors for it. Any other difference is an error.
         published_behaviour: None follows the file: its own setting, or True for a published one.
         device: where the model goes.
 
@@ -206,7 +207,8 @@ def as_asked(
     path = checkpoint.path
     stored = asdict(checkpoint.config)
     asked = {key: value for key, value in (asked or {}).items() if value is not None}
-    free = {key: asked.pop(key) for key in _NO_TRACE if key in asked}
+    no_trace = _NO_TRACE if stored["missing_bands"] == "token" else (*_NO_TRACE, "missing_bands")
+    free = {key: asked.pop(key) for key in no_trace if key in asked}
     masking = {key: asked.pop(key) for key in MASKING_KEYS if key in asked}
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])
@@ -224,10 +226,20 @@ def as_asked(
         free["published_behaviour"] = published_behaviour
     elif checkpoint.published:
         reporter.info(f"{path}: a published checkpoint; using published_behaviour: true")
+    config = checkpoint.config.replace(**free)
     return checkpoint._replace(
-        config=checkpoint.config.replace(**free),
+        config=config,
+        model_state=_with_vectors_of_bands(checkpoint.model_state, config),
         masking=MaskingConfig.from_dict({**checkpoint.masking.to_dict(), **masking}),
     )
+
+
+def _with_vectors_of_bands(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Weights that were trained without vectors for missing bands, with those that such a training begins with: 0."""
+    name = "encoder.missing_bands"
+    if config.missing_bands != "token" or name in state:
+        return state
+    return {**state, name: torch.zeros(config.in_channels, config.embed_dim)}
 
 
 def _shown(value: Any) -> Any:

@@ -10,6 +10,7 @@ from utils.metadata import FIELDS, PUBLISHED_FIELDS
 
 LOAD_LOSSES = (None, "shazeer", "published")
 MISSING_METADATA = ("pair", "token")
+MISSING_BANDS = ("mean", "rescale", "token")
 POSITION_STARTS = ("random", "sincos")
 """Values of fields of `ModelConfig`."""
 
@@ -32,6 +33,9 @@ class ModelConfig:
         load_loss: "shazeer" or "published" (thresholds swapped); None follows `published_behaviour`.
         missing_metadata: what stands for metadata that are not there: "pair", the projection of (0, 0), or "token",
             a learned token.
+        missing_bands: what stands for bands that a sensor does not have: "mean", z-scores of 0, the dataset's mean, as
+            published; "rescale", nothing: their part of the patch projection is left out and the rest grows to make up
+            for it; "token", the same and a learned vector of each band that is missing, added to the patch tokens.
         pool: the pooling that the weights are read out with where nothing else is asked for.
         decoder_*: the decoder, the same in all published sizes.
     """
@@ -54,6 +58,7 @@ class ModelConfig:
     published_behaviour: bool = False
     load_loss: str | None = None
     missing_metadata: str = "pair"
+    missing_bands: str = "mean"
     pool: str = DEFAULT_POOL
     position_start: str = "random"
     decoder_dim: int = 108
@@ -117,7 +122,7 @@ class ModelConfig:
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.meta_fields == PUBLISHED_FIELDS:
             del values["meta_fields"]
-        for key, silent in (("pool", DEFAULT_POOL), ("position_start", "random")):
+        for key, silent in (("pool", DEFAULT_POOL), ("position_start", "random"), ("missing_bands", "mean")):
             if values[key] == silent:
                 del values[key]
         return values
@@ -214,6 +219,7 @@ class ModelConfig:
 _CHOICES = {
     "load_loss": LOAD_LOSSES,
     "missing_metadata": MISSING_METADATA,
+    "missing_bands": MISSING_BANDS,
     "pool": POOLINGS,
     "position_start": POSITION_STARTS,
 }

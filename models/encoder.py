@@ -89,9 +89,12 @@ class Encoder(nn.Module):
             for width, experts in zip(config.expert_widths, config.experts, strict=True)
         )
         self.norm = nn.LayerNorm(D)
-        # It starts at 0, so that all other weights start as they do without it.
+        # These start at 0, so that all other weights start as they do without them.
         with_token = config.missing_metadata == "token"
         self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
+        self.bands_as = config.missing_bands
+        with_vectors = config.missing_bands == "token"
+        self.missing_bands = nn.Parameter(torch.zeros(config.in_channels, D)) if with_vectors else None
         truncated_normal(self.cls_token, 0.02)
         start_positions(self.pos_embed, config)
 
@@ -102,8 +105,11 @@ class Encoder(nn.Module):
         ids_keep: Tensor | None,
         backend: Backend | None = None,
         visible: Tensor | None = None,
+        bands: Tensor | None = None,
     ) -> Tensor:
         """Tokens with their positions, kept patches only: (B, P + n, D). Patches that are not visible are zeros."""
+        if bands is not None:
+            images = self.of_bands(images, bands)
         pixels = patchify(images, self.patch_proj.kernel_size[0])  # (B, N, C * p * p)
         positions = self.pos_embed[0, self.num_prefix :]
         if ids_keep is not None:
@@ -114,6 +120,9 @@ class Encoder(nn.Module):
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
         backend = backend or backend_for(images.device)
         patches = backend.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
+        if bands is not None and self.missing_bands is not None:
+            missing = (~bands).to(patches.dtype)
+            patches = patches + (missing @ self.missing_bands.to(patches.dtype)).unsqueeze(1)
         prefix = [self.get_submodule(f"{name}_proj")(meta[:, i]) for i, name in enumerate(self.meta_fields)]
         if self.missing_metadata is not None:
             missing = (meta == 0.0).all(dim=-1, keepdim=True)  # (B, F, 1): no angle has the pair (0, 0)
@@ -121,6 +130,18 @@ class Encoder(nn.Module):
             prefix = [torch.where(missing[:, i], learned[i], token) for i, token in enumerate(prefix)]
         prefix = torch.stack([*prefix, self.cls_token[:, 0].expand(images.shape[0], -1)], dim=1)
         return torch.cat([prefix + self.pos_embed[:, : self.num_prefix], patches], dim=1)
+
+    def of_bands(self, images: Tensor, bands: Tensor) -> Tensor:
+        """Images (B, C, H, W) as the patch projection takes them where only (B, C) `bands` are given.
+
+        0 leaves out a band's part of the kernel. Except for "mean", the others are multiplied by C over their number,
+        which is as good as multiplying their parts of the kernel.
+        """
+        images = torch.where(bands[:, :, None, None], images, 0.0)  # chosen, not multiplied: NaN times 0 is NaN
+        if self.bands_as == "mean":
+            return images
+        present = bands.sum(dim=1).clamp_min(1)
+        return images * (bands.shape[1] / present).to(images.dtype)[:, None, None, None]
 
     def forward(
         self,
@@ -130,12 +151,13 @@ class Encoder(nn.Module):
         noise: tuple[LayerNoise, ...],
         backend: Backend | None = None,
         visible: Tensor | None = None,
+        bands: Tensor | None = None,
     ) -> Encoded:
         """See `MOEMAE.encode`; `backend` says which kernels, None takes the fastest."""
         backend = backend or backend_for(images.device)
         if visible is not None and ids_keep is not None:
             visible = visible.gather(1, ids_keep)
-        x = self.embed(images, meta, ids_keep, backend, visible)
+        x = self.embed(images, meta, ids_keep, backend, visible, bands)
         hidden = self.hidden_tokens(visible)
         routing = []
         for layer, layer_noise in zip(self.layers, noise, strict=True):

@@ -111,7 +111,7 @@ def masked_pass(
     noise: bool | None = None,
     generator: torch.Generator | None = None,
     presampled: PassNoise | None = None,
-    shown: Tensor | None = None,
+    bands: Tensor | None = None,
 ) -> MaskedPass:
     """The way to every loss: predict a masked batch and measure the errors.
 
@@ -124,10 +124,10 @@ def masked_pass(
         masking: the patches kept.
         valid: (B, H, W), False on fill pixels, which then weigh nothing; None counts every pixel.
         noise, generator, presampled: as for `MOEMAE.forward`.
-        shown: (B, C, H, W), what the encoder is given in place of `images`, which are to be predicted; None: the same.
+        bands: (B, C) bool, those that the encoder is given; all are to be predicted. None: all.
     """
     decoded, encoded = model.encode_and_decode(
-        images if shown is None else shown, meta, masking, noise=noise, generator=generator, presampled=presampled
+        images, meta, masking, bands=bands, noise=noise, generator=generator, presampled=presampled
     )
     predicted = model.predict(decoded)
     errors = patch_errors(predicted, images, valid, model.config.patch_size)

@@ -74,6 +74,7 @@ class MOEMAE(Interface, nn.Module):
         ids_keep: Tensor | None = None,
         *,
         visible: Tensor | None = None,
+        bands: Tensor | None = None,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
         presampled: tuple[LayerNoise, ...] | None = None,
@@ -87,12 +88,14 @@ class MOEMAE(Interface, nn.Module):
             ids_keep: (B, n) patches to encode; None means all, in order.
             visible: (B, N) bool, patches that can be seen, see `models.masking.visible_patches`; what stands in the
                 others influences nothing, and their tokens only fill up the shape. None means all.
+            bands: (B, C) bool, bands that are given; what stands in the others influences nothing. What stands for
+                them is the model's `missing_bands`. None means all.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
             presampled: routing noise and dropout masks of every block, in place of `noise` and `generator`.
 
         Raises:
-            ValueError: when the images, the metadata or `visible` have another shape than the model's.
+            ValueError: when the images, the metadata, `visible` or `bands` have another shape than the model's.
         """
         config = self.config
         expected = (config.in_channels, config.img_size, config.img_size)
@@ -107,11 +110,13 @@ class MOEMAE(Interface, nn.Module):
             )
         if visible is not None and tuple(visible.shape) != (images.shape[0], config.num_patches):
             raise ValueError(f"visible has shape {tuple(visible.shape)}; this model takes (B, {config.num_patches})")
+        if bands is not None and tuple(bands.shape) != tuple(images.shape[:2]):
+            raise ValueError(f"bands has shape {tuple(bands.shape)}; this model takes (B, {config.in_channels})")
         if presampled is None:
             tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
             shape = (images.shape[0], tokens, config.embed_dim)
             presampled = self._sample_noise(config.experts, shape, images.device, noise, generator)
-        return self.encoder(images, meta, ids_keep, presampled, self.backend, visible)
+        return self.encoder(images, meta, ids_keep, presampled, self.backend, visible, bands)
 
     def decode(
         self,
@@ -170,13 +175,17 @@ class MOEMAE(Interface, nn.Module):
         meta: Tensor | None,
         masking: Masking,
         *,
+        bands: Tensor | None = None,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
         presampled: PassNoise | None = None,
     ) -> tuple[Tensor, Encoded]:
-        """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones."""
+        """The masked autoencoder: predicted patches (B, N, C * p * p) and what the encoder saw of the kept ones.
+
+        `bands` as for `encode`; all are predicted.
+        """
         random = {"noise": noise, "generator": generator}
-        decoded, encoded = self.encode_and_decode(images, meta, masking, presampled=presampled, **random)
+        decoded, encoded = self.encode_and_decode(images, meta, masking, bands=bands, presampled=presampled, **random)
         return self.predict(decoded), encoded
 
     def encode_and_decode(
@@ -185,6 +194,7 @@ class MOEMAE(Interface, nn.Module):
         meta: Tensor | None,
         masking: Masking,
         *,
+        bands: Tensor | None = None,
         noise: bool | None = None,
         generator: torch.Generator | None = None,
         presampled: PassNoise | None = None,
@@ -192,7 +202,8 @@ class MOEMAE(Interface, nn.Module):
         """`forward` up to the decoder's last layer: (B, N, decoder_dim) tokens, and what the encoder saw."""
         random = {"noise": noise, "generator": generator}
         of_encoder, of_decoder = (None, None) if presampled is None else presampled
-        encoded = self.encode(images, meta, masking.ids_keep, visible=masking.visible, presampled=of_encoder, **random)
+        seen = {"visible": masking.visible, "bands": bands}
+        encoded = self.encode(images, meta, masking.ids_keep, presampled=of_encoder, **seen, **random)
         return self.decode_tokens(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random), encoded
 
     def _sample_noise(

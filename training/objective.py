@@ -43,7 +43,7 @@ class Objective(nn.Module):
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None = None,
-        shown: Tensor | None = None,
+        bands: Tensor | None = None,
         second_mask: Tensor | None = None,
         second_noise: tuple[LayerNoise, ...] = (),
     ) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ class Objective(nn.Module):
             mask_noise: (B, N) uniform numbers that decide the mask.
             presampled: routing noise and dropout masks.
             known: (B, F, 2) or None: the metadata before any of them were masked, for the targets.
-            shown: (B, C, H, W), what the encoder is given of the images; None: all of them.
+            bands: (B, C) bool, the bands that the encoder is given; None: all.
             second_mask, second_noise: as `mask_noise`, and as the encoder's part of `presampled`, for a second view.
 
         Returns:
@@ -65,7 +65,7 @@ class Objective(nn.Module):
             each of the encoder's E experts, (E,) float32.
         """
         seconds = (second_mask, second_noise)
-        return self._compute(images, meta, valid, visible, mask_noise, presampled, known, shown, *seconds)
+        return self._compute(images, meta, valid, visible, mask_noise, presampled, known, bands, *seconds)
 
     def _sums(
         self,
@@ -76,7 +76,7 @@ class Objective(nn.Module):
         mask_noise: Tensor,
         presampled: PassNoise,
         known: Tensor | None,
-        shown: Tensor | None,
+        bands: Tensor | None,
         second_mask: Tensor | None,
         second_noise: tuple[LayerNoise, ...],
     ) -> tuple[Tensor, Tensor]:
@@ -85,11 +85,11 @@ class Objective(nn.Module):
         with torch.autocast(
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
-            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled, shown=shown)
+            passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled, bands=bands)
             sums, encoded = passed.sums, passed.encoded
             if self.targets is not None:
-                given = images if shown is None else shown
-                second = None if second_mask is None else self._second(given, second_mask, second_noise, visible)
+                random = (second_mask, second_noise)
+                second = None if second_mask is None else self._second(images, *random, visible, bands)
                 seen = TrainingPass(Examples(images, valid, known), meta, encoded, passed.decoded, second)
                 sums = torch.cat([sums, self.targets(seen)])
         counted = counted_tokens(valid, encoded).unsqueeze(-1)
@@ -97,8 +97,14 @@ class Objective(nn.Module):
         return sums, torch.cat(chosen) if chosen else sums[:0].detach()
 
     def _second(
-        self, images: Tensor, mask_noise: Tensor, presampled: tuple[LayerNoise, ...], visible: Tensor | None
+        self,
+        images: Tensor,
+        mask_noise: Tensor,
+        presampled: tuple[LayerNoise, ...],
+        visible: Tensor | None,
+        bands: Tensor | None,
     ) -> Encoded:
         """Other patches of the same images, without metadata."""
         masking = make_masking(mask_noise, self.model.masking, visible)
-        return self.model.encode(images, None, masking.ids_keep, visible=masking.visible, presampled=presampled)
+        seen = {"visible": masking.visible, "bands": bands}
+        return self.model.encode(images, None, masking.ids_keep, presampled=presampled, **seen)

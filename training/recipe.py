@@ -32,7 +32,7 @@ _SCHEDULE_KEYS = ("epochs", "warmup_fraction", "schedule", "decay_fraction")
 """Keys that decide nothing but the rates, and how long they go on."""
 
 _BEFORE: dict[str, dict[str, Any]] = {
-    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL, "position_start": "random"},
+    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL, "position_start": "random", "missing_bands": "mean"},
     "training": {"reconstruction": "sum", **YOUNGER["training"]},
     "data": {},
 }

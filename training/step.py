@@ -67,8 +67,8 @@ class StepInputs(NamedTuple):
     """() float32, of the step."""
     known: Tensor | None = None
     """The metadata before some were dropped or masked; None where no target asks for them."""
-    shown: Tensor | None = None
-    """The images as the encoder is given them; None where that is all of them."""
+    bands: Tensor | None = None
+    """(n, C) bool, the bands that the encoder is given; None where that is all of them."""
     second_mask: Tensor | None = None
     """(n, N) as `mask_noise`, for a second view of the images; None where no target asks for one."""
     second_noise: tuple[LayerNoise, ...] = ()
@@ -171,7 +171,7 @@ class TrainStep:
             self._buffers.first(count),
             self._number,
             None if self.targets is None else batch.meta,
-            augmented.shown(),
+            augmented.bands,
             *self._second_view(step, count),
         )
 
@@ -233,7 +233,7 @@ class TrainStep:
             inputs.mask_noise,
             inputs.presampled,
             inputs.known,
-            inputs.shown,
+            inputs.bands,
             inputs.second_mask,
             inputs.second_noise,
         )

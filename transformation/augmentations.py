@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from transformation.transformer import fill_hidden
-from utils.sensors import OLI
+from utils.sensors import ETM, OLI
 
 WAVES = 4
 """Whose sum a cloud is the upper part of."""
+
+BAND_SETS = {"six": ETM.common, "rgb_nir": (*OLI.rgb, "nir08"), "rgb": OLI.rgb}
+"""What sensors have of OLI's bands, by their common names: TM and ETM+, four-band and three-band cameras."""
 
 
 class Augmented(NamedTuple):
@@ -23,10 +26,6 @@ class Augmented(NamedTuple):
     """(B, S, S); False on fill."""
     bands: Tensor | None = None
     """(B, C) bool, the bands that the encoder is given; None is all. What is to be reconstructed has all of them."""
-
-    def shown(self) -> Tensor | None:
-        """The images with 0, the dataset's mean, in the bands that are not given; None where all are."""
-        return None if self.bands is None else self.images * self.bands[:, :, None, None]
 
 
 class Augmentation(NamedTuple):
@@ -56,8 +55,29 @@ def symmetries(given: Augmented, draw: Tensor, strength: float) -> Augmented:
 def band_dropout(given: Augmented, draw: Tensor, strength: float) -> Augmented:
     """Every band is missing with the chance `strength`, as in images of a sensor without it; never all of them."""
     kept = draw >= strength
-    kept = kept | ~kept.any(dim=1, keepdim=True)
-    return given._replace(bands=kept if given.bands is None else kept & given.bands)
+    return _given_only(given, kept | ~kept.any(dim=1, keepdim=True))
+
+
+def band_sets(given: Augmented, draw: Tensor, strength: float) -> Augmented:
+    """With the chance `strength` an image is that of another sensor: one of `BAND_SETS`, or bands at random.
+
+    All of these are equally likely; every band is among those at random with the chance 1/2, and one of them at least.
+    """
+    some, which, *each = draw.T
+    at_random = torch.stack(each, dim=1)
+    at_random = at_random >= at_random.amax(dim=1, keepdim=True).clamp(max=0.5)
+    sets = [torch.tensor([name in common for name in OLI.common], device=draw.device) for common in BAND_SETS.values()]
+    choices = torch.stack([*(one.expand_as(at_random) for one in sets), at_random], dim=1)
+    chosen = choices[torch.arange(len(draw), device=draw.device), (which * choices.shape[1]).to(torch.int64)]
+    return _given_only(given, chosen | (some >= strength)[:, None])
+
+
+def _given_only(given: Augmented, kept: Tensor) -> Augmented:
+    """Without the bands that are not (B, C) `kept`; an image of which none would be left has what it had."""
+    if given.bands is None:
+        return given._replace(bands=kept)
+    both = kept & given.bands
+    return given._replace(bands=torch.where(both.any(dim=1, keepdim=True), both, given.bands))
 
 
 def random_fill(given: Augmented, draw: Tensor, strength: float) -> Augmented:
@@ -106,6 +126,7 @@ def _clouds(x: Tensor, y: Tensor, level: Tensor, *rest: Tensor) -> Tensor:
 AUGMENTATIONS: dict[str, Augmentation] = {
     "symmetries": Augmentation(symmetries, 1, 1.0),
     "band_dropout": Augmentation(band_dropout, len(OLI.bands), 0.15),
+    "band_sets": Augmentation(band_sets, 2 + len(OLI.bands), 0.5),
     "random_fill": Augmentation(random_fill, 3 + 3 * WAVES, 0.3),
 }
 """Every augmentation by the name that configs give it."""

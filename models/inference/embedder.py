@@ -50,19 +50,24 @@ class Embedder:
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)
 
-    def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, meta: Tensor | None, valid: Tensor | None = None, bands: Tensor | None = None
+    ) -> Tensor:
         """Vectors (B, D) float32.
 
         Args:
             images: (B, C, H, W), normalised.
             meta: (B, F, 2); None: missing.
             valid: (B, H, W) bool, pixels that can be seen; None: all.
+            bands: (B, C) bool, bands that are given; None: all.
         """
         visible = None if valid is None else visible_unless_all(valid, self.model.config.patch_size)
-        return self.of_visible(images, meta, visible)
+        return self.of_visible(images, meta, visible, bands)
 
     @torch.no_grad()
-    def of_visible(self, images: Tensor, meta: Tensor | None, visible: Tensor | None) -> Tensor:
+    def of_visible(
+        self, images: Tensor, meta: Tensor | None, visible: Tensor | None, bands: Tensor | None = None
+    ) -> Tensor:
         """The same where the patches that can be seen are known: `visible` (B, N) bool; None: all."""
         count = len(images)
         missing = max(0, self._fill_to - count)
@@ -70,11 +75,12 @@ class Embedder:
             images = F.pad(images, (0, 0) * 3 + (0, missing))
             meta = None if meta is None else F.pad(meta, (0, 0) * 2 + (0, missing))
             visible = None if visible is None else F.pad(visible, (0, 0, 0, missing), value=True)
-        return self._compute(images, meta, visible)[:count]
+            bands = None if bands is None else F.pad(bands, (0, 0, 0, missing), value=True)
+        return self._compute(images, meta, visible, bands)[:count]
 
-    def _vectors(self, images: Tensor, meta: Tensor | None, visible: Tensor | None) -> Tensor:
+    def _vectors(self, images: Tensor, meta: Tensor | None, visible: Tensor | None, bands: Tensor | None) -> Tensor:
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
             missing = images.new_zeros(len(images), len(self.model.config.meta_fields), 2)
-            tokens = self._tokens(images, missing if meta is None else meta, visible)
+            tokens = self._tokens(images, missing if meta is None else meta, visible, bands)
         return pool_tokens(tokens, self.pool, self.model.config.num_prefix, visible)

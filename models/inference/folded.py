@@ -126,13 +126,16 @@ class FoldedEncoder:
         self.blocks = [(_Attention(block.norm1, block.attn), _Experts(block.norm2, block.moe)) for block in blocks]
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, meta: Tensor, visible: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, meta: Tensor, visible: Tensor | None = None, bands: Tensor | None = None
+    ) -> Tensor:
         """Tokens before the final norm, (B, P + N, D); arguments as of `Encoder.forward`."""
         tokens = []
         for start in range(0, len(images), PATCHES_AT_ONCE):
             part = slice(start, start + PATCHES_AT_ONCE)
             seen = None if visible is None else visible[part]
-            x = self.encoder.embed(images[part], meta[part], None, CPU, seen)
+            given = None if bands is None else bands[part]
+            x = self.encoder.embed(images[part], meta[part], None, CPU, seen, given)
             hidden = self.encoder.hidden_tokens(seen)
             for attention, experts in self.blocks:
                 x = attention(x, hidden)

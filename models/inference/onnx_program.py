@@ -1,4 +1,4 @@
-"""An exported program as an ONNX file, and the encoder as one: normalised patches and metadata to tokens."""
+"""An exported program as an ONNX file, and the encoder as one: normalised patches, metadata and bands to tokens."""
 
 import logging
 import warnings
@@ -20,7 +20,7 @@ OPSET = 18
 PATCHES = "patches"
 """Name of the dimension that is free in ONNX."""
 
-INPUTS, OUTPUT = ("images", "meta"), "tokens"
+INPUTS, OUTPUT = ("images", "meta", "bands"), "tokens"
 """Of `write_encoder`."""
 
 
@@ -56,21 +56,22 @@ class _Tokens(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, images: Tensor, meta: Tensor) -> Tensor:
+    def forward(self, images: Tensor, meta: Tensor, bands: Tensor) -> Tensor:
         noise = (NO_NOISE,) * len(self.encoder.layers)
-        return self.encoder(images, meta, None, noise, EXPORT).pre_norm
+        return self.encoder(images, meta, None, noise, EXPORT, bands=bands).pre_norm
 
 
-def write_encoder(encoder: Encoder, images: Tensor, meta: Tensor, path: Path) -> None:
+def write_encoder(encoder: Encoder, images: Tensor, meta: Tensor, bands: Tensor, path: Path) -> None:
     """Write an encoder for any number of patches without fill.
 
     Args:
         encoder: in evaluation mode, on the CPU.
-        images, meta: two patches or more, as `Encoder.forward` takes them.
+        images, meta, bands: two patches or more, as `Encoder.forward` takes them.
         path: the `.onnx`.
     """
     patches = Dim(PATCHES, min=1)
-    program = torch.export.export(_Tokens(encoder).eval(), (images, meta), dynamic_shapes=({0: patches}, {0: patches}))
+    inputs = (images, meta, bands)
+    program = torch.export.export(_Tokens(encoder).eval(), inputs, dynamic_shapes=({0: patches},) * len(inputs))
     write_onnx(program, path, INPUTS, OUTPUT)
 
 

@@ -42,9 +42,15 @@ class PatchEncoder(Protocol):
     training: bool
 
     def encode(
-        self, images: Tensor, meta: Tensor | None = None, *, visible: Tensor | None = None, noise: bool | None = None
+        self,
+        images: Tensor,
+        meta: Tensor | None = None,
+        *,
+        visible: Tensor | None = None,
+        bands: Tensor | None = None,
+        noise: bool | None = None,
     ) -> EncodedTokens:
-        """(B, C, H, W) normalised patches, (B, F, 2) metadata and (B, N) `visible` to tokens."""
+        """(B, C, H, W) normalised patches, (B, F, 2) metadata, (B, N) `visible` and (B, C) `bands` to tokens."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...

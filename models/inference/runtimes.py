@@ -1,9 +1,9 @@
 """What computes an embedding on a CPU: PyTorch as in training, or something faster that gives the same to 1e-4.
 
-Each is compared with PyTorch on patches made for it before it is used. One in 8-bit integers is nearly the same, and is
-used only where it is asked for. Patches with fill, and other devices, are
-PyTorch's in any case. Packages are imported by name: a release carries this file for `transformers`, which takes every
-import statement in it for a package that it needs.
+Each is compared with PyTorch, with all bands and with some, on patches made for it before it is used. One in 8-bit
+integers is nearly the same, and is used only where it is asked for. Patches with fill, and other devices, are PyTorch's
+in any case. Packages are imported by name: a release carries this file for `transformers`, which takes every import
+statement in it for a package that it needs.
 """
 
 import importlib.util
@@ -42,8 +42,12 @@ WORTH_FOLDING, WORTH_EXPORTING = 512, 20_000
 """Patches from which `auto` tries folded weights, whose check takes about as long as embedding 40 patches, and programs
 for other runtimes, which are exported in half a minute."""
 
-Encode = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Normalised patches (B, C, H, W), metadata (B, F, 2) and visible patches (B, N) or None to tokens (B, P + N, D)."""
+Encode = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+"""Normalised patches (B, C, H, W), metadata (B, F, 2), visible patches (B, N) and given bands (B, C), each bool or None
+for all, to tokens (B, P + N, D)."""
+
+Run = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""The same of an exported program, which has no visible patches, and bands always."""
 
 
 class Runtime(NamedTuple):
@@ -59,7 +63,9 @@ class Runtime(NamedTuple):
 
 
 def _torch(model: PatchEncoder) -> Encode:
-    return lambda images, meta, visible: model.encode(images, meta, visible=visible, noise=False).pre_norm
+    return lambda images, meta, visible, bands: (
+        model.encode(images, meta, visible=visible, bands=bands, noise=False).pre_norm
+    )
 
 
 def _folded(model: PatchEncoder) -> Encode:
@@ -86,8 +92,8 @@ def _onnx_session(model: PatchEncoder, eight_bits: bool) -> Encode:
             quantization.quantize_dynamic(path, path, per_channel=True, reduce_range=True)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def run(images: np.ndarray, meta: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {"images": images, "meta": meta})[0])
+    def run(images: np.ndarray, meta: np.ndarray, bands: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {"images": images, "meta": meta, "bands": bands})[0])
 
     return _where_all_is_visible(run, model)
 
@@ -99,8 +105,8 @@ def _openvino(model: PatchEncoder) -> Encode:
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         compiled = core.compile_model(core.read_model(path), "CPU", threads)
 
-    def run(images: np.ndarray, meta: np.ndarray) -> np.ndarray:
-        return np.array(compiled({"images": images, "meta": meta})[0])
+    def run(images: np.ndarray, meta: np.ndarray, bands: np.ndarray) -> np.ndarray:
+        return np.array(compiled({"images": images, "meta": meta, "bands": bands})[0])
 
     return _where_all_is_visible(run, model)
 
@@ -124,18 +130,19 @@ def _onnx_file(model: PatchEncoder) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
-        write_encoder(model.encoder, *_random_patches(model, 2), path)
+        write_encoder(model.encoder, *_random_patches(model, 2), _random_bands(model, 2), path)
         yield str(path)
 
 
-def _where_all_is_visible(run: Callable[[np.ndarray, np.ndarray], np.ndarray], model: PatchEncoder) -> Encode:
+def _where_all_is_visible(run: Run, model: PatchEncoder) -> Encode:
     """A program for patches without fill; PyTorch for batches with some."""
     otherwise = _torch(model)
 
-    def encode(images: Tensor, meta: Tensor, visible: Tensor | None) -> Tensor:
+    def encode(images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
         if visible is not None:
-            return otherwise(images, meta, visible)
-        return torch.from_numpy(run(images.numpy(), meta.numpy()))
+            return otherwise(images, meta, visible, bands)
+        given = np.ones(images.shape[:2], bool) if bands is None else bands.numpy()
+        return torch.from_numpy(run(images.numpy(), meta.numpy(), given))
 
     return encode
 
@@ -206,10 +213,15 @@ class _Check:
     @torch.no_grad()
     def __init__(self, model: PatchEncoder, plain: Encode) -> None:
         images, meta = _random_patches(model, CANDIDATES)
-        margins = routing_margins(model.encode(images, meta, noise=False).routing, CANDIDATES)
+        some = _random_bands(model, CANDIDATES)
+        ties = [model.encode(images, meta, bands=bands, noise=False).routing for bands in (None, some)]
+        margins = torch.minimum(*(routing_margins(routing, CANDIDATES) for routing in ties))
         rows = margins.argsort(descending=True)[:CHECKED]
-        self.model, self.images, self.meta = model, images[rows], meta[rows]
-        self.expected = plain(self.images, self.meta, None)
+        self.model, self.bands, self.images, self.meta = model, some[rows], images[rows], meta[rows]
+        self.expected = self._of_all_and_some_bands(plain)
+
+    def _of_all_and_some_bands(self, encode: Encode) -> Tensor:
+        return torch.stack([encode(self.images, self.meta, None, bands) for bands in (None, self.bands)])
 
     @torch.no_grad()
     def passed(self, name: str) -> Encode:
@@ -220,7 +232,7 @@ class _Check:
         """
         try:
             encode = RUNTIMES[name].build(self.model)
-            found = encode(self.images, self.meta, None)
+            found = self._of_all_and_some_bands(encode)
         except ConfigError:
             raise
         except Exception as error:  # exporters and runtimes raise anything
@@ -245,7 +257,7 @@ class _Check:
         taken = []
         for _ in range(TRIES):
             started = time.perf_counter()
-            encode(images, meta, None)
+            encode(images, meta, None, None)
             taken.append(time.perf_counter() - started)
         return min(taken)
 
@@ -255,3 +267,10 @@ def _random_patches(model: PatchEncoder, count: int) -> tuple[Tensor, Tensor]:
     images = torch.randn(count, config.in_channels, config.img_size, config.img_size, generator=generator)
     angles = 6 * torch.rand(count, len(config.meta_fields), generator=generator)
     return images, torch.stack([angles.sin(), angles.cos()], dim=-1)
+
+
+def _random_bands(model: PatchEncoder, count: int) -> Tensor:
+    """(count, C) bool: half of them are missing, the last one never."""
+    bands = torch.rand(count, model.config.in_channels, generator=torch.Generator().manual_seed(1)) > 0.5
+    bands[:, -1] = True
+    return bands

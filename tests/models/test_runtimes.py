@@ -52,7 +52,9 @@ def test_an_embedder_pools_what_another_runtime_computes():
 
 def test_what_differs_is_refused_by_name_and_passed_over_by_auto(monkeypatch):
     model = tiny_model()
-    wrong = RUNTIMES["folded"]._replace(build=lambda model: lambda images, meta, visible: torch.zeros(4, 105, 24))
+    wrong = RUNTIMES["folded"]._replace(
+        build=lambda model: lambda images, meta, visible, bands: torch.zeros(4, 105, 24)
+    )
     monkeypatch.setitem(RUNTIMES, "folded", wrong)
     with pytest.raises(ConfigError, match="away from PyTorch"):
         choose_runtime("folded", model, 1)
@@ -85,10 +87,10 @@ def test_other_runtimes_give_the_tokens_of_pytorch(name):
     visible = torch.ones(3, model.config.num_patches, dtype=torch.bool)
     visible[:, 0] = False
     found, encode = choose_runtime(name, model, 1)  # compares
-    assert found == name and encode(images, meta, None).shape == (3, model.config.num_tokens, 24)
+    assert found == name and encode(images, meta, None, None).shape == (3, model.config.num_tokens, 24)
     with torch.no_grad():
         expected = model.encode(images, meta, visible=visible, noise=False).pre_norm
-        assert torch.equal(encode(images, meta, visible), expected), "patches with fill are PyTorch's"
+        assert torch.equal(encode(images, meta, visible, None), expected), "patches with fill are PyTorch's"
 
 
 @pytest.mark.programs
@@ -99,7 +101,7 @@ def test_eight_bits_are_nearly_pytorchs_and_only_used_when_asked_for(monkeypatch
     name, encode = choose_runtime("onnxruntime-int8", model, 1)
     with torch.no_grad():
         expected = model.encode(images, meta, noise=False).pre_norm
-    difference = (encode(images, meta, None) - expected).square().mean() / expected.square().mean()
+    difference = (encode(images, meta, None, None) - expected).square().mean() / expected.square().mean()
     assert name == "onnxruntime-int8" and 1e-10 < difference < 1e-2
     monkeypatch.setattr(runtimes, "ROUNDED", 1e-6)
     with pytest.raises(ConfigError, match=r"onnxruntime-int8 is .*% away from PyTorch"):

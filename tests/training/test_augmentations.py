@@ -11,7 +11,15 @@ from datasets.patches import Batch
 from models.masking import visible_patches
 from training.recipe import step_options
 from training.step import TrainStep
-from transformation.augmentations import AUGMENTATIONS, Augmented, band_dropout, random_fill, symmetries
+from transformation.augmentations import (
+    AUGMENTATIONS,
+    BAND_SETS,
+    Augmented,
+    band_dropout,
+    band_sets,
+    random_fill,
+    symmetries,
+)
 from transformation.transformer import fill_hidden
 from utils.errors import ConfigError
 from utils.randomness import generator
@@ -51,16 +59,34 @@ def test_bands_are_missing_one_by_one_and_never_all() -> None:
     found = band_dropout(given, draws("band_dropout"), 0.3)
     assert found.images is given.images and found.valid is given.valid
     assert found.bands.float().mean(0) == pytest.approx(torch.full((7,), 0.7), abs=0.1)
-    shown = found.shown()
-    missing = (shown == 0).flatten(2).all(dim=2)
-    assert torch.equal(missing, ~found.bands)
-    assert torch.equal(shown[found.bands], given.images[found.bands])
     assert band_dropout(given, draws("band_dropout"), 1.0).bands.all()
-    assert images().shown() is None
+
+
+def test_sets_of_bands_are_those_of_other_sensors_or_random_ones() -> None:
+    given, draw = images(2000), draws("band_sets", 2000)
+    found = band_sets(given, draw, 0.6)
+    assert found.images is given.images and found.bands.any(dim=1).all()
+    whole = found.bands.all(dim=1)
+    assert not whole[draw[:, 0] < 0.6][draw[:, 1][draw[:, 0] < 0.6] < 0.75].any() and whole[draw[:, 0] >= 0.6].all()
+    for number, names in enumerate(BAND_SETS.values()):
+        of_kind = (draw[:, 0] < 0.6) & ((draw[:, 1] * 4).long() == number)
+        assert of_kind.float().mean().item() == pytest.approx(0.15, abs=0.03)
+        assert all(row == [name in names for name in OLI.common] for row in found.bands[of_kind].tolist())
+    at_random = found.bands[(draw[:, 0] < 0.6) & (draw[:, 1] >= 0.75)].float().mean(0)
+    assert at_random == pytest.approx(torch.full((7,), 0.5), abs=0.1)
+    assert BAND_SETS["six"] == ("blue", "green", "red", "nir08", "swir16", "swir22")
+    assert band_sets(given, draw * 0 + torch.tensor([0.0, 0.9] + [0.1] * 7), 1.0).bands.all(), "never none"
+
+
+def test_two_augmentations_of_bands_leave_one_at_least() -> None:
+    given = images()._replace(bands=torch.eye(7, dtype=torch.bool)[torch.arange(COUNT) % 7])
+    for name in ("band_sets", "band_dropout"):
+        found = AUGMENTATIONS[name].apply(given, draws(name), 0.9)
+        assert torch.equal(found.bands, given.bands), "an image of which none would be left has what it had"
 
 
 def test_a_missing_band_is_what_an_image_without_it_becomes(tmp_path) -> None:
-    """A folder of six-band images: the encoder is given the same numbers."""
+    """A folder of six-band images: the encoder is given the same numbers, where the mean stands for a missing band."""
     write_bigearthnet(tmp_path / "six", {"a": some_pixels(1)[1:], "b": some_pixels(2)[1:]})
     (folder := tmp_path / "labelled" / "field").mkdir(parents=True)
     for path in (tmp_path / "six" / "images").iterdir():
@@ -73,25 +99,23 @@ def test_a_missing_band_is_what_an_image_without_it_becomes(tmp_path) -> None:
     draw[:, 0] = 0.0
     whole = batch.images.clone()
     whole[:, 0] = 3.0
-    shown = band_dropout(Augmented(whole, batch.valid), draw, 0.5).shown()
-    assert torch.equal(shown, batch.images)
+    bands = band_dropout(Augmented(whole, batch.valid), draw, 0.5).bands
+    assert torch.equal(a_step().model.encoder.of_bands(whole, bands), batch.images)
 
 
 def test_missing_bands_are_hidden_from_the_encoder_and_predicted(monkeypatch) -> None:
     step, seen = with_augmentations(("band_dropout", 0.5)), []
-    real = step.model.encode_and_decode
-    monkeypatch.setattr(
-        step.model, "encode_and_decode", lambda given, *a, **k: (seen.append(given), real(given, *a, **k))[1]
-    )
+    real = step.model.encoder.of_bands
+    monkeypatch.setattr(step.model.encoder, "of_bands", lambda *given: (seen.append(given[1]), real(*given))[1])
     batch = clean_batch()
     inputs = step.inputs(batch, 0)
-    assert torch.equal(inputs.images, batch.images) and not torch.equal(inputs.shown, batch.images)
+    assert torch.equal(inputs.images, batch.images) and not inputs.bands.all()
     result = step.compute(inputs)
-    assert torch.equal(seen[0], inputs.shown)
+    assert torch.equal(seen[0], inputs.bands)
     other = with_augmentations(("band_dropout", 0.5))
     changed = other.compute(other.inputs(batch, 0)._replace(images=batch.images + 1.0))
     assert changed.losses.masked != result.losses.masked  # by what is to be predicted
-    assert torch.equal(seen[0], other.inputs(batch, 0).shown)  # the same at the same step
+    assert torch.equal(seen[0], other.inputs(batch, 0).bands)  # the same at the same step
 
 
 # --------------------------------------------------------------------------- fill
@@ -168,7 +192,7 @@ def test_one_shape_of_random_numbers_whatever_the_rows() -> None:
     """So that several processes together do what one does."""
     step = with_augmentations(("random_fill", 1.0), ("band_dropout", 0.5), ("symmetries", 1.0))
     whole, part = step.inputs(clean_batch(), 4), step.inputs(clean_batch()._replace(**first_rows(3)), 4)
-    assert torch.equal(whole.images[:3], part.images) and torch.equal(whole.shown[:3], part.shown)
+    assert torch.equal(whole.images[:3], part.images) and torch.equal(whole.bands[:3], part.bands)
     assert SIZE > 3 and torch.equal(whole.valid[:3], part.valid)
 
 

@@ -79,7 +79,7 @@ def test_padding_does_not_count_and_the_temperature_is_the_configs() -> None:
 
 def test_nothing_changes_without_it() -> None:
     inputs = plus_step().inputs(a_batch(), 0)
-    assert inputs.second_mask is None and inputs.second_noise == () and inputs.shown is None
+    assert inputs.second_mask is None and inputs.second_noise == () and inputs.bands is None
 
 
 def test_several_processes_are_refused(tmp_path) -> None:
