@@ -3,6 +3,7 @@
     python -m datasets.simulated --kind bigearthnet --out DIR --patches 2000 --seed 0
     python -m datasets.simulated --kind eurosat --out DIR --patches 500 --seed 0
     python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0
+    python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0 --sensor tm --year 1984
 
 No satellite took these patches. They exist so that the whole pipeline can be tried, tested and timed without the
 downloads, on data with the same files, the same difficulties and about the same answers to simple predictors.
@@ -14,6 +15,7 @@ What they are made of, each part with its constants in `simulated_constants.py`:
   classes seen in fewer than 10 of them have assumed spectra, marked so);
 - season by week and latitude, light by hour, week and latitude, soil and moisture, texture by class, haze, snow, cloud
   and sensor noise (`simulated_landscape.py`);
+- the sensor: OLI, or what TM and ETM+ see of the same land, ETM+ with its gaps as well (`simulator/instruments.py`);
 - labels from the map, which is not always what the ground shows (`draw_surfaces`).
 
 Micro mAP of logistic regression (C = 1, standardised, one-vs-rest on the 19 classes), 2,000 patches to fit and 2,000
@@ -43,6 +45,7 @@ import torch
 
 from datasets.simulator.baselines import baseline_inputs, baseline_table
 from datasets.simulator.calibration import calibrate
+from datasets.simulator.instruments import MISSIONS, USUAL, Observation
 from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bigearthnet, write_eurosat
 from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
 from datasets.simulator.scene import SimulatedScene
@@ -97,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
                         help="counts that sum to N or fractions that sum to 1 (default: published shares)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to generate: cpu (default), cuda, cuda:1, …")
+    parser.add_argument("--sensor", choices=MISSIONS, default=USUAL.sensor.name,
+                        help="what sees scenes and BigEarthNet patches (default: oli)")  # fmt: skip
+    parser.add_argument("--year", type=int, metavar="Y",
+                        help="the same day in another year (default: 2017 or 2018)")  # fmt: skip
+    parser.add_argument("--slc-off", action="store_true", help="ETM+ with the gaps that it has since 31 May 2003")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--baselines", action="store_true", help="print the table of baselines and write nothing")
     other.add_argument("--calibrate", type=user_path, metavar="DIR",
@@ -112,12 +120,17 @@ def _write(options: argparse.Namespace) -> None:
     if options.patches < 3:
         raise ConfigError(f"--patches {options.patches}: give at least 3, one for each split")
     counts = split_counts(options.patches, options.splits, options.kind)
-    device = _device(options.device)
+    device, observation = _device(options.device), _observation(options)
     check_target(options.out)
     chunks = simulate_chunks(options.patches, options.seed, device, options.kind)
-    write = write_bigearthnet if options.kind == "bigearthnet" else write_eurosat
     start = time.perf_counter()
-    write(options.out, chunks, counts, _readme(options, counts))
+    readme = _readme(options, counts, observation)
+    if options.kind == "bigearthnet":
+        write_bigearthnet(options.out, chunks, counts, readme, observation)
+    elif observation != USUAL:
+        raise ConfigError("--sensor, --year and --slc-off are for scenes and BigEarthNet patches; leave them out")
+    else:
+        write_eurosat(options.out, chunks, counts, readme)
     reporter.info(f"wrote {options.patches} simulated patches ({' / '.join(map(str, counts))}) to {options.out} "
           f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
 
@@ -133,8 +146,13 @@ def _write_scene(options: argparse.Namespace) -> None:
     if options.size < SMALLEST_SCENE:
         raise ConfigError(f"--size {options.size}: give at least {SMALLEST_SCENE} pixels")
     start = time.perf_counter()
-    product = write_scene(options.out, SimulatedScene(options.size, options.seed, _device(options.device)))
+    scene = SimulatedScene(options.size, options.seed, _device(options.device), observation=_observation(options))
+    product = write_scene(options.out, scene)
     reporter.info(f"wrote the simulated scene {product} to {options.out} in {time.perf_counter() - start:.1f} s")
+
+
+def _observation(options: argparse.Namespace) -> Observation:
+    return Observation.chosen(options.sensor, options.year, options.slc_off)
 
 
 def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[int, int, int]:
@@ -174,10 +192,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _readme(options: argparse.Namespace, counts: tuple[int, int, int]) -> str:
+def _readme(options: argparse.Namespace, counts: tuple[int, int, int], observation: Observation) -> str:
     """README.md of the written folder."""
     command = f"python -m datasets.simulated --kind {options.kind} --out DIR --patches {options.patches}"
     command += f" --seed {options.seed} --splits {' '.join(map(str, counts))}"
+    command += observation.options
     if torch.device(options.device).type != "cpu":
         command += f" --device {options.device}"
     return README.format(mark=MARK, layout=DATASET_OF[options.kind].TITLE, command=command)

@@ -9,16 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
+import torch
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 from tqdm import tqdm
 
+from datasets.simulator.constants import CANVAS, CONSTANTS
+from datasets.simulator.instruments import USUAL, Observation, as_seen_by, scan_gaps
 from datasets.simulator.overpasses import FIRST_DAY
 from datasets.simulator.patches import SimulatedPatches
 from utils.data_config import SIMULATED_MARK, BigEarthNetInfo, EuroSATInfo
 from utils.errors import DataError
 from utils.files import replaced_folder
+from utils.sensors import OLI
 
 PIXEL = 30.0
 """Metres."""
@@ -66,7 +70,13 @@ def check_target(out: Path) -> None:
         raise DataError(f"{out}: holds {foreign[0]}, which the simulator did not write; choose another --out")
 
 
-def write_bigearthnet(out: Path, chunks: Iterable[SimulatedPatches], counts: tuple[int, int, int], readme: str) -> None:
+def write_bigearthnet(
+    out: Path,
+    chunks: Iterable[SimulatedPatches],
+    counts: tuple[int, int, int],
+    readme: str,
+    observation: Observation = USUAL,
+) -> None:
     """Write simulated BigEarthNet-Landsat patches.
 
     Args:
@@ -74,6 +84,7 @@ def write_bigearthnet(out: Path, chunks: Iterable[SimulatedPatches], counts: tup
         chunks: `SimulatedPatches` that together hold sum(counts) patches.
         counts: patches of the train, validation and test split.
         readme: text of the README.md.
+        observation: by which sensor they are seen, in which year. Bands of another one than OLI are named in the files.
 
     Raises:
         UserError: nothing can be written there. Nothing half-written is left.
@@ -84,10 +95,11 @@ def write_bigearthnet(out: Path, chunks: Iterable[SimulatedPatches], counts: tup
         (folder / "labels").mkdir()
         ids: list[str] = []
         taken: set[str] = set()
-        for record in _records(chunks, sum(counts), "simulated BigEarthNet-L"):
+        names = () if observation.sensor is OLI else observation.sensor.bands
+        for record in _records(_observed(chunks, observation), sum(counts), "simulated BigEarthNet-L"):
             patch_id, record = _unique_id(record, taken)
             crs, left, top = _location(record)
-            _write_tiff(folder / "images" / f"{patch_id}.tif", record.image, crs, left, top)
+            _write_tiff(folder / "images" / f"{patch_id}.tif", record.image, crs, left, top, names)
             label = _label_entry(record, patch_id, crs, left, top)
             path = folder / "labels" / f"{patch_id}_labels_metadata.json"
             path.write_text(json.dumps(label), encoding="utf-8")
@@ -119,6 +131,34 @@ def write_eurosat(out: Path, chunks: Iterable[SimulatedPatches], counts: tuple[i
         for split, part in zip(SPLITS, _parts(entries, counts), strict=True):
             (folder / f"eurosat-{split}.txt").write_text(_lines(part))
         (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _observed(chunks: Iterable[SimulatedPatches], observation: Observation) -> Iterator[SimulatedPatches]:
+    """The patches as a sensor sees them in its year."""
+    for chunk in chunks:
+        if observation is USUAL:
+            yield chunk
+            continue
+        numbers = chunk.images.cpu().numpy()
+        if observation.slc_off:
+            numbers[np.broadcast_to(_gaps_of(chunk)[:, None], numbers.shape)] = 0
+        seen = as_seen_by(numbers.swapaxes(0, 1), observation.sensor).swapaxes(0, 1)
+        days = [_day_in(day, observation.year) for day in chunk.places.day.tolist()]
+        places = chunk.places._replace(day=torch.tensor(days, device=chunk.places.day.device))
+        yield chunk._replace(images=torch.from_numpy(np.ascontiguousarray(seen)), places=places)
+
+
+def _gaps_of(chunk: SimulatedPatches) -> np.ndarray:
+    """(n, h, h) bool: the gaps between scans, if the simulator's tile of patches were the swath."""
+    line = np.arange(CANVAS) + (chunk.places.row.cpu().numpy()[:, None] * BOX / PIXEL)
+    across = (chunk.places.column.cpu().numpy() + 0.5) / CONSTANTS.tile_count * 2 - 1
+    return np.broadcast_to(scan_gaps(across[:, None], line)[..., None], (len(line), CANVAS, CANVAS))
+
+
+def _day_in(day: int, year: int | None) -> int:
+    """Days after `FIRST_DAY` of the same day of a year."""
+    date = FIRST_DAY + timedelta(days=day)
+    return (date.replace(year=year or date.year) - FIRST_DAY).days
 
 
 def _records(chunks: Iterable[SimulatedPatches], total: int, what: str) -> Iterator[_Record]:
@@ -176,13 +216,18 @@ def _wgs84() -> CRS:
     return CRS.from_epsg(4326)
 
 
-def _write_tiff(path: Path, image: np.ndarray, crs: CRS, left: int, top: int) -> None:
-    """One GeoTIFF as published: uint16, pixel-interleaved, uncompressed, no nodata tag, centred on its box."""
+def _write_tiff(path: Path, image: np.ndarray, crs: CRS, left: int, top: int, names: tuple[str, ...] = ()) -> None:
+    """One GeoTIFF as published: uint16, pixel-interleaved, uncompressed, no nodata tag, centred on its box.
+
+    Bands that are not the published ones are named.
+    """
     bands, height, width = image.shape
     corner = from_origin(left + (BOX - width * PIXEL) / 2, top - (BOX - height * PIXEL) / 2, PIXEL, PIXEL)
     profile = {"driver": "GTiff", "dtype": "uint16", "count": bands, "height": height, "width": width}
     with rasterio.open(path, "w", crs=crs, transform=corner, interleave="pixel", **profile) as file:
         file.write(image)
+        if names:
+            file.descriptions = names
 
 
 def _label_entry(record: _Record, patch_id: str, crs: CRS, left: int, top: int) -> dict:

@@ -4,7 +4,8 @@ The land is that of the simulated patches: overlapping tiles, each one `draw_lan
 scaled to its size, so that textures and parcels have the same sizes on the ground. A pixel belongs to one tile; borders
 between tiles are bent by a random field. All of it lies in one satellite scene of the simulator's world (one place, one
 date), has no snow, and the truth is what covers the ground. Sky and footprint are known: thick and thin cloud, shadow,
-and the fill around the tilted footprint, coded in QA_PIXEL.
+and the fill around the tilted footprint, coded in QA_PIXEL. Another sensor, or another year, sees the same land on the
+same day of the year (`datasets.simulator.instruments`); another year has another sky.
 """
 
 import math
@@ -18,6 +19,7 @@ import torch
 from scipy.special import expit
 
 from datasets.simulator.constants import CANVAS, CONSTANTS, GeneratorConstants
+from datasets.simulator.instruments import USUAL, Observation, as_seen_by, quality_of, scan_gaps
 from datasets.simulator.landscape import draw_landscape
 from datasets.simulator.overpasses import FIRST_DAY, Places, draw_classes, scenes
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE, BigEarthNetInfo
@@ -63,7 +65,7 @@ _WATER = [BigEarthNetInfo.CLASSES.index(name) for name in ("Inland waters", "Mar
 class SceneStripe(NamedTuple):
     """Some whole rows of a scene of width w."""
 
-    numbers: np.ndarray  # (7, h, w) uint16 Collection-2 numbers, 0 on fill
+    numbers: np.ndarray  # (bands of the sensor, h, w) uint16 Collection-2 numbers, 0 on fill
     qa: np.ndarray  # (h, w) uint16 QA_PIXEL
     truth: np.ndarray  # (h, w) uint8 index of the 19 classes; NO_CLASS elsewhere
 
@@ -112,6 +114,7 @@ class SimulatedScene:
         seed: same seed, same scene.
         device: where the land is drawn.
         constants, sky: the simulator's dials.
+        observation: by which sensor it is seen, in which year.
     """
 
     def __init__(
@@ -121,18 +124,23 @@ class SimulatedScene:
         device: torch.device | str = "cpu",
         constants: GeneratorConstants = CONSTANTS,
         sky: SkyConstants = SKY,
+        observation: Observation = USUAL,
     ) -> None:
-        self.size, self.seed, self.device, self.sky = size, seed, device, sky
+        self.size, self.seed, self.device, self.sky, self.observation = size, seed, device, sky, observation
         self.constants = scaled_constants(constants, sky.tile + 2 * sky.margin)
         random = generator(seed, "simulated scene")
         world = scenes(constants)
         self.scene = int(torch.randint(len(world.lat), (), generator=random))
         self.lat, self.lon = float(world.lat[self.scene]), float(world.lon[self.scene])
-        day, seconds = timedelta(days=int(world.day[self.scene])), timedelta(seconds=int(world.seconds[self.scene]))
-        self.when = datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day) + day + seconds
+        self._day = int(world.day[self.scene])
+        passed = timedelta(days=self._day, seconds=int(world.seconds[self.scene]))
+        self.when = datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day) + passed
         reach = 2 * max(map(abs, sky.shadow_shift)) + sky.tile
         fields = (sky.bend, sky.bend, sky.cloud_octaves, sky.cirrus_octaves)
         self._bends = [SmoothNoise((size, size), octaves, reach, random) for octaves in fields[:2]]
+        if observation.year is not None:  # the year of the world itself has the sky that it has without being named
+            self.when = self.when.replace(year=observation.year)
+            random = generator(seed, "simulated scene sky", observation.year)
         self._cloud, self._cirrus = (SmoothNoise((size, size), octaves, reach, random) for octaves in fields[2:])
         self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -186,14 +194,13 @@ class SimulatedScene:
         metres = 30.0 * ((columns + 0.5) * tile - self.size / 2)
         lat = self.lat - 30.0 * ((row + 0.5) * tile - self.size / 2) / 111_320.0
         lon = self.lon + metres / (111_320.0 * math.cos(math.radians(lat)))
-        day = (self.when.date() - FIRST_DAY).days
         seconds = self.when.hour * 3600 + self.when.minute * 60 + self.when.second
 
         def same(value: float) -> torch.Tensor:
             return torch.full((n,), value, device=self.device)
 
         longitude = lon.float().to(self.device)
-        return Places(same(self.scene), same(0), same(row), same(day), same(seconds), same(lat), longitude)
+        return Places(same(self.scene), same(0), same(row), same(self._day), same(seconds), same(lat), longitude)
 
     def _observed(self, top: int, reflectance: np.ndarray, truth: np.ndarray) -> SceneStripe:
         """Sky, footprint and numbers, in place of `reflectance`."""
@@ -218,19 +225,23 @@ class SimulatedScene:
             (cloud > 0, QA_CLOUD),
         ):
             qa[where] = value
-        outside = ~self._footprint(top, height)
-        numbers[:, outside], qa[outside], truth[outside] = 0, QA_FILL, NO_CLASS
-        return SceneStripe(numbers, qa, truth)
+        outside, unscanned = self._beyond(top, height)
+        fill = outside | unscanned
+        numbers[:, fill], qa[fill], truth[outside] = 0, QA_FILL, NO_CLASS
+        sensor = self.observation.sensor
+        return SceneStripe(as_seen_by(numbers, sensor), quality_of(qa, sensor), truth)
 
-    def _footprint(self, top: int, height: int) -> np.ndarray:
-        """(height, size) bool: the tilted square that touches all four sides."""
+    def _beyond(self, top: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """(height, size) bool: outside the tilted square that touches all four sides, and in a gap between scans."""
         angle = math.radians(self.sky.tilt)
         half = self.size / 2 / (math.cos(angle) + math.sin(angle))
         y = np.arange(top, top + height)[:, None] + 0.5 - self.size / 2
         x = np.arange(self.size)[None] + 0.5 - self.size / 2
         along = math.cos(angle) * x + math.sin(angle) * y
         across = math.cos(angle) * y - math.sin(angle) * x
-        return (np.abs(along) <= half) & (np.abs(across) <= half)
+        outside = (np.abs(along) > half) | (np.abs(across) > half)
+        gaps = scan_gaps(along / half, across) if self.observation.slc_off else np.zeros_like(outside)
+        return outside, gaps
 
 
 def scaled_constants(constants: GeneratorConstants, side: int) -> GeneratorConstants:

@@ -1,6 +1,7 @@
 """A simulated scene as a Collection-2 Level-2 folder: band files, QA_PIXEL, MTL and the truth."""
 
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,18 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 from tqdm import tqdm
 
+from datasets.simulator.instruments import MISSIONS
 from datasets.simulator.scene import NO_CLASS, STRIPE, SimulatedScene
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE, SIMULATED_MARK, BigEarthNetInfo
 from utils.errors import DataError
 from utils.files import replaced_folder
 from utils.metadata import Acquisitions, AcquisitionTime, column_of, metadata_columns
-from utils.sensors import OLI
 
 PIXEL = 30.0
 """Metres."""
 PATH_ROW = "999999"
 """Of the product id: no place on Earth has it, so that nobody takes the scene for a real one."""
+_OWN_FILE = re.compile(rf"L[CET]\d{{2}}_L2SP_{PATH_ROW}_.+")
 PROFILE: dict[str, Any] = {
     "driver": "GTiff",
     "tiled": True,
@@ -38,7 +40,7 @@ Earth. `truth.tif` holds the index of the 19 BigEarthNet classes that cover the 
 fill). Made by
 
 ```
-python -m datasets.simulated --kind scene --size {size} --seed {seed} --out DIR
+python -m datasets.simulated --kind scene --size {size} --seed {seed}{seen} --out DIR
 ```
 """
 
@@ -58,13 +60,21 @@ def write_scene(out: Path, scene: SimulatedScene) -> str:
         UserError: nothing can be written there. Nothing half-written is left.
     """
     check_scene_target(out)
-    product = f"LC08_L2SP_{PATH_ROW}_{scene.when:%Y%m%d}_{scene.when:%Y%m%d}_02_T1"
+    mission = scene.observation.mission(scene.when.year)
+    product = f"{mission}_L2SP_{PATH_ROW}_{scene.when:%Y%m%d}_{scene.when:%Y%m%d}_02_T1"
     with replaced_folder(out) as folder:
         _write_rasters(folder, product, scene)
         metadata = _metadata(product, scene)
         (folder / f"{product}_MTL.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         (folder / f"{product}_MTL.txt").write_text("\n".join(_odl(metadata)) + "\nEND\n", encoding="utf-8")
-        text = README.format(mark=SIMULATED_MARK, product=product, no_class=NO_CLASS, size=scene.size, seed=scene.seed)
+        text = README.format(
+            mark=SIMULATED_MARK,
+            product=product,
+            no_class=NO_CLASS,
+            size=scene.size,
+            seed=scene.seed,
+            seen=scene.observation.options,
+        )
         (folder / "README.md").write_text(text, encoding="utf-8")
     return product
 
@@ -79,7 +89,7 @@ def check_scene_target(out: Path) -> None:
         raise DataError(f"{out}: is a file; --out needs a folder")
     names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     known = ("README.md", "truth.tif")
-    foreign = sorted(name for name in names if name not in known and not name.startswith(f"LC08_L2SP_{PATH_ROW}_"))
+    foreign = sorted(name for name in names if name not in known and not _OWN_FILE.fullmatch(name))
     if foreign or (names and "README.md" not in names):
         raise DataError(f"{out}: holds {(foreign or sorted(names))[0]}, which is no part of a simulated scene; "
                         "choose another --out or empty it")  # fmt: skip
@@ -88,7 +98,8 @@ def check_scene_target(out: Path) -> None:
 def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
     """Band files, QA_PIXEL and truth, a stripe at a time."""
     crs, corner = _grid(scene)
-    names = {band: f"{product}_{band}.TIF" for band in (*OLI.bands, "QA_PIXEL")} | {"truth": "truth.tif"}
+    bands = scene.observation.sensor.bands
+    names = {band: f"{product}_{band}.TIF" for band in (*bands, "QA_PIXEL")} | {"truth": "truth.tif"}
     common: dict[str, Any] = {
         "width": scene.size,
         "height": scene.size,
@@ -101,13 +112,13 @@ def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
         files = {}
         for name, file_name in names.items():
             kind: dict[str, Any] = {"dtype": "uint8", "nodata": NO_CLASS} if name == "truth" else {"dtype": "uint16"}
-            kind = kind | ({"nodata": 0} if name in OLI.bands else {"nodata": 1} if name == "QA_PIXEL" else {})
+            kind = kind | ({"nodata": 0} if name in bands else {"nodata": 1} if name == "QA_PIXEL" else {})
             files[name] = stack.enter_context(rasterio.open(folder / file_name, "w", **common, **kind))
         files["truth"].update_tags(classes=json.dumps(BigEarthNetInfo.CLASSES))
         top, progress = 0, tqdm(total=scene.size, desc="simulated scene", unit="row", disable=None)
         for stripe in scene.stripes():
             window = Window.from_slices((top, top + len(stripe.qa)), (0, scene.size))
-            for index, band in enumerate(OLI.bands):
+            for index, band in enumerate(bands):
                 files[band].write(stripe.numbers[index], 1, window=window)
             files["QA_PIXEL"].write(stripe.qa, 1, window=window)
             files["truth"].write(stripe.truth, 1, window=window)
@@ -130,9 +141,11 @@ def _metadata(product: str, scene: SimulatedScene) -> dict[str, Any]:
     when = scene.when
     columns = metadata_columns(Acquisitions.of([AcquisitionTime.at(when)], scene.lat, scene.lon))
     elevation = column_of(columns, "sun_elevation")[0]
-    scaling = {f"REFLECTANCE_MULT_BAND_{number}": str(REFLECTANCE_SCALE) for number in range(1, 8)}
-    scaling |= {f"REFLECTANCE_ADD_BAND_{number}": str(REFLECTANCE_OFFSET) for number in range(1, 8)}
-    files = {f"FILE_NAME_BAND_{number}": f"{product}_SR_B{number}.TIF" for number in range(1, 8)}
+    observation = scene.observation
+    numbers = [band.removeprefix("SR_B") for band in observation.sensor.bands]
+    scaling = {f"REFLECTANCE_MULT_BAND_{number}": str(REFLECTANCE_SCALE) for number in numbers}
+    scaling |= {f"REFLECTANCE_ADD_BAND_{number}": str(REFLECTANCE_OFFSET) for number in numbers}
+    files = {f"FILE_NAME_BAND_{number}": f"{product}_SR_B{number}.TIF" for number in numbers}
     return {
         "LANDSAT_METADATA_FILE": {
             "PRODUCT_CONTENTS": {
@@ -144,8 +157,8 @@ def _metadata(product: str, scene: SimulatedScene) -> dict[str, Any]:
                 "FILE_NAME_QUALITY_L1_PIXEL": f"{product}_QA_PIXEL.TIF",
             },
             "IMAGE_ATTRIBUTES": {
-                "SPACECRAFT_ID": "LANDSAT_8",
-                "SENSOR_ID": "OLI_TIRS",
+                "SPACECRAFT_ID": f"LANDSAT_{observation.satellite(when.year)}",
+                "SENSOR_ID": MISSIONS[observation.sensor.name].sensor_id,
                 "DATE_ACQUIRED": f"{when:%Y-%m-%d}",
                 "SCENE_CENTER_TIME": f"{when:%H:%M:%S}.0000000Z",
                 "SUN_ELEVATION": f"{elevation:.8f}",
