@@ -12,7 +12,6 @@ Files of an earlier run that a run does not make again go.
 
 import argparse
 import sys
-from contextlib import suppress
 
 from scenes.input.virtual_files import path_of
 from scenes.options import (
@@ -100,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from scenes.input.product import SceneOptions, find_scene
     from scenes.run import SceneRun
+    from utils.files import remove_empty
 
     scene = find_scene(
         arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
@@ -110,8 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         SceneRun(scene, settings).execute()
     except UserError:
         if not was_there:
-            with suppress(OSError):  # something has been made by then, which the next run goes on from
-                settings.out.rmdir()
+            remove_empty(settings.out)
         raise
     return 0
 

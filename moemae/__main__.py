@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": Command("embed.compute_embed:main", "a dataset to embeddings", several=True),
     "probe": Command("train_logistic_regression:main", "fit and score a linear probe"),
     "scene": Command("embed_scene:main", "a Landsat scene to embeddings and maps"),
+    "series": Command("embed_series:main", "several dates of one place to embeddings on one lattice"),
     "explore": Command("explore:main", "embeddings as one interactive page"),
     "reproduce": Command("reproduce:main", "every stage from data to one report"),
     "export": Command("export:main", "weights to a folder for others"),

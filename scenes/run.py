@@ -112,13 +112,14 @@ class SceneRun:
         known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
         self.metadata = known if self.choices.conditioned else WindowMetadata()
         self._check_places()
-        self.fingerprint = settings_fingerprint(scene, self._identity())
+        self.fingerprint = settings_fingerprint(scene, self.identity())
 
     def execute(self) -> dict[str, Any]:
         """Make what is asked for; returns what `scene.json` says."""
         settings, started = self.settings, time.perf_counter()
-        record: dict[str, Any] = {"scene": self.scene.name, "simulated": self.scene.simulated, **self._identity()}
+        record: dict[str, Any] = {"scene": self.scene.name, "simulated": self.scene.simulated, **self.identity()}
         with SceneReader(self.scene) as reader:
+            self._check_numbers(reader)
             embeddings, made = self._cells(reader)
             record |= made
             files = [embeddings.path]
@@ -154,18 +155,25 @@ class SceneRun:
         if settings.zarr:
             files.append(write_zarr(self.outputs.new(ZARR_GROUP), embeddings))
         if settings.stac:
-            files.append(write_item(self.outputs.new(STAC_ITEM), embeddings, self.scene, self._identity(), files))
+            files.append(write_item(self.outputs.new(STAC_ITEM), embeddings, self.scene, self.identity(), files))
         return self._publish(record, files, time.perf_counter() - started)
+
+    def check(self) -> None:
+        """Look at some of the scene's numbers. Raises DataError for those that the model does not know."""
+        with SceneReader(self.scene) as reader:
+            self._check_numbers(reader)
 
     def cells(self) -> EmbeddingMap:
         """The embeddings alone, made or found; what a killed run has left goes on."""
         with SceneReader(self.scene) as reader:
             return self._cells(reader)[0]
 
-    def _cells(self, reader: SceneReader) -> tuple[EmbeddingMap, dict[str, Any]]:
-        """The embeddings, and what the record says of making them."""
+    def _check_numbers(self, reader: SceneReader) -> None:
         for doubt in check_numbers(reader):
             reporter.info(f"note         {doubt}")
+
+    def _cells(self, reader: SceneReader) -> tuple[EmbeddingMap, dict[str, Any]]:
+        """The embeddings, and what the record says of making them."""
         embeddings, made = self._embed(reader)
         return embeddings, self._say_without_number(embeddings) | made
 
@@ -234,7 +242,7 @@ class SceneRun:
         if settings.stac:
             require_described(self.scene)
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Everything that the embeddings depend on beside the scene's files."""
         settings, config = self.settings, self.model.config
         return {
@@ -263,12 +271,12 @@ class SceneRun:
         }
 
     def _tags(self) -> dict[str, str]:
-        about = {"scene": self.scene.name, "simulated": self.scene.simulated, **self._identity()}
+        about = {"scene": self.scene.name, "simulated": self.scene.simulated, **self.identity()}
         return provenance_tags(about) | {FINGERPRINT_TAG: self.fingerprint}
 
     def _origin(self) -> dict[str, Any]:
         """For the JSON beside labelled cells, in the form of `embed.compute_embed`."""
-        identity = self._identity()
+        identity = self.identity()
         return {
             "scene": self.scene.name,
             "simulated": self.scene.simulated,

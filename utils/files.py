@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +37,15 @@ def check_writable(folder: str | Path) -> Path:
     with atomic_path(folder / "writable", keep=False) as probe:
         probe.write_bytes(b"")
     return folder
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and those in it as far as they hold no file: what was made by then, the next run goes on from."""
+    for place in sorted(folder.rglob("*/"), reverse=True):
+        with suppress(OSError):
+            place.rmdir()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

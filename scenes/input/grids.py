@@ -235,7 +235,7 @@ def difference(one: Gridded, two: Gridded) -> str | None:
     """What differs between two grids, in words; None where their pixels lie on each other."""
     if (one.height, one.width) != (two.height, two.width):
         return "size"
-    if not _same_crs(one.crs, two.crs):
+    if not same_crs(one.crs, two.crs):
         return "coordinate reference system"
     for corner in ((0, 0), (one.width, 0), (0, one.height)):
         column, row = _at(~one.transform, *_at(two.transform, *corner))
@@ -244,7 +244,7 @@ def difference(one: Gridded, two: Gridded) -> str | None:
     return None
 
 
-def _same_crs(one: CRS | None, two: CRS | None) -> bool:
+def same_crs(one: CRS | None, two: CRS | None) -> bool:
     """Whether two are one system, in whichever words their files describe it."""
     if one is None or two is None or one == two:
         return one == two

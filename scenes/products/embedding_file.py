@@ -5,7 +5,7 @@ Half precision is stored as float32 whose lower bits are 0 and compress away: GD
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +116,11 @@ class EmbeddingMap:
                 window = Window.from_slices((top, min(top + TILE, self.height)), (0, self.width))
                 yield Cells(top, self._values(file.read(window=window)))
 
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """(rows, width, D) float32 of some rows; NaN where there is no cell."""
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(self.path) as file:
+            return self._values(file.read(window=Window.from_slices((start, stop), (0, self.width))))
+
     def cell(self, row: int, column: int) -> np.ndarray:
         """(D,) of one cell."""
         with rasterio.open(self.path) as file:
@@ -178,6 +183,17 @@ def map_statistics(embeddings: EmbeddingMap) -> MapStatistics:
         products += values.T @ values
     mean = total / max(count, 1)
     return MapStatistics(count, mean, products / max(count, 1) - np.outer(mean, mean))
+
+
+def joined_statistics(parts: Sequence[MapStatistics]) -> MapStatistics:
+    """Those of all cells of several maps of one width, one map at least."""
+    count = sum(part.count for part in parts)
+    shares = [part.count / max(count, 1) for part in parts]
+    mean = sum(share * part.mean for share, part in zip(shares, parts, strict=True))
+    second = sum(
+        share * (part.covariance + np.outer(part.mean, part.mean)) for share, part in zip(shares, parts, strict=True)
+    )
+    return MapStatistics(count, np.asarray(mean), np.asarray(second) - np.outer(mean, mean))
 
 
 def without_number_in(embeddings: EmbeddingMap) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """A picture of a scene: true colour beside the first three principal components of its embeddings."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -29,14 +31,30 @@ def _explained(statistics: MapStatistics) -> float:
 
 def component_colours(embeddings: EmbeddingMap, statistics: MapStatistics, step: int) -> np.ndarray:
     """(h, w, 3) colours of every `step`-th cell."""
+    values = component_values(embeddings, statistics, step)
+    return stretched(values, *stretch_of([values]))
+
+
+def component_values(embeddings: EmbeddingMap, statistics: MapStatistics, step: int) -> np.ndarray:
+    """(h, w, 3) first three components of every `step`-th cell; NaN where there is none."""
     axes = statistics.components(3)
     rows = []
     for cells in embeddings.stripes():
         thinned = cells.values[-cells.top % step :: step, ::step]
         rows.append((thinned - statistics.mean.astype(np.float32)) @ axes.T.astype(np.float32))
-    image = np.concatenate(rows)
-    if not np.isfinite(image).any():
-        return np.full_like(image, GREY)
-    low, high = np.nanpercentile(image, STRETCH, axis=(0, 1))
-    image = ((image - low) / np.maximum(high - low, 1e-6)).clip(0, 1)
-    return np.where(np.isfinite(image), image, GREY)
+    return np.concatenate(rows)
+
+
+def stretch_of(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes black and white in images of components, alike in all of them: (3,) each."""
+    values = np.concatenate([image.reshape(-1, image.shape[-1]) for image in images])
+    if not np.isfinite(values).any():
+        return np.zeros(values.shape[1]), np.ones(values.shape[1])
+    low, high = np.nanpercentile(values, STRETCH, axis=0)
+    return low, high
+
+
+def stretched(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The components of an image as colours; grey where there is no cell."""
+    colours = ((image - low) / np.maximum(high - low, 1e-6)).clip(0, 1)
+    return np.where(np.isfinite(image), colours, GREY)

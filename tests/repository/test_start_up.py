@@ -11,8 +11,8 @@ HEAVY = ("torch", "sklearn", "scipy", "pandas", "matplotlib", "rasterio", "jobli
 """Packages that take a tenth of a second or more to import."""
 
 SCRIPTS = (
-    "pretrain_mae", "eval_mae", "train_logistic_regression", "embed_scene", "reproduce", "export", "explore",
-    "embed.compute_embed", "datasets.download", "datasets.packed", "eval.split_by_area", "studies.recipe",
+    "pretrain_mae", "eval_mae", "train_logistic_regression", "embed_scene", "embed_series", "reproduce", "export",
+    "explore", "embed.compute_embed", "datasets.download", "datasets.packed", "eval.split_by_area", "studies.recipe",
     "studies.sanity", "moemae",
 )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Several dates of one place: cells on one lattice, and what has changed."""

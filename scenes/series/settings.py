@@ -1,0 +1,37 @@
+"""What a run on a series is asked for, without what answers it: the command line is read before that is imported."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from scenes.settings import SceneSettings
+
+FORMATS = ("cog", "zarr", "both")
+"""A Cloud-Optimised GeoTIFF a date, one Zarr group of all dates, or both."""
+EXTENTS = ("union", "intersection", "first")
+"""What of the ground is in the results: all that any date has, what every date has, or what the first scene has."""
+
+
+class SeriesSettings(NamedTuple):
+    """The options of `embed_series.py` that are not about finding the scenes."""
+
+    checkpoint: Path
+    out: Path
+    stride: int = 40
+    cell: int | None = None
+    pool: str | None = None
+    batch_size: int = 64
+    min_clear: float = 0.5
+    statistics: str | None = None
+    metadata: str = "auto"
+    device: str = "auto"
+    amp: str = "false"
+    compile: str = "auto"
+    backend: str = "torch"
+    format: str = "cog"
+    extent: str = "union"
+    like: Path | None = None
+
+    def of_date(self, out: Path) -> SceneSettings:
+        """What a date is asked for, with another folder for its results."""
+        shared = {name: value for name, value in self._asdict().items() if name in SceneSettings._fields}
+        return SceneSettings(**{**shared, "out": out})
