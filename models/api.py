@@ -73,26 +73,28 @@ class Interface:
         nodata: float | None = None,
         batch_size: int = DEFAULT_BATCH,
         backend: str = "torch",
+        sensor: str | None = None,
     ) -> Any:
-        """Embeddings of Landsat 8 or 9 patches, from the numbers as they stand in Collection-2 Level-2 files.
+        """Embeddings of Landsat 4 to 9 patches, from the numbers as they stand in Collection-2 Level-2 files.
 
         The same numbers as `python -m embed.compute_embed` writes: cropped, normalised, conditioned on time and place,
         without routing noise and without gradient.
 
         Args:
-            pixels: (N, 7, H, W) or one patch (7, H, W), in numpy, torch or xarray (with a dimension `band`; or a
-                Dataset with a variable a band); or a list of N patches of their own sizes; or a dict with one of
-                these under `image`, such as torchgeo's samples. Hidden is what is 0 or has no number in any band, what
-                a numpy mask hides, and the fill value of `nodata` or of xarray's attributes. xarray's coordinates turn
-                patches north up.
+            pixels: (N, 7, H, W) or one patch (7, H, W), or with some of the bands where names or the sensor say which;
+                in numpy, torch or xarray (with a dimension `band`; or a Dataset with a variable a band); or a list of N
+                patches of their own sizes; or a dict with one of these under `image`, such as torchgeo's samples.
+                Hidden is what is 0 or has no number in any band that is given, what a numpy mask hides, and the fill
+                value of `nodata` or of xarray's attributes. xarray's coordinates turn patches north up.
             when: acquisition time (UTC): datetime, ISO text or datetime64, one for all or one a patch. A date alone has
                 no hour. None: xarray's coordinate `time`, else it is missing.
             lat, lon: of the patch centres, degrees (EPSG:4326), one for all or one a patch. None as for `when`.
             metadata: values of fields by name (`{"sun_elevation": 43.1}`, see `utils.metadata.FIELDS`), one for all or
                 one a patch. They count before what follows from time and place; fields that this model does not have
                 are ignored.
-            bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not SR_B1..SR_B7;
-                others among them are left out.
+            bands: names of the bands given (SR_B4, B4 or STAC's red), in their order, where they are not all of the
+                sensor's; one of them at least, others among them are left out. What stands for missing bands is the
+                weights' `missing_bands` (docs/guide/sensors.md).
             pool: "cls", "mean" (of all tokens), "patch_mean", "meta_cls" (metadata and CLS side by side), "all"
                 (every token) or another of `models.pooling.POOLINGS`; None takes the one that the weights name, "cls"
                 for published ones.
@@ -105,6 +107,8 @@ class Interface:
             backend: what computes on a CPU: "torch", "folded" (PyTorch with folded weights), "onnxruntime", "openvino",
                 "onnxruntime-int8" (8-bit integers, not quite the same), or "auto", the fastest of those that are
                 installed and give the same to 1e-4.
+            sensor: "oli" (Landsat 8, 9), "etm" (7) or "tm" (4, 5), whose six bands have no coastal one and other
+                numbers. None: what xarray's attributes say (`platform`), else OLI.
 
         Returns:
             (N, D), or (D,) for one patch, float32: numpy for numpy, torch (on the input's device) for torch, xarray for
@@ -129,6 +133,7 @@ class Interface:
             nodata=nodata,
             batch_size=batch_size,
             backend=backend,
+            sensor=sensor,
         )
 
     def embed_map(

@@ -43,7 +43,7 @@ def order_problem(reflectance: np.ndarray) -> str | None:
     """What no ground shows, as a sentence; None where the bands can be in their order.
 
     Args:
-        reflectance: (7, n) of pixels that show ground.
+        reflectance: (7, n) of pixels that show ground; NaN in a band that is missing, of which nothing is asked.
     """
     if reflectance.shape[1] < LEAST_JUDGED or _unrelated(reflectance):
         return None
@@ -52,8 +52,11 @@ def order_problem(reflectance: np.ndarray) -> str | None:
 
 def _unrelated(reflectance: np.ndarray) -> bool:
     """Whether no band has anything in common with another, as noise and no ground: then nothing tells an order."""
+    there = reflectance[~np.isnan(reflectance).all(axis=1)]
+    if len(there) < 2:
+        return True
     with np.errstate(invalid="ignore", divide="ignore"):  # a band that is the same everywhere
-        related = np.abs(np.corrcoef(reflectance)) - np.eye(len(reflectance))
+        related = np.abs(np.corrcoef(there)) - np.eye(len(there))
     return bool(related.max() < RELATED)
 
 

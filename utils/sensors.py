@@ -53,6 +53,16 @@ class Sensor(NamedTuple):
         text = common_name(text)
         return self.bands[self.common.index(text)] if text in self.common else None
 
+    def common_of(self, name: str) -> str | None:
+        """The name of catalogues where a name is one of theirs, for one of this sensor's bands."""
+        text = common_name(name)
+        return text if text in self.common else None
+
+    def oli_band(self, name: str) -> str | None:
+        """OLI's band, as models take it, of the wavelengths that a name means here; None for any other."""
+        index = self.index(name)
+        return None if index is None else OLI.bands[OLI.common.index(self.common[index])]
+
     def index(self, name: str) -> int | None:
         """Place of the band that a name means, from 0; None for any other."""
         band = self.band(name)
@@ -161,20 +171,20 @@ def nearest_sentinel2(names: Sequence[str]) -> list[int] | None:
     return [common.index(band) for band in OLI.common] if set(OLI.common) <= set(common) else None
 
 
-def misnamed(names: Sequence[str], band: str, name: str) -> bool:
+def misnamed(names: Sequence[str], band: str, name: str, sensor: Sensor = OLI) -> bool:
     """Whether a name says that it is another band than the one it is to be taken for.
 
     Args:
         names: of all bands beside it, which tell Sentinel-2's from Landsat's.
         band: one of OLI's.
         name: what is said of it; a name of no known band contradicts nothing.
+        sensor: whose bands the names are, where they are not Sentinel-2's.
     """
     if other_than_landsat(names):
         known = common_name(_SENTINEL2.get(plain_name(name).lower(), name))
         numbered = _NUMBERED.fullmatch(plain_name(name)) is not None
         return known != OLI.common[OLI.bands.index(band)] if known in OLI.common else numbered or "rededge" in known
-    found = OLI.band(name)
-    return found not in (None, band)
+    return sensor.oli_band(name) not in (None, band)
 
 
 def sensor_said(text: str) -> Sensor | str | None:

@@ -41,11 +41,14 @@ def embed(
     nodata: float | None,
     batch_size: int,
     backend: str,
+    sensor: str | None,
 ) -> Any:
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
-    patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata)
+    patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata, sensor)
     patches.say_without_number(stacklevel=3)
+    if notice := patches.bands.notice(model.config):
+        warnings.warn(notice, stacklevel=3)
     columns = when_where_columns(len(patches), given.when if when is None else when, lat, lon, metadata)
     pool = pool or model.config.pool
     return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size, backend))
@@ -83,6 +86,7 @@ def embed_patches(
     published = model.config.published_behaviour
     normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
     device = next(model.parameters()).device
+    given = torch.tensor(patches.bands.present, device=device) if patches.bands.missing else None
     vectors = np.empty((len(patches), vector_width(model.config, pool)), np.float32)
     was_training, empty = model.training, 0
     try:
@@ -93,7 +97,8 @@ def embed_patches(
             bits = torch.from_numpy(patches.read(part).view(np.int16)).to(device)
             images, valid = normalize(bits)
             meta = torch.from_numpy(encode_metadata(columns[part], model.config.meta_fields, published)).to(device)
-            vectors[part] = embedder(images, meta, valid).cpu().numpy()
+            bands = None if given is None else given.expand(len(images), -1)
+            vectors[part] = embedder(images, meta, valid, bands).cpu().numpy()
             hidden = ~valid.flatten(1).any(dim=1).cpu().numpy()
             vectors[part][hidden] = np.nan
             empty += int(hidden.sum())

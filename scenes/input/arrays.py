@@ -16,6 +16,7 @@ from scenes.input.grids import SceneGrid, checked_grid
 from scenes.input.reader import WithoutNumber, hidden_pixels, padded
 from scenes.input.stacks import QA_PIXEL
 from utils.errors import DataError
+from utils.sensors import OLI
 
 LOOKED_AT = 4
 """Squares along each axis by whose numbers a scene is judged before anything is computed."""
@@ -71,10 +72,15 @@ class ArrayReader:
         self.given = squares[0]
         everywhere = self.given._replace(patches=[square.patches[0] for square in squares])
         self._patches = LandsatPatches.of(everywhere, config, bands, None, scale, nodata)
+        if self._patches.bands.missing:
+            raise DataError(
+                f"bands: {self._patches.bands.missing[0]} is missing; a map takes {OLI.listed} of Landsat 8 or 9, "
+                "`embed` takes patches of fewer"
+            )
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """(7, height, width) uint16 from row `top` and column `left`; 0 outside it, and where nothing is seen."""
-        shape = (len(self._patches.order), self.grid.height, self.grid.width)
+        shape = (len(OLI.bands), self.grid.height, self.grid.width)
         return padded(self._numbers, shape, top, left, height, width)
 
     def _numbers(self, rows: slice, columns: slice) -> np.ndarray:

@@ -171,8 +171,12 @@ def test_bands_by_name(model, patches) -> None:
         ((*OLI.bands[:6], "SR_B6", "ST_B10"), "SR_B6 is named twice"),
         ("SR_B1", "are no names"),
         (range(1, 9), "are no names"),
-        (("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A"), "SR_B1 is missing.*other sensors"),  # Sentinel-2
-        (("blue", "green", "red", "nir08", "swir16", "swir22", "lwir", "qa"), "SR_B1 is missing"),  # Landsat 7
+        (("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A"), "Sentinel-2's, and other sensors"),
+        (tuple("hijklmno"), "none of h, i, .* is one of Landsat's; name one"),
+        (
+            ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "ST_B6", "SR_B7", "QA"),
+            "may be all of Landsat 7's.*sensor='etm'",
+        ),
     ],
 )
 def test_other_bands_are_refused(model, patches, bands, named: str) -> None:
