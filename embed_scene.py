@@ -20,12 +20,11 @@ from scenes.options import (
     add_reading_options,
     check_options,
     clock_of,
-    day_of,
     joined,
     pair,
 )
 from scenes.settings import DTYPES, SceneSettings
-from utils.arguments import ArgumentParser, user_path
+from utils.arguments import ArgumentParser, day_of, user_path
 from utils.errors import UserError, run_script
 from utils.project_files import find_shipped
 

@@ -3,6 +3,7 @@
     python -m datasets.simulated --kind bigearthnet --out DIR --patches 2000 --seed 0
     python -m datasets.simulated --kind eurosat --out DIR --patches 500 --seed 0
     python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0
+    python -m datasets.simulated --kind scene --out DIR --size 600 --dates 12 --phenology --changed 0.1
     python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0 --sensor tm --year 1984
 
 No satellite took these patches. They exist so that the whole pipeline can be tried, tested and timed without the
@@ -40,6 +41,7 @@ patches too (`eval_mae.py`; squared error summed over the 112 values of a 4 x 4 
 
 import argparse
 import time
+from datetime import date
 
 import torch
 
@@ -50,7 +52,9 @@ from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bi
 from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
 from datasets.simulator.scene import SimulatedScene
 from datasets.simulator.scene_writer import write_scene
-from utils.arguments import user_path
+from datasets.simulator.series import Change, History, spread_dates
+from datasets.simulator.series_writer import write_series
+from utils.arguments import day_of, user_path
 from utils.data_config import DATASETS
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
@@ -61,6 +65,7 @@ DATASET_OF = {info.SIMULATOR: info for info in DATASETS.values() if info.SIMULAT
 """Kind to the dataset in whose layout patches are written."""
 
 KINDS = (*DATASET_OF, "scene")
+MOST_DATES = 1000
 SMALLEST_SCENE = 64
 """Pixels; less is no scene."""
 BASELINE_PATCHES = 2000
@@ -78,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, score in baseline_table(*baseline_inputs(chunks).split(BASELINE_PATCHES)).items():
             reporter.info(f"{name:35s} {score:5.1f}")
     elif options.kind == "scene":
-        _write_scene(options)
+        _write_scene(options) if options.dates is None else _write_series(options)
     else:
         _write(options)
     return 0
@@ -105,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--year", type=int, metavar="Y",
                         help="the same day in another year (default: 2017 or 2018)")  # fmt: skip
     parser.add_argument("--slc-off", action="store_true", help="ETM+ with the gaps that it has since 31 May 2003")
+    parser.add_argument("--dates", nargs="+", metavar="N|DATE",
+                        help="the scene's place on N dates over a year or on these: a folder for each")  # fmt: skip
+    parser.add_argument("--phenology", action="store_true",
+                        help="with --dates: crops and forests with calendars of their own")  # fmt: skip
+    parser.add_argument("--changed", type=float, metavar="SHARE",
+                        help="with --dates: share of the parcels whose land cover changes")  # fmt: skip
+    parser.add_argument("--changed-on", type=day_of, metavar="DATE",
+                        help="when they change (default: the middle one of the dates)")  # fmt: skip
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--baselines", action="store_true", help="print the table of baselines and write nothing")
     other.add_argument("--calibrate", type=user_path, metavar="DIR",
@@ -135,8 +148,8 @@ def _write(options: argparse.Namespace) -> None:
           f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
 
 
-def _write_scene(options: argparse.Namespace) -> None:
-    """Simulate and write a scene."""
+def _check_scene(options: argparse.Namespace) -> None:
+    """Raise unless the options describe a scene."""
     for name in ("out", "size"):
         if getattr(options, name) is None:
             raise ConfigError(f"--{name} is required to write a scene; see --help")
@@ -145,6 +158,14 @@ def _write_scene(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} is for patches; a scene takes --size")
     if options.size < SMALLEST_SCENE:
         raise ConfigError(f"--size {options.size}: give at least {SMALLEST_SCENE} pixels")
+
+
+def _write_scene(options: argparse.Namespace) -> None:
+    """Simulate and write a scene."""
+    _check_scene(options)
+    for name in ("phenology", "changed", "changed_on"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is for a series; give --dates as well")
     start = time.perf_counter()
     scene = SimulatedScene(options.size, options.seed, _device(options.device), observation=_observation(options))
     product = write_scene(options.out, scene)
@@ -153,6 +174,38 @@ def _write_scene(options: argparse.Namespace) -> None:
 
 def _observation(options: argparse.Namespace) -> Observation:
     return Observation.chosen(options.sensor, options.year, options.slc_off)
+
+
+def _write_series(options: argparse.Namespace) -> None:
+    """Simulate and write a place on several dates."""
+    _check_scene(options)
+    if options.year is not None:
+        raise ConfigError("--year: the year of a series is that of its dates; leave it out")
+    dates, change = _dates(options.dates), None
+    if options.changed is not None:
+        if not 0 < options.changed <= 1:
+            raise ConfigError(f"--changed {options.changed:g}: expected a share above 0, at most 1")
+        change = Change(options.changed, options.changed_on or sorted(dates)[len(dates) // 2])
+    elif options.changed_on is not None:
+        raise ConfigError("--changed-on: give --changed SHARE as well")
+    seen = [Observation.chosen(options.sensor, day.year, options.slc_off) for day in dates]
+    start = time.perf_counter()
+    history, device = History(options.phenology, change), _device(options.device)
+    folders = write_series(options.out, options.size, options.seed, dates, history, device, seen[0])
+    reporter.info(f"wrote a simulated place on {len(folders)} dates ({folders[0]} to {folders[-1]}) to {options.out} "
+                  f"in {time.perf_counter() - start:.1f} s")  # fmt: skip
+
+
+def _dates(given: list[str]) -> list[date]:
+    """The dates of --dates: their number, or themselves."""
+    if len(given) == 1 and given[0].isdecimal():
+        if not 1 <= int(given[0]) <= MOST_DATES:
+            raise ConfigError(f"--dates {given[0]}: give a number from 1 to {MOST_DATES}")
+        return spread_dates(int(given[0]))
+    try:
+        return [date.fromisoformat(text) for text in given]
+    except ValueError:
+        raise ConfigError(f"--dates {' '.join(given)}: expected a number or dates such as 2021-07-01") from None
 
 
 def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[int, int, int]:

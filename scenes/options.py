@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from datetime import date, time
+from datetime import time
 
 from models.pooling import MAP_POOLINGS
 from utils.data_config import DATASETS
@@ -26,14 +26,6 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers such as 2,3,4,5,6,7,8, got {text!r}") from None
-
-
-def day_of(text: str) -> date:
-    """A date YYYY-MM-DD."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a date such as 2019-07-01, got {text!r}") from None
 
 
 def clock_of(text: str) -> time:

@@ -5,6 +5,7 @@ PyTorch.
 """
 
 import argparse
+from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,18 @@ def user_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # `~name` of nobody
         return Path(text)
+
+
+def day_of(text: str) -> date:
+    """A day as a user writes it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a date such as 2019-07-01, got {text!r}") from None
 
 
 def config_parser(description: str, reads: str) -> argparse.ArgumentParser:

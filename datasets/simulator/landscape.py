@@ -53,6 +53,7 @@ def draw_landscape(
     random: torch.Generator,
     constants: GeneratorConstants = CONSTANTS,
     advantage: Tensor | None = None,
+    weather: torch.Generator | None = None,
 ) -> Landscape:
     """Lay out, colour, light and observe n patches.
 
@@ -62,7 +63,10 @@ def draw_landscape(
         side: pixels along a side.
         random: the stream to draw from; its device is the device of everything.
         advantage: (K,) added to the candidates' cover fields, in field standard deviations; none by default.
+        weather: what is drawn anew on every date of a place (moisture, haze, sensor noise) comes from here, so that
+            `random` can be the same on all of them; by default from `random`.
     """
+    weather = random if weather is None else weather
     n, device = len(classes), random.device
     present = classes >= 0
     traits = class_traits().to(device)[classes.clamp(min=0)] * present[..., None]  # (n, K, 8)
@@ -70,9 +74,9 @@ def draw_landscape(
     flat_cover = cover.flatten(2)
     amplitude = (traits.transpose(1, 2) @ flat_cover).unflatten(2, (side, side))  # (n, 8, h, h)
 
-    week = iso_week(places.day) + constants.landsat_delay_std * torch.randn(n, generator=random, device=device)
-    spectra = _spectra(classes, traits, places.lat, week, random, constants)
-    fields = _fields(amplitude, side, random, constants)  # (n, 4, h, h)
+    week = iso_week(places.day) + constants.landsat_delay_std * torch.randn(n, generator=weather, device=device)
+    spectra = _spectra(classes, traits, places.lat, week, (random, weather), constants)
+    fields = _fields(amplitude, side, (random, weather), constants)  # (n, 4, h, h)
     directions = torch.tensor([constants.greenness, constants.soil, constants.moisture, constants.haze_path])
     mixing = torch.cat([spectra, directions.to(device).expand(n, 4, 7)], dim=1)  # (n, K + 4, 7)
     image = (mixing.transpose(1, 2) @ torch.cat([flat_cover, fields.flatten(2)], dim=1)).unflatten(2, (side, side))
@@ -82,7 +86,7 @@ def draw_landscape(
     cloudy = torch.rand(n, generator=random, device=device) < constants.cloud_share
     _cover_with_snow(image, amplitude[:, OPENNESS], snowy, random, constants)
     _cover_with_cloud(image, cloudy, random, constants)
-    noise = torch.randn(image.shape, generator=random, device=device)
+    noise = torch.randn(image.shape, generator=weather, device=device)
     image.addcmul_(noise, torch.tensor(constants.noise, device=device)[:, None, None])
     return Landscape(image, cover, fields[:, 0] + fields[:, 2], snowy, cloudy)
 
@@ -113,10 +117,16 @@ def _cover(
 
 
 def _spectra(
-    classes: Tensor, traits: Tensor, lat: Tensor, week: Tensor, random: torch.Generator, constants: GeneratorConstants
+    classes: Tensor,
+    traits: Tensor,
+    lat: Tensor,
+    week: Tensor,
+    streams: tuple[torch.Generator, torch.Generator],
+    constants: GeneratorConstants,
 ) -> Tensor:
-    """Spectra of the candidate classes on this day at this place: (n, K, 7) reflectance."""
+    """Spectra of the candidate classes on this day at this place: (n, K, 7) reflectance; streams: land, weather."""
     n, k = classes.shape
+    random, weather = streams
     device = random.device
     mean, factor = (table.to(device)[classes.clamp(min=0)] for table in class_spectra())
     own = torch.randn(n, k, 7, generator=random, device=device)
@@ -130,7 +140,7 @@ def _spectra(
     dryness = torch.sigmoid((constants.dry_latitude - lat) / 1.5)[:, None]
     ground = traits[..., OPENNESS] * (traits[..., MOIST] > 0.05)  # water has an open surface but no soil
     soil = constants.patch_soil_std * torch.randn(n, 1, generator=random, device=device)
-    moisture = constants.patch_moisture_std * torch.randn(n, 1, generator=random, device=device)
+    moisture = constants.patch_moisture_std * torch.randn(n, 1, generator=weather, device=device)
     soil = (soil + constants.dry_soil * dryness) * ground
     moisture = (moisture - constants.dry_moisture * dryness) * ground
     spectra += soil[..., None] * torch.tensor(constants.soil, device=device)
@@ -154,16 +164,19 @@ def season_state(lat: Tensor, week: Tensor, openness: Tensor, constants: Generat
     return (1 - share) * temperate[:, None] + share * dry[:, None]
 
 
-def _fields(amplitude: Tensor, side: int, random: torch.Generator, constants: GeneratorConstants) -> Tensor:
-    """Greenness, brightness, moisture and haze fields within the patches: (n, 4, side, side)."""
+def _fields(
+    amplitude: Tensor, side: int, streams: tuple[torch.Generator, torch.Generator], constants: GeneratorConstants
+) -> Tensor:
+    """Greenness, brightness, moisture and haze fields: (n, 4, side, side); streams: land, weather."""
+    random, weather = streams
     n, device = len(amplitude), random.device
     green, bright = _parcels(n, side, random, constants).unbind(1)
     grain = torch.randn(n, 2, side, side, generator=random, device=device)
     own, neighbour = constants.grain_blur  # the optics blur the grain
     grain = own * grain + neighbour * (grain.roll(1, dims=-1) + grain.roll(1, dims=-2))
     moist = smooth_field((n,), constants.moisture_cells, side, random)
-    haze = -constants.haze_mean * torch.log(torch.rand(n, 1, 1, generator=random, device=device).clamp(min=1e-6))
-    haze = haze * (1 + constants.haze_field_std * smooth_field((n,), constants.haze_cells, side, random)).clamp(min=0)
+    haze = -constants.haze_mean * torch.log(torch.rand(n, 1, 1, generator=weather, device=device).clamp(min=1e-6))
+    haze = haze * (1 + constants.haze_field_std * smooth_field((n,), constants.haze_cells, side, weather)).clamp(min=0)
     scale = constants.texture_scale
     return torch.stack(
         [

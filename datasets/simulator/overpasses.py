@@ -57,6 +57,13 @@ def iso_week(days: Tensor) -> Tensor:
     return torch.tensor(table, device=days.device)[days]
 
 
+def day_of_the_simulated_year(day: date) -> date:
+    """The same day of the year between FIRST_DAY and a year later, for which the simulator knows the season."""
+    calendar = day.replace(day=28) if (day.month, day.day) == (2, 29) else day
+    same = calendar.replace(year=FIRST_DAY.year)
+    return same if same >= FIRST_DAY else calendar.replace(year=FIRST_DAY.year + 1)
+
+
 @cache
 def scenes(constants: GeneratorConstants = CONSTANTS) -> Scenes:
     """The world: all scenes of all regions."""

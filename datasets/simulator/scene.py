@@ -56,9 +56,9 @@ SKY = SkyConstants()
 QA_FILL, QA_CLEAR, QA_WATER, QA_CLOUD, QA_DILATED, QA_SHADOW, QA_CIRRUS = 1, 21824, 21952, 22280, 21826, 23888, 54596
 """QA_PIXEL values with their confidence bits, as in the Landsat 8-9 Collection 2 Level 2 Science Product Guide."""
 
-_CLASS_OF = np.full(len(BigEarthNetInfo.CORINE), NO_CLASS, np.uint8)
+CLASS_OF = np.full(len(BigEarthNetInfo.CORINE), NO_CLASS, np.uint8)
 for _member, _index in BigEarthNetInfo.CORINE_TO_CLASS.items():
-    _CLASS_OF[_member] = _index
+    CLASS_OF[_member] = _index
 _WATER = [BigEarthNetInfo.CLASSES.index(name) for name in ("Inland waters", "Marine waters")]
 
 
@@ -116,6 +116,9 @@ class SimulatedScene:
         constants, sky: the simulator's dials.
         observation: by which sensor it is seen, in which year.
     """
+
+    land_role = "simulated scene land"
+    """Of the random numbers that the land is drawn from."""
 
     def __init__(
         self,
@@ -178,15 +181,23 @@ class SimulatedScene:
         reflectance, classes = [], []
         side = self.sky.tile + 2 * self.sky.margin
         for first in range(0, last + 1, self.sky.tile_batch):
-            random = generator(self.seed, "simulated scene land", row, first, device=self.device)
+            random = generator(self.seed, self.land_role, row, first, device=self.device)
             places = self._places(row, torch.arange(first, min(first + self.sky.tile_batch, last + 1)))
-            candidates = draw_classes(places, random, self.constants)
-            land = draw_landscape(candidates, places, side, random, self.constants)
+            candidates = self._candidates(places, random)
+            land = draw_landscape(candidates, places, side, random, self.constants, weather=self._weather(row, first))
             best = land.cover.argmax(dim=1).cpu()
             corine = candidates.cpu().gather(1, best.flatten(1)).unflatten(1, (side, side))
             reflectance.append(land.reflectance.cpu().numpy())
-            classes.append(_CLASS_OF[corine.numpy()])
+            classes.append(CLASS_OF[corine.numpy()])
         return np.concatenate(reflectance), np.concatenate(classes)
+
+    def _candidates(self, places: Places, random: torch.Generator) -> torch.Tensor:
+        """(t, K) CORINE indices of the classes of some tiles."""
+        return draw_classes(places, random, self.constants)
+
+    def _weather(self, row: int, first: int) -> torch.Generator | None:
+        """What a date brings to a batch of tiles; here it is drawn with the land."""
+        return None
 
     def _places(self, row: int, columns: torch.Tensor) -> Places:
         """The middle of the tiles of a row, all at the same date and time."""

@@ -40,17 +40,19 @@ Earth. `truth.tif` holds the index of the 19 BigEarthNet classes that cover the 
 fill). Made by
 
 ```
-python -m datasets.simulated --kind scene --size {size} --seed {seed}{seen} --out DIR
+{command}
 ```
 """
+COMMAND = "python -m datasets.simulated --kind scene --size {size} --seed {seed}{seen} --out DIR"
 
 
-def write_scene(out: Path, scene: SimulatedScene) -> str:
+def write_scene(out: Path, scene: SimulatedScene, command: str | None = None) -> str:
     """Write a scene into the folder `out`, in memory that does not grow with its height.
 
     Args:
         out: replaced as a whole if it is an earlier simulated scene.
         scene: what to write.
+        command: what README.md says that it was made by; by default the command for a scene alone.
 
     Returns:
         The product id.
@@ -67,14 +69,8 @@ def write_scene(out: Path, scene: SimulatedScene) -> str:
         metadata = _metadata(product, scene)
         (folder / f"{product}_MTL.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         (folder / f"{product}_MTL.txt").write_text("\n".join(_odl(metadata)) + "\nEND\n", encoding="utf-8")
-        text = README.format(
-            mark=SIMULATED_MARK,
-            product=product,
-            no_class=NO_CLASS,
-            size=scene.size,
-            seed=scene.seed,
-            seen=scene.observation.options,
-        )
+        command = command or COMMAND.format(size=scene.size, seed=scene.seed, seen=scene.observation.options)
+        text = README.format(mark=SIMULATED_MARK, product=product, no_class=NO_CLASS, command=command)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return product
 

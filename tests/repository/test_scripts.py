@@ -14,7 +14,7 @@ SCRIPTS = {
     "eval_mae.py": ["--config_yaml", "--set"],
     "embed.compute_embed": ["--config_yaml", "--set"],
     "train_logistic_regression.py": ["--train", "--val", "--test", "--multilabel", "--pool", "--feature-slice"],
-    "datasets.simulated": ["--kind", "--out", "--patches", "--seed"],
+    "datasets.simulated": ["--kind", "--out", "--patches", "--seed", "--dates"],
 }
 
 
