@@ -42,9 +42,10 @@ class Interface:
 
         Args:
             source: a checkpoint (`.pth`, ours or published); a folder that `export.py` wrote, or one with checkpoints;
-                where no such path exists, a name: "xxs" and "s", which come with the project, "published", the authors'
-                (`python -m models.checkpoint` lists them), or `owner/name` of a model on the Hugging Face hub. What is
-                not here is fetched once (needs the package huggingface_hub). None: the default of the names, "s".
+                where no such path exists, a name: "xxs", "xxs_bands" and "s", which come with the project, "published",
+                the authors' (`python -m models.checkpoint` lists them), or `owner/name` of a model on the Hugging Face
+                hub. What is not here is fetched once (needs the package huggingface_hub). None: the default of the
+                names, "s".
             file: which file of the folder or of the hub's model, where it is not clear.
             revision: branch, tag or commit on the hub.
             device: where the model goes.

@@ -31,6 +31,9 @@ from datasets.simulator.overpasses import (
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE, EuroSATInfo
 from utils.randomness import generator
 
+LAST_DAY = 364
+"""Days after the first one of the simulator's world."""
+
 
 class SimulatedPatches(NamedTuple):
     """n simulated patches of one kind; C = 7 bands and L = 43 CORINE labels, or 8 and 10 for EuroSAT."""
@@ -62,9 +65,13 @@ def simulate(
     device: str | torch.device = "cpu",
     kind: str = "bigearthnet",
     constants: GeneratorConstants = CONSTANTS,
+    later: int = 0,
 ) -> SimulatedPatches:
-    """Simulate n patches in memory; patch i depends on (seed, kind, device type, i) alone."""
-    chunks = list(simulate_chunks(n, seed, device, kind, constants))
+    """Simulate n patches in memory; patch i depends on (seed, kind, device type, i) alone.
+
+    BigEarthNet's can be those of the same land so many days `later`, under the same haze and with the same noise.
+    """
+    chunks = list(simulate_chunks(n, seed, device, kind, constants, later))
     places = Places(*(torch.cat(parts) for parts in zip(*(chunk.places for chunk in chunks), strict=True)))
     fields = {
         name: torch.cat([getattr(chunk, name) for chunk in chunks])
@@ -82,10 +89,11 @@ def simulate_chunks(
     device: str | torch.device = "cpu",
     kind: str = "bigearthnet",
     constants: GeneratorConstants = CONSTANTS,
+    later: int = 0,
 ) -> Iterator[SimulatedPatches]:
     """The same in pieces of at most CHUNK patches, so that any n fits in memory."""
     for index, start in enumerate(range(0, n, CHUNK)):
-        yield _first(simulate_chunk(index, seed, device, kind, constants), min(CHUNK, n - start))
+        yield _first(simulate_chunk(index, seed, device, kind, constants, later), min(CHUNK, n - start))
 
 
 def simulate_chunk(
@@ -94,17 +102,19 @@ def simulate_chunk(
     device: str | torch.device = "cpu",
     kind: str = "bigearthnet",
     constants: GeneratorConstants = CONSTANTS,
+    later: int = 0,
 ) -> SimulatedPatches:
     """The patches from number `index` * CHUNK on, CHUNK of them, without simulating those before."""
     random = generator(seed, f"simulated {kind}", index, device=device)
     if kind == "bigearthnet":
-        return _bigearthnet_chunk(random, constants)
+        return _bigearthnet_chunk(random, constants, later)
     return _eurosat_chunk(index * CHUNK, random, constants)
 
 
-def _bigearthnet_chunk(random: torch.Generator, constants: GeneratorConstants) -> SimulatedPatches:
+def _bigearthnet_chunk(random: torch.Generator, constants: GeneratorConstants, later: int) -> SimulatedPatches:
     """CHUNK BigEarthNet patches."""
     places = draw_places(CHUNK, random, constants)
+    places = places._replace(day=(places.day + later).clamp(max=LAST_DAY))
     classes = draw_classes(places, random, constants)
     surfaces = draw_surfaces(classes, places, random, constants)
     land = draw_landscape(surfaces, places, CANVAS, random, constants)

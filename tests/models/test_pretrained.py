@@ -105,6 +105,7 @@ def test_shipped_weights_are_found_by_name_from_any_folder(tmp_path, monkeypatch
     assert weights_path() == weights_path("s") == weights_path(path) == ROOT / path
     assert "taken from" in capsys.readouterr().out
     assert weights_path("xxs") == ROOT / "weights/moe_mae_plus/pretrained_XXS_best.pth"
+    assert MOEMAE.from_pretrained("xxs_bands").config.missing_bands == "token"
     write_tiny_checkpoint(tmp_path / "weights" / "moe_mae_plus" / "a.pth")
     assert weights_path("weights/moe_mae_plus").name == "a.pth", "nearer counts"
     (tmp_path / "s").mkdir()
@@ -129,7 +130,8 @@ def test_shipped_weights_are_found_by_name_from_any_folder(tmp_path, monkeypatch
 def test_what_looks_like_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("models.pretrained.fetch_from_hub", lambda *_: pytest.fail("asked the hub"))
-    with pytest.raises(CheckpointError, match=r"no such file or folder.*or one of simulated, xxs, s, published"):
+    names = "simulated, xxs, xxs_bands, s, published"
+    with pytest.raises(CheckpointError, match=f"no such file or folder.*or one of {names}"):
         MOEMAE.from_pretrained(name)
 
 
