@@ -21,6 +21,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "pretrain": Command("pretrain_mae:main", "pretrain the masked autoencoder", several=True),
+    "finetune": Command("finetune:main", "heads on labels of images or pixels, and maps"),
     "evaluate": Command("eval_mae:main", "reconstruction losses, baselines and panels"),
     "embed": Command("embed.compute_embed:main", "a dataset to embeddings", several=True),
     "probe": Command("train_logistic_regression:main", "fit and score a linear probe"),

@@ -1,14 +1,15 @@
 """A moving average of the weights, which is what is validated and given away."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.moe_mae import MOEMAE
+M = TypeVar("M", bound=nn.Module)
 
 
-class WeightAverage:
+class WeightAverage(Generic[M]):
     """An exponential moving average of a model's weights, kept where they are.
 
     Its memory grows from the first step on, to (1 + t) / (10 + t) after t of them, so that the first weights are soon
@@ -22,7 +23,7 @@ class WeightAverage:
         decay: share of the average that a step leaves, from 0 to 1.
     """
 
-    def __init__(self, model: MOEMAE, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._trained, self._decay = model, decay
 

@@ -1,0 +1,114 @@
+"""Pixels that a map is made of: a scene as `embed_scene.py` takes it, or one image whose bands are named."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+
+from configs.finetuning import LabelledSceneSection, MaskedImagesSection
+from datasets.geotiff import GDAL_OPTIONS
+from datasets.image_bands import band_names, hidden_of, read_image, stated_scale, usual_bands
+from scenes.embed import PixelReader, WindowMetadata
+from scenes.input.grids import SceneGrid, open_raster, scene_grid
+from scenes.input.product import Scene, SceneOptions, find_scene
+from scenes.input.reader import SceneReader, WithoutNumber, padded
+from scenes.input.virtual_files import path_of
+from transformation.landsat_numbers import COLLECTION2, Scale, landsat_numbers
+from utils.data_config import BandStatistics
+from utils.errors import DataError
+from utils.sensors import IGNORED, OLI
+
+
+class ImageReader:
+    """An image in memory, read as a scene is.
+
+    Args:
+        where: for messages.
+        numbers: (C, H, W) uint16 digital numbers, 0 where nothing is seen.
+    """
+
+    def __init__(self, where: str, numbers: np.ndarray) -> None:
+        self.where, self.numbers = where, numbers
+        self.without_number = WithoutNumber((), numbers.shape[1:], None)
+
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """(C, height, width) from row `top` and column `left`; 0 outside."""
+        numbers = self.numbers
+        return padded(lambda rows, columns: numbers[:, rows, columns], numbers.shape, top, left, height, width)
+
+
+class Source(NamedTuple):
+    """What is known of some pixels before all of them are read."""
+
+    name: str
+    of: Scene | ImageReader
+    grid: SceneGrid
+    metadata: WindowMetadata
+    simulated: bool = False
+    missing: tuple[str, ...] = ()
+    """Bands that are filled with their mean."""
+
+    def open(self) -> AbstractContextManager[PixelReader]:
+        """A reader of all of it."""
+        return nullcontext(self.of) if isinstance(self.of, ImageReader) else SceneReader(self.of)
+
+
+def scene_source(section: LabelledSceneSection, statistics: BandStatistics) -> Source:
+    """The scene, or the image, of a section; the statistics are those of bands that an image lacks.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    path = path_of(section.scene)
+    if section.bands is None:
+        scale = None if section.scale is None else (section.scale, section.offset)
+        scene = find_scene(path, SceneOptions(scale=scale))
+        known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
+        return Source(scene.name, scene, scene.grid, known, scene.simulated)
+    grid = scene_grid(open_raster(path))
+    return image_source(Path(path), section, statistics, grid)
+
+
+def image_source(
+    path: Path,
+    section: LabelledSceneSection | MaskedImagesSection,
+    statistics: BandStatistics,
+    grid: SceneGrid | None = None,
+) -> Source:
+    """One image; without a grid it lies nowhere. Raises DataError naming the file."""
+    with rasterio.Env(**GDAL_OPTIONS):
+        bands = band_names(section.bands) if section.bands else usual_bands(path)
+        scale = _scale(path, section)
+        image = read_image(path, bands, min_side=1)
+        hidden = hidden_of(image, bands, scale, path)
+    values = landsat_numbers(image.numbers, hidden, scale)
+    numbers = np.empty((len(OLI.bands), *hidden.shape), np.uint16)
+    numbers[:] = np.rint(statistics.mean).astype(np.uint16)[:, None, None]
+    for band, of_band in zip(bands, values, strict=True):
+        if band != IGNORED:
+            numbers[OLI.bands.index(band)] = of_band
+    numbers[:, hidden] = 0
+    grid = grid or SceneGrid(None, rasterio.Affine.identity(), *hidden.shape)
+    missing = tuple(band for band in OLI.bands if band not in bands)
+    return Source(
+        path.stem,
+        ImageReader(str(path), numbers),
+        grid,
+        WindowMetadata(place=grid.crs is not None),
+        missing=missing,
+    )
+
+
+def _scale(path: Path, section: LabelledSceneSection | MaskedImagesSection) -> Scale:
+    if section.scale is not None:
+        return section.scale, section.offset
+    with rasterio.open(path) as file:
+        kind = file.dtypes[0]
+    if (stated := stated_scale(path)) is not None:
+        return stated
+    if kind == "uint16":
+        return COLLECTION2
+    raise DataError(f"{path}: holds {kind} numbers of unknown scale; give scale and offset (reflectance = number * "
+                    "scale + offset)")  # fmt: skip
