@@ -13,7 +13,7 @@ import sys
 from datetime import datetime
 
 from scenes.input.virtual_files import path_of
-from scenes.options import add_cell_options, add_model_options, add_reading_options, check_options, joined
+from scenes.options import add_cell_options, add_model_options, add_reading_options, check_options, joined, share_of
 from scenes.series.settings import EXTENTS, FORMATS, SeriesSettings
 from utils.arguments import ArgumentParser, user_path
 from utils.errors import UserError, run_script
@@ -57,6 +57,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         type=_moment,
         metavar="DATE",
         help="days or moments (UTC) of acquisition, one a scene in their order, where the scenes do not say them",
+    )
+    add(
+        "--change",
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="two dates of the series: a map of what has changed, with p-values",
+    )
+    add(
+        "--null",
+        nargs="+",
+        metavar="DATE",
+        help="dates between which nothing has changed, for the p-values (default: pairs of one season)",
+    )
+    add(
+        "--fdr",
+        type=share_of,
+        default=0.1,
+        metavar="SHARE",
+        help="of false discoveries among the cells that are called changed (default: 0.1)",
     )
     add_cell_options(parser)
     add_reading_options(parser)

@@ -14,10 +14,21 @@ from scenes.products.embedding_file import (
     MapStatistics,
     joined_statistics,
     map_statistics,
+    provenance_tags,
     stored_fingerprint,
 )
 from scenes.products.zarr_group import ZARR_GROUP, require_zarr, write_zarr_series
 from scenes.run import LoadedModel, SceneRun
+from scenes.series.change import (
+    CHANGE_MAP,
+    CHANGE_PICTURE,
+    Asked,
+    asked_of,
+    find_change,
+    record_of,
+    write_change,
+)
+from scenes.series.change_picture import plot_change
 from scenes.series.dates import Date
 from scenes.series.lattice import common_lattice, write_placed
 from scenes.series.settings import SeriesSettings
@@ -50,6 +61,7 @@ class SeriesRun:
         self.dates, self.settings = dates, settings
         if (settings.out / SCENE_RECORD).exists():
             raise ConfigError(f"{settings.out}: holds results of embed_scene.py; choose another --out")
+        self.asked = asked_of(settings, dates)
         if settings.format != "cog":
             require_zarr(f"--format {settings.format}")
         self.folder = check_writable(settings.out)
@@ -84,7 +96,10 @@ class SeriesRun:
             files += [one.path for one in maps]
         if self.settings.format != "cog":
             files.append(self._write_zarr(maps))
-        return self._publish(self._record(parts), files, time.perf_counter() - started)
+        record = self._record(parts)
+        if self.asked:
+            record |= self._compare(self.asked, maps, parts, files)
+        return self._publish(record, files, time.perf_counter() - started)
 
     def _map_of(self, number: int) -> EmbeddingMap:
         """The cells of a date on the lattice; those that are there already, made alike, are kept."""
@@ -114,6 +129,25 @@ class SeriesRun:
         shutil.rmtree(path, ignore_errors=True)  # of a run that was killed while it wrote
         about = {"scenes": [date.scene.name for date in self.dates], **self._identity()}
         return write_zarr_series(path, maps, [date.moment for date in self.dates], about)
+
+    def _compare(
+        self, asked: Asked, maps: Sequence[EmbeddingMap], parts: Sequence[MapStatistics], files: list[Path]
+    ) -> dict[str, Any]:
+        """The map and the picture of a change; returns what the record says of it."""
+        two = [self.dates[asked.before], self.dates[asked.after]]
+        change = find_change(maps, parts, asked)
+        record = record_of(change, asked, self.dates)
+        tags = provenance_tags({"change": record, "scenes": [date.scene.name for date in two], **self._identity()})
+        path = self.outputs.new(CHANGE_MAP)
+        files.append(write_change(path, change, maps[0], tags, self.outputs.scratch))
+        figure = plot_change(two, change, maps[0], asked.fdr)
+        files.append(save_figure(figure, self.outputs.new(CHANGE_PICTURE)))
+        if change.significant is not None:
+            reporter.info(
+                f"change       {record['significant_cells']:,} of {record['cells']:,} cells, {asked.fdr:.0%} of them "
+                f"false at most; p by {len(asked.null)} pairs of dates"
+            )
+        return {"change": record}
 
     def _identity(self) -> dict[str, Any]:
         """What the cells of all dates depend on alike."""

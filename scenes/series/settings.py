@@ -30,6 +30,12 @@ class SeriesSettings(NamedTuple):
     format: str = "cog"
     extent: str = "union"
     like: Path | None = None
+    change: tuple[str, str] | None = None
+    """Dates that are compared, as `scenes.series.dates.date_of` takes them."""
+    null: tuple[str, ...] | None = None
+    """Dates between which nothing should have changed; None: those of the same season."""
+    fdr: float = 0.1
+    """Share of false discoveries among the cells that are called changed."""
 
     def of_date(self, out: Path) -> SceneSettings:
         """What a date is asked for, with another folder for its results."""

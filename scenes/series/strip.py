@@ -1,7 +1,9 @@
 """A picture of a series: true colour above the components of the embeddings, a column for each date."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rasterio.transform import array_bounds
@@ -42,16 +44,17 @@ def plot_strip(dates: Sequence[Date], maps: Sequence[EmbeddingMap], statistics: 
         upper, lower = panels[2 * (number // ACROSS) : 2 * (number // ACROSS) + 2, number % ACROSS]
         upper.set_title(f"{date.moment:%Y-%m-%d}", fontsize=8)
         scene_left, scene_bottom, scene_right, scene_top = edges_of(date.scene.grid)
-        _show(upper, scene_colours(date.scene), (scene_left, scene_right, scene_bottom, scene_top))
+        show_picture(upper, scene_colours(date.scene), (scene_left, scene_right, scene_bottom, scene_top))
         # A thinned map ends a part of a step beyond the last cell.
         reach = array_bounds(image.shape[0] * step, image.shape[1] * step, first.transform)
-        _show(lower, stretched(image, *limits), (reach[0], reach[2], reach[1], reach[3]))
+        show_picture(lower, stretched(image, *limits), (reach[0], reach[2], reach[1], reach[3]))
         for axes in (upper, lower):
             axes.set(xlim=(left, right), ylim=(bottom, top))
     return figure
 
 
-def _show(axes: Axes, image: object, extent: tuple[float, float, float, float]) -> None:
+def show_picture(axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float], **colours: Any) -> None:
+    """Draw an image on its ground (left, right, bottom, top), with `colours` as `imshow` takes them."""
     axes.set_axis_on()
-    axes.imshow(image, extent=extent, interpolation="nearest", aspect="equal")  # pyright: ignore[reportArgumentType]
+    axes.imshow(image, extent=extent, interpolation="nearest", aspect="equal", **colours)
     axes.set(xticks=(), yticks=(), facecolor=(GREY, GREY, GREY))
