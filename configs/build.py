@@ -9,14 +9,14 @@ from configs.schema import Config, DataSection, TrainingSection
 from datasets.image_bands import TRAIN, band_names
 from datasets.labelled_folder import NAME, FolderOptions, LabelledFolderDataset
 from datasets.loader import build_dataset
-from datasets.mixture import MixedDataset
+from datasets.mixture import MixedDataset, SensorMixture
 from datasets.patches import Labels, PatchDataset
 from models.checkpoint import Checkpoint, as_asked
 from models.config import ModelConfig, to_record
 from models.losses import LossWeights
 from models.moe_mae import MOEMAE
 from models.pretrained import read_weights, weights_path
-from utils.data_config import DATASETS
+from utils.data_config import DATASETS, OTHER_SENSORS
 from utils.errors import ConfigError
 from utils.files import sha256
 from utils.provenance import provenance
@@ -57,6 +57,7 @@ def build_configured_dataset(
 ) -> PatchDataset:
     """A split of the configured dataset as this model takes it."""
     data = config.data
+    _require_sensor(model, data.dataset, "data.dataset")
     return build_dataset(
         data.dataset,
         dataset_path,
@@ -72,12 +73,17 @@ def build_configured_dataset(
 
 
 def build_training_dataset(config: Config, model: ModelConfig, dataset_path: str, split_file: str) -> PatchDataset:
-    """The training split, mixed with a second dataset where the config says so."""
+    """The training split, mixed with a second dataset where the config says so.
+
+    Raises:
+        ConfigError: for a dataset of a sensor that the model does not have.
+    """
     first = build_configured_dataset(config, model, dataset_path, split_file)
     mixture = config.training.mixture
     if mixture is None:
         return first
-    shared = mixture.dataset != NAME and first.statistics_name in DATASETS
+    _require_sensor(model, mixture.dataset, "training.mixture.dataset")
+    shared = mixture.dataset in DATASETS and first.statistics_name in DATASETS
     second = build_dataset(
         mixture.dataset,
         mixture.dataset_path,
@@ -91,7 +97,17 @@ def build_training_dataset(config: Config, model: ModelConfig, dataset_path: str
             None if mixture.bands is None else band_names(mixture.bands), mixture.scale, mixture.offset
         ),
     )
-    return MixedDataset(first, second, mixture.share)
+    if first.sensor is second.sensor:
+        return MixedDataset(first, second, mixture.share)
+    return SensorMixture(first, second, mixture.share, config.training.batch_size)
+
+
+def _require_sensor(model: ModelConfig, dataset: str, key: str) -> None:
+    if dataset in OTHER_SENSORS and (sensor := OTHER_SENSORS[dataset].SENSOR).name not in model.sensors:
+        raise ConfigError(
+            f"{key}: {dataset} has the bands of {sensor.title}, the model takes those of {', '.join(model.sensors)}; "
+            f"give weights that have it, or set model.sensors: [{', '.join((*model.sensors, sensor.name))}]"
+        )
 
 
 def _folder_options(data: DataSection) -> FolderOptions:

@@ -14,7 +14,7 @@ from models.targets import TARGETS
 from scheduler.schedulers import SCHEDULES
 from transformation.augmentations import AUGMENTATIONS
 from utils.config import PathText, Problem, Section, load_config, one_of
-from utils.data_config import DATASETS, BigEarthNetInfo
+from utils.data_config import DATASETS, OTHER_SENSORS, BigEarthNetInfo
 from utils.metadata import FIELDS
 from utils.sensors import OLI
 
@@ -61,6 +61,7 @@ class ModelSection(Section):
     load_loss: Literal["shazeer", "published"] | None = None
     missing_metadata: Literal["pair", "token"] | None = None
     missing_bands: Annotated[str, one_of(MISSING_BANDS)] | None = None
+    sensors: list[Text] | None = None
     pool: Pool | None = None
     position_start: Annotated[str, one_of(POSITION_STARTS)] | None = None
     checkpoint_path: PathText | None = None
@@ -84,7 +85,7 @@ class MixtureSection(Section):
     """A second dataset to pretrain on beside the first."""
 
     share: Annotated[float, Field(gt=0.0, lt=1.0)]
-    dataset: Annotated[str, one_of((*DATASETS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
+    dataset: Annotated[str, one_of((*DATASETS, *OTHER_SENSORS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
     dataset_path: Text
     dataset_csv: Text
     crop: Literal["center", "resize"] | None = None
@@ -132,7 +133,7 @@ class TrainingSection(Section):
 class DataSection(Section):
     """Which patches, and how they become the model's input."""
 
-    dataset: Annotated[str, one_of((*DATASETS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
+    dataset: Annotated[str, one_of((*DATASETS, *OTHER_SENSORS, LABELLED_FOLDER))] = BigEarthNetInfo.NAME
     dataset_path: PathText | None = None
     dataset_csv: PathText | None = None
     splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], PathText] | None = None
@@ -180,7 +181,14 @@ class Config(Section):
 
 
 YOUNGER: dict[str, dict[str, object]] = {
-    "model": {"meta_fields": None, "mask_strategy": None, "pool": None, "position_start": None, "missing_bands": None},
+    "model": {
+        "meta_fields": None,
+        "mask_strategy": None,
+        "pool": None,
+        "position_start": None,
+        "missing_bands": None,
+        "sensors": None,
+    },
     "training": {
         "metadata_masking": 0.0,
         "targets": {},
@@ -224,6 +232,8 @@ def read_config(path: str, overrides: list[str], required: tuple[str, ...], fres
                 yield key, "is required by this script"
         yield from model_problems(config.model, wrong, fresh_model)
         yield from data_problems(config.data, wrong)
+        if config.data.dataset in OTHER_SENSORS and config.embed.backend != "torch":
+            yield "embed.backend", f"{config.embed.backend} knows Landsat's bands only; use torch"
         if config.training.mixture is not None:
             yield from _mixture_problems(config.training.mixture)
         if fresh_model and config.model.mask_ratio == 0:
@@ -258,6 +268,8 @@ def data_problems(data: DataSection, wrong: set[str]) -> Iterator[Problem]:
     """What is impossible about the section `data`, as (key, sentence); `wrong` as for `model_problems`."""
     if "data.dataset" in wrong:
         return
+    if data.dataset in OTHER_SENSORS and data.statistics != "auto" and "data.statistics" not in wrong:
+        yield "data.statistics", f"{data.statistics} is Landsat's; leave it out for data.dataset: {data.dataset}"
     if data.dataset != LABELLED_FOLDER:
         for key in ("bands", "scale", "offset", "split_seed"):
             if key in data.model_fields_set and f"data.{key}" not in wrong:
@@ -288,6 +300,7 @@ def _band_problems(bands: str | list[str] | None, key: str) -> Iterator[Problem]
 
 
 _INVOLVED = {
+    "sensors": ("sensors", "in_channels"),
     "img_size": ("img_size", "patch_size"),
     "embed_dim": ("embed_dim", "num_heads"),
     "num_heads": ("num_heads", "num_groups"),

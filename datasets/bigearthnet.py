@@ -84,7 +84,7 @@ class BigEarthNetDatasetLS(PatchDataset):
         paths = [self.path_of(index) for index in indices]
         with rasterio.Env(**GDAL_OPTIONS):
             bands = len(self.sensor.bands)
-            patches = [read_patch(path, bands, bands, self.min_side) for path in paths]
+            patches = [read_patch(path, bands, bands, self.min_side, self.sensor) for path in paths]
             lat, lon = centers_to_lat_lon(patches, [str(path) for path in paths])
         times = [parse_patch_id(self.ids[index]) for index in indices]
         columns = patch_columns(times, lat, lon, self.published_behaviour)

@@ -18,10 +18,10 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
-from transformation.landsat_numbers import COLLECTION2, hidden_values
+from transformation.landsat_numbers import hidden_values
 from utils.data_utils import list_some
 from utils.errors import DataError
-from utils.sensors import OLI, misnamed
+from utils.sensors import OLI, Sensor, misnamed
 
 GDAL_OPTIONS: dict[str, Any] = {
     # Patches have no side-car files; looking for them would list a folder of half a million files at every open.
@@ -54,7 +54,7 @@ class RawPatch(NamedTuple):
     """Centre of the patch in that system."""
 
 
-def read_patch(path: Path, file_bands: int, bands: int, min_size: int) -> RawPatch:
+def read_patch(path: Path, file_bands: int, bands: int, min_size: int, sensor: Sensor = OLI) -> RawPatch:
     """Read the first `bands` bands of a patch, within `rasterio.Env(**GDAL_OPTIONS)`.
 
     Args:
@@ -62,11 +62,12 @@ def read_patch(path: Path, file_bands: int, bands: int, min_size: int) -> RawPat
         file_bands: how many bands the file must have.
         bands: how many of them are read.
         min_size: least height and width, pixels.
+        sensor: whose bands and numbers the file must not contradict.
 
     Raises:
         DataError: one line naming the file and what is wrong with it.
     """
-    return decode_patch(read_bytes(path), path, file_bands, bands, min_size)
+    return decode_patch(read_bytes(path), path, file_bands, bands, min_size, sensor)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -79,7 +80,7 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def decode_patch(data: bytes, path: Path, file_bands: int, bands: int, min_size: int) -> RawPatch:
+def decode_patch(data: bytes, path: Path, file_bands: int, bands: int, min_size: int, sensor: Sensor = OLI) -> RawPatch:
     """As `read_patch`, of a file's bytes; `path` only names it."""
     try:
         with MemoryFile(data) as memory:
@@ -87,7 +88,7 @@ def decode_patch(data: bytes, path: Path, file_bands: int, bands: int, min_size:
             with _PixelReader(memory.name, driver="GTiff") as source:
                 _require_form(source, path, file_bands, min_size)
                 pixels = source.read(list(range(1, bands + 1)))
-                _require_meaning(source, path, bands)
+                _require_meaning(source, path, bands, sensor)
                 if masked := _masks(source, bands):
                     pixels[:, hidden_values(pixels, None, masks=np.stack(masked))] = 0
                 grid, column, row = source.transform, source.width / 2, source.height / 2
@@ -119,14 +120,14 @@ def _require_form(source: DatasetReader, path: Path, file_bands: int, min_size: 
         )
 
 
-def _require_meaning(source: DatasetReader, path: Path, bands: int) -> None:
+def _require_meaning(source: DatasetReader, path: Path, bands: int, sensor: Sensor) -> None:
     """Refuse a file that says of itself that its bands, or their scale, are others than the dataset's."""
     names = [name or "" for name in source.descriptions]
-    for band, name in zip(OLI.bands, names[:bands], strict=False):
-        if misnamed(names, band, name):
-            raise DataError(f"{path}: calls its {band} {name}; write its bands as {OLI.listed}, in this order")
+    for band, name in zip(sensor.bands, names[:bands], strict=False):
+        if misnamed(names, band, name) if sensor is OLI else sensor.band(name) not in (None, band):
+            raise DataError(f"{path}: calls its {band} {name}; write its bands as {sensor.listed}, in this order")
     for scaling in set(zip(source.scales[:bands], source.offsets[:bands], strict=True)) - {(1.0, 0.0)}:
-        if not np.allclose(scaling, COLLECTION2, rtol=1e-4):
+        if not np.allclose(scaling, (sensor.scale, sensor.offset), rtol=1e-4):
             raise DataError(
                 f"{path}: its tags say reflectance = value * {scaling[0]:g} + {scaling[1]:g}; give the stored "
                 "Collection-2 numbers, or correct the tags"

@@ -13,7 +13,7 @@ from datasets.pack.dataset import PackedDataset
 from datasets.pack.format import is_pack
 from datasets.patches import Batch, Labels, PatchDataset
 from datasets.readers import RawPatches, reader
-from utils.data_config import DATASETS, Crop, DatasetInfo
+from utils.data_config import DATASETS, OTHER_SENSORS, Crop, DatasetInfo, dataset_info
 from utils.data_utils import list_some
 from utils.metadata import PUBLISHED_FIELDS
 from utils.randomness import generator
@@ -36,7 +36,7 @@ def build_dataset(
     """The dataset that a config names.
 
     Args:
-        name: a key of `DATASETS`, or "labelled_folder".
+        name: a key of `DATASETS` or `OTHER_SENSORS`, or "labelled_folder".
         dataset_path, split_file: as the dataset classes take them; or a pack, and one of its split files or any other.
         labels: "none", "error" or "skip" (BigEarthNet-Landsat; EuroSAT-Landsat's labels are in the file names).
         image_size: side of the model's input, pixels.
@@ -56,9 +56,9 @@ def build_dataset(
         return LabelledFolderDataset(dataset_path, split_file, options=folder, statistics=statistics, **options)
     if statistics != "auto":
         options["statistics"] = DATASETS[statistics].STATISTICS
-    if is_pack(dataset_path):
+    if is_pack(dataset_path) and name not in OTHER_SENSORS:
         return PackedDataset(dataset_path, split_file, dataset=name, labels=labels, **options)
-    info = DATASETS[name]
+    info = dataset_info(name)
     if info.LABEL_FILES:
         options["labels"] = labels
     return _reader_of(info)(dataset_path, split_file, **options)

@@ -1,4 +1,7 @@
-"""Two datasets as one, for pretraining: all patches of the first, and of the second as many as make up a share."""
+"""Two datasets as one, for pretraining: all patches of the first, and of the second as many as make up a share.
+
+Of two sensors, whose patches have other bands, every batch is of one (`SensorMixture`, `epoch_order`).
+"""
 
 import hashlib
 import json
@@ -6,10 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from datasets.loader import shuffled
 from datasets.patches import MEMORY_LIMIT, PatchDataset, RawBatch
+from transformation.transformer import Normalized
 from utils.errors import ConfigError
 from utils.metadata import unknown_columns
+from utils.randomness import generator
 
 
 class MixedDataset(PatchDataset):
@@ -32,12 +40,16 @@ class MixedDataset(PatchDataset):
                 f"training.mixture: {second.root} is normalised with {second.statistics_name}, the training split with "
                 f"{first.statistics_name}; leave out data.statistics"
             )
+        self._join(first, second, share, max(1, round(len(first) * share / (1.0 - share))))
+
+    def _join(self, first: PatchDataset, second: PatchDataset, share: float, wanted: int) -> None:
+        """Take `wanted` patches of the second."""
         self.first, self.second, self.share = first, second, share
         self.name, self.classes, self.multilabel, self.sensor = first.name, (), False, first.sensor
-        wanted = max(1, round(len(first) * share / (1.0 - share)))
         self._of_second = [at % len(second) for at in range(wanted)]
         ids = [*first.ids, *(second.ids[at] for at in self._of_second)]
-        super().__init__(
+        PatchDataset.__init__(
+            self,
             first.root,
             ids,
             first.image_size,
@@ -95,3 +107,59 @@ class MixedDataset(PatchDataset):
         """Hex SHA-256 of both fingerprints and the share."""
         parts = [self.first.fingerprint(), self.second.fingerprint(), self.share]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class SensorMixture(MixedDataset):
+    """The same of two sensors, for batches of one sensor each: `order` gives them, `read` takes no others.
+
+    The second gives whole batches, as many as come nearest to its share.
+
+    Args:
+        first, second, share: as `MixedDataset` takes them; each has its own bands and statistics.
+        batch_size: patches a batch.
+    """
+
+    one_shape = False
+
+    def __init__(self, first: PatchDataset, second: PatchDataset, share: float, batch_size: int) -> None:
+        batches = max(1, round(len(first) * share / (1.0 - share) / batch_size))
+        self._join(first, second, share, batches * batch_size)
+        self.batch_size = batch_size
+        self.normalize = self._normalized  # pyright: ignore[reportAttributeAccessIssue] - called the same way
+
+    def _normalized(self, pixels: Tensor) -> Normalized:
+        dataset = self.first if pixels.shape[1] == len(self.first.sensor.bands) else self.second
+        return dataset.normalize(pixels)
+
+    def read(self, indices: Sequence[int]) -> RawBatch:
+        """Pixels and metadata of patches of one sensor; see `PatchDataset.read`."""
+        parts = [self._part(index) for index in indices]
+        dataset = parts[0][0]
+        assert all(part[0] is dataset for part in parts), "a batch is of one sensor"
+        raw = dataset.gather([part[1] for part in parts])
+        return raw if raw.columns is not None else raw._replace(columns=unknown_columns(len(parts)))
+
+    def order(self, seed: int, epoch: int) -> list[int]:
+        """Indices of an epoch: batches of either sensor in random order, then what is left over of the first."""
+        size, count = self.batch_size, len(self.first)
+        first, second = (
+            shuffled(count, seed, epoch),
+            _permuted(len(self) - count, seed, "order of second sensor", epoch),
+        )
+        whole = first[: count // size * size] + [count + at for at in second]
+        drawn = _permuted(len(whole) // size, seed, "order of sensors", epoch)
+        return [index for at in drawn for index in whole[at * size : (at + 1) * size]] + first[count // size * size :]
+
+
+def _permuted(count: int, seed: int, role: str, epoch: int) -> list[int]:
+    return torch.randperm(count, generator=generator(seed, role, epoch)).tolist()
+
+
+def epoch_order(dataset: PatchDataset, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch of training, a pure function of (seed, epoch)."""
+    return dataset.order(seed, epoch) if isinstance(dataset, SensorMixture) else shuffled(len(dataset), seed, epoch)
+
+
+def of_first_sensor(dataset: PatchDataset) -> PatchDataset:
+    """The patches of the first sensor."""
+    return dataset.first if isinstance(dataset, SensorMixture) else dataset

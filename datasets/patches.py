@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from transformation.transformer import ZScoreNormalize, least_side, squared
-from utils.data_config import DATASETS, SIMULATED_MARK, BandStatistics
+from utils.data_config import DATASETS, OTHER_SENSORS, SIMULATED_MARK, BandStatistics
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields, unknown_columns
@@ -115,12 +115,14 @@ class PatchDataset(Dataset[Sample]):
         simulated: whether the folder says that no satellite took these patches.
         meta_fields: of the model, in its order: what `Batch.meta` holds.
         sensor: whose bands the patches have.
+        one_shape: whether all patches have these bands.
     """
 
     name: str
     classes: tuple[str, ...]
     multilabel: bool
     sensor: Sensor = OLI
+    one_shape: bool = True
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class PatchDataset(Dataset[Sample]):
     @property
     def statistics_name(self) -> str:
         """The dataset whose statistics the z-scores use; "custom" for any others."""
-        named = {info.STATISTICS: name for name, info in DATASETS.items()}
+        named = {info.STATISTICS: name for name, info in (DATASETS | OTHER_SENSORS).items()}
         return named.get(self.statistics, "custom")
 
     def path_of(self, index: int) -> Path:

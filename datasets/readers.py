@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from datasets.patches import PatchDataset, RawBatch
-from utils.errors import KILLED_READER, UserError, is_killed_reader
+from utils.errors import KILLED_READER, ConfigError, UserError, is_killed_reader
 
 RESIDENT_SHARE = 0.6
 """Part of a device's free memory that `resident: auto` may take."""
@@ -50,6 +50,8 @@ def reader(dataset: PatchDataset, num_workers: int, device: torch.device, reside
         device: where the tensors go.
         resident: see `datasets.loader.BatchLoader`.
     """
+    if resident is True and not dataset.one_shape:
+        raise ConfigError("data.resident: two sensors are not held on the device; use auto or false")
     if resident is True or (resident == "auto" and _fits(dataset, device)):
         return ResidentReader(dataset, device)
     if num_workers and not dataset.random_access:
@@ -179,7 +181,7 @@ def ahead(items: Iterator[RawPatches], count: int) -> Iterator[RawPatches]:
 
 def _fits(dataset: PatchDataset, device: torch.device) -> bool:
     """Whether `resident: auto` takes a dataset: one with random access that fits beside the training on a GPU."""
-    if device.type != "cuda" or not dataset.random_access:
+    if device.type != "cuda" or not dataset.random_access or not dataset.one_shape:
         return False
     needed = len(dataset) * dataset.gather([0]).pixels.nbytes
     return needed <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]

@@ -5,6 +5,7 @@
     python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0
     python -m datasets.simulated --kind scene --out DIR --size 600 --dates 12 --phenology --changed 0.1
     python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0 --sensor tm --year 1984
+    python -m datasets.simulated --kind bigearthnet --out DIR --patches 2000 --seed 0 --sensor msi
 
 No satellite took these patches. They exist so that the whole pipeline can be tried, tested and timed without the
 downloads, on data with the same files, the same difficulties and about the same answers to simple predictors.
@@ -16,7 +17,8 @@ What they are made of, each part with its constants in `simulated_constants.py`:
   classes seen in fewer than 10 of them have assumed spectra, marked so);
 - season by week and latitude, light by hour, week and latitude, soil and moisture, texture by class, haze, snow, cloud
   and sensor noise (`simulated_landscape.py`);
-- the sensor: OLI, or what TM and ETM+ see of the same land, ETM+ with its gaps as well (`simulator/instruments.py`);
+- the sensor: OLI, or what TM and ETM+ see of the same land, ETM+ with its gaps as well (`simulator/instruments.py`), or
+  the 12 bands of Sentinel-2's MSI at 30 m, where red edge is assumed (`simulator/sentinel2.py`);
 - labels from the map, which is not always what the ground shows (`draw_surfaces`).
 
 Micro mAP of logistic regression (C = 1, standardised, one-vs-rest on the 19 classes), 2,000 patches to fit and 2,000
@@ -47,17 +49,20 @@ import torch
 
 from datasets.simulator.baselines import baseline_inputs, baseline_table
 from datasets.simulator.calibration import calibrate
+from datasets.simulator.constants import CONSTANTS
 from datasets.simulator.instruments import MISSIONS, USUAL, Observation
 from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bigearthnet, write_eurosat
 from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
 from datasets.simulator.scene import SimulatedScene
 from datasets.simulator.scene_writer import write_scene
+from datasets.simulator.sentinel2 import NOISELESS
 from datasets.simulator.series import Change, History, spread_dates
 from datasets.simulator.series_writer import write_series
 from utils.arguments import day_of, user_path
 from utils.data_config import DATASETS
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
+from utils.sensors import MSI
 
 __all__ = ["SimulatedPatches", "main", "simulate", "simulate_chunks", "split_counts"]
 
@@ -135,11 +140,13 @@ def _write(options: argparse.Namespace) -> None:
     counts = split_counts(options.patches, options.splits, options.kind)
     device, observation = _device(options.device), _observation(options)
     check_target(options.out)
-    chunks = simulate_chunks(options.patches, options.seed, device, options.kind)
+    # MSI has noise of its own.
+    constants = NOISELESS if observation.sensor is MSI else CONSTANTS
+    chunks = simulate_chunks(options.patches, options.seed, device, options.kind, constants)
     start = time.perf_counter()
     readme = _readme(options, counts, observation)
     if options.kind == "bigearthnet":
-        write_bigearthnet(options.out, chunks, counts, readme, observation)
+        write_bigearthnet(options.out, chunks, counts, readme, observation, options.seed)
     elif observation != USUAL:
         raise ConfigError("--sensor, --year and --slc-off are for scenes and BigEarthNet patches; leave them out")
     else:
@@ -156,6 +163,8 @@ def _check_scene(options: argparse.Namespace) -> None:
     for name in ("patches", "splits"):
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name} is for patches; a scene takes --size")
+    if options.sensor == MSI.name:
+        raise ConfigError("--sensor msi: is for --kind bigearthnet; no scenes of Sentinel-2 are simulated")
     if options.size < SMALLEST_SCENE:
         raise ConfigError(f"--size {options.size}: give at least {SMALLEST_SCENE} pixels")
 

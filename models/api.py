@@ -109,7 +109,8 @@ class Interface:
                 "onnxruntime-int8" (8-bit integers, not quite the same), or "auto", the fastest of those that are
                 installed and give the same to 1e-4.
             sensor: "oli" (Landsat 8, 9), "etm" (7) or "tm" (4, 5), whose six bands have no coastal one and other
-                numbers. None: what xarray's attributes say (`platform`), else OLI.
+                numbers; or "msi", the twelve bands of Sentinel-2 at 30 m, for weights that have it (`model.sensors`).
+                None: what xarray's attributes say (`platform`), or names of Sentinel-2's bands, else OLI.
 
         Returns:
             (N, D), or (D,) for one patch, float32: numpy for numpy, torch (on the input's device) for torch, xarray for

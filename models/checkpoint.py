@@ -24,6 +24,7 @@ from models.moe_mae import MOEMAE, count_parameters
 from models.named_weights import listing
 from models.pooling import vector_width
 from models.published_layout import from_published, infer_config, to_published
+from models.second_sensor import first_weights
 from models.wrappings import other_kind, unwrapped
 from utils.archives import ZIP_START, damage_of
 from utils.errors import CheckpointError, run_script
@@ -190,7 +191,8 @@ def load_model(
         asked: fields of `ModelConfig` that the caller expects; None values expect nothing. `dropout`,
             `position_std`, `position_start`, `load_loss` and `pool` leave no trace in the weights and replace the
             stored ones, as `mask_ratio` and `mask_strategy` do; so does `missing_bands`, unless the weights hold
-            vectors for it. Any other difference is an error.
+            vectors for it. A second one of `sensors` is added where the weights have none. Any other difference is an
+            error.
         published_behaviour: None follows the file: its own setting, or True for a published one.
         device: where the model goes.
 
@@ -213,6 +215,8 @@ def as_asked(
     if isinstance(asked.get("experts"), int):
         asked["experts"] = [asked["experts"]] * len(stored["experts"])
     asked = {key: tuple(value) if isinstance(value, list) else value for key, value in asked.items()}
+    if len(stored["sensors"]) == 1 and asked.get("sensors", ())[:1] == stored["sensors"]:
+        free["sensors"] = asked.pop("sensors")
     differ = [f"model.{key} is {_shown(stored[key])}, not {_shown(value)}"
               for key, value in asked.items() if stored[key] != value]  # fmt: skip
     if differ:
@@ -227,9 +231,11 @@ def as_asked(
     elif checkpoint.published:
         reporter.info(f"{path}: a published checkpoint; using published_behaviour: true")
     config = checkpoint.config.replace(**free)
+    if problems := config.problems():
+        raise CheckpointError(f"{path}: cannot be used as asked (model.{problems[0][0]}: {problems[0][1]})")
     return checkpoint._replace(
         config=config,
-        model_state=_with_vectors_of_bands(checkpoint.model_state, config),
+        model_state=_with_second_sensor(_with_vectors_of_bands(checkpoint.model_state, config), config),
         masking=MaskingConfig.from_dict({**checkpoint.masking.to_dict(), **masking}),
     )
 
@@ -240,6 +246,12 @@ def _with_vectors_of_bands(state: dict[str, Tensor], config: ModelConfig) -> dic
     if config.missing_bands != "token" or name in state:
         return state
     return {**state, name: torch.zeros(config.in_channels, config.embed_dim)}
+
+
+def _with_second_sensor(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Weights that were trained without a second sensor, with what its training begins with."""
+    begun = len(config.sensors) == 1 or "decoder_pred_msi.weight" in state
+    return state if begun else {**state, **first_weights(state)}
 
 
 def _shown(value: Any) -> Any:

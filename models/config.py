@@ -7,11 +7,13 @@ from typing import Any
 from models.masking import MASKING_KEYS, MaskingConfig
 from models.pooling import DEFAULT_POOL, POOLINGS
 from utils.metadata import FIELDS, PUBLISHED_FIELDS
+from utils.sensors import MSI, OLI, SENSORS
 
 LOAD_LOSSES = (None, "shazeer", "published")
 MISSING_METADATA = ("pair", "token")
 MISSING_BANDS = ("mean", "rescale", "token")
 POSITION_STARTS = ("random", "sincos")
+SENSOR_SETS = ((OLI.name,), (OLI.name, MSI.name))
 """Values of fields of `ModelConfig`."""
 
 
@@ -36,6 +38,8 @@ class ModelConfig:
         missing_bands: what stands for bands that a sensor does not have: "mean", z-scores of 0, the dataset's mean, as
             published; "rescale", nothing: their part of the patch projection is left out and the rest grows to make up
             for it; "token", the same and a learned vector of each band that is missing, added to the patch tokens.
+        sensors: whose patches the model takes. Each has its own patch projection and prediction head
+            (`models.second_sensor`); `in_channels` are the first's bands.
         pool: the pooling that the weights are read out with where nothing else is asked for.
         decoder_*: the decoder, the same in all published sizes.
     """
@@ -59,6 +63,7 @@ class ModelConfig:
     load_loss: str | None = None
     missing_metadata: str = "pair"
     missing_bands: str = "mean"
+    sensors: tuple[str, ...] = SENSOR_SETS[0]
     pool: str = DEFAULT_POOL
     position_start: str = "random"
     decoder_dim: int = 108
@@ -97,8 +102,7 @@ class ModelConfig:
         if size not in SIZES:
             raise ValueError(f"size: unknown size {size!r}; choose one of {', '.join(SIZES)}")
         given = {key: value for key, value in overrides.items() if value is not None}
-        if "meta_fields" in given:
-            given["meta_fields"] = tuple(given["meta_fields"])
+        given |= {key: tuple(given[key]) for key in ("meta_fields", "sensors") if key in given}
         values = {**SIZES[size], **given}
         return cls(size=size, experts=_experts_per_block(experts, values["depth"]), **values)
 
@@ -122,7 +126,8 @@ class ModelConfig:
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.meta_fields == PUBLISHED_FIELDS:
             del values["meta_fields"]
-        for key, silent in (("pool", DEFAULT_POOL), ("position_start", "random"), ("missing_bands", "mean")):
+        later = {"pool": DEFAULT_POOL, "position_start": "random", "missing_bands": "mean", "sensors": [OLI.name]}
+        for key, silent in later.items():
             if values[key] == silent:
                 del values[key]
         return values
@@ -149,6 +154,13 @@ class ModelConfig:
         ]
         if problem := _fields_problem(self.meta_fields):
             found.append(("meta_fields", problem))
+        if self.sensors not in SENSOR_SETS:
+            known = " or ".join(f"[{', '.join(names)}]" for names in SENSOR_SETS)
+            found.append(("sensors", f"{', '.join(self.sensors) or 'none'} are not known together; use {known}"))
+        elif len(self.sensors) > 1 and self.in_channels != len(OLI.bands):
+            found.append(
+                ("sensors", f"a second sensor needs a first of {len(OLI.bands)} bands, not {self.in_channels}")
+            )
         if self.img_size % self.patch_size:
             found.append(("img_size", f"{self.img_size} is not a multiple of patch_size {self.patch_size}"))
         if self.embed_dim % self.num_heads:
@@ -197,6 +209,11 @@ class ModelConfig:
     def num_tokens(self) -> int:
         """Metadata, CLS and all patches."""
         return self.num_prefix + self.num_patches
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Bands of a batch, of every sensor: their number says which it is."""
+        return (self.in_channels, *(len(SENSORS[name].bands) for name in self.sensors[1:]))
 
     @property
     def patch_values(self) -> int:

@@ -17,6 +17,7 @@ from models.masking import patchify
 from models.moe import NO_NOISE, Routing, moe_layer
 from models.noise import LayerNoise
 from models.positions import start_positions, truncated_normal
+from models.second_sensor import second_projection
 
 
 class Encoded(NamedTuple):
@@ -97,6 +98,13 @@ class Encoder(nn.Module):
         self.missing_bands = nn.Parameter(torch.zeros(config.in_channels, D)) if with_vectors else None
         truncated_normal(self.cls_token, 0.02)
         start_positions(self.pos_embed, config)
+        with torch.random.fork_rng(devices=[]):  # what it draws is replaced, and all other weights start as without it
+            self.patch_proj_msi = second_projection(config)
+
+    def projection(self, bands: int) -> nn.Conv2d:
+        """Of the patches of the sensor with so many bands."""
+        second = self.patch_proj_msi
+        return self.patch_proj if second is None or bands != second.in_channels else second
 
     def embed(
         self,
@@ -119,7 +127,8 @@ class Encoder(nn.Module):
             pixels = torch.where(visible.unsqueeze(-1), pixels, 0.0)
         # The convolution, whose stride is its kernel, as a matrix product: only of what is kept.
         backend = backend or backend_for(images.device)
-        patches = backend.linear(pixels, self.patch_proj.weight.flatten(1), self.patch_proj.bias) + positions
+        projection = self.projection(images.shape[1])
+        patches = backend.linear(pixels, projection.weight.flatten(1), projection.bias) + positions
         if bands is not None and self.missing_bands is not None:
             missing = (~bands).to(patches.dtype)
             patches = patches + (missing @ self.missing_bands.to(patches.dtype)).unsqueeze(1)

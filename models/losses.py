@@ -129,8 +129,10 @@ def masked_pass(
     decoded, encoded = model.encode_and_decode(
         images, meta, masking, bands=bands, noise=noise, generator=generator, presampled=presampled
     )
-    predicted = model.predict(decoded)
+    predicted = model.predict(decoded, images.shape[1])
     errors = patch_errors(predicted, images, valid, model.config.patch_size)
+    if images.shape[1] != model.config.in_channels:  # a patch of another sensor counts as much as one of the first
+        errors = errors._replace(error=errors.error * (model.config.in_channels / images.shape[1]))
     counted = None if valid is None else counted_tokens(valid, encoded)
     routings = [routing for routing in encoded.routing if routing is not None]
     reconstruction = torch.stack([*errors.sums(masking.mask), *errors.sums(1.0 - masking.mask)])

@@ -21,6 +21,7 @@ from models.masking import Masking, MaskingConfig
 from models.moe import NO_NOISE
 from models.noise import LayerNoise, LayerNoiseBuffers, PassNoise
 from models.positions import start_positions, truncated_normal
+from models.second_sensor import first_weights, second_head
 from utils.errors import ConfigError
 from utils.randomness import derive_seed
 
@@ -66,6 +67,10 @@ class MOEMAE(Interface, nn.Module):
         self.decoder_pred = nn.Linear(dim, config.patch_values)
         truncated_normal(self.mask_token, 0.02)
         start_positions(self.decoder_pos_embed, config)
+        with torch.random.fork_rng(devices=[]):  # what it draws is replaced, and all other weights start as without it
+            self.decoder_pred_msi = second_head(config)
+        if self.decoder_pred_msi is not None:
+            self.load_state_dict(first_weights(self.state_dict()), strict=False)
 
     def encode(
         self,
@@ -82,14 +87,14 @@ class MOEMAE(Interface, nn.Module):
         """Encode all patches, or only those in `ids_keep`.
 
         Args:
-            images: (B, C, H, W), normalised.
+            images: (B, C, H, W), normalised, of one of the model's sensors: C says of which.
             meta: (B, F, 2) rows (sin, cos) of the model's `meta_fields`, see `utils.metadata.encode_metadata`; None is
                 the missing pair (0, 0) in every row. What stands for that pair is the model's `missing_metadata`.
             ids_keep: (B, n) patches to encode; None means all, in order.
             visible: (B, N) bool, patches that can be seen, see `models.masking.visible_patches`; what stands in the
                 others influences nothing, and their tokens only fill up the shape. None means all.
-            bands: (B, C) bool, bands that are given; what stands in the others influences nothing. What stands for
-                them is the model's `missing_bands`. None means all.
+            bands: (B, C) bool, bands of the first sensor that are given; what stands in the others influences nothing.
+                What stands for them is the model's `missing_bands`. None means all.
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
             presampled: routing noise and dropout masks of every block, in place of `noise` and `generator`.
@@ -98,9 +103,10 @@ class MOEMAE(Interface, nn.Module):
             ValueError: when the images, the metadata, `visible` or `bands` have another shape than the model's.
         """
         config = self.config
-        expected = (config.in_channels, config.img_size, config.img_size)
-        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images have shape {tuple(images.shape)}; this model takes (B, {expected})")
+        sides = (config.img_size, config.img_size)
+        if images.dim() != 4 or images.shape[1] not in config.channels or tuple(images.shape[2:]) != sides:
+            taken = " or ".join(f"(B, {(channels, *sides)})" for channels in config.channels)
+            raise ValueError(f"images have shape {tuple(images.shape)}; this model takes {taken}")
         meta_shape = (images.shape[0], len(config.meta_fields), 2)
         if meta is None:
             meta = images.new_zeros(meta_shape)
@@ -110,7 +116,7 @@ class MOEMAE(Interface, nn.Module):
             )
         if visible is not None and tuple(visible.shape) != (images.shape[0], config.num_patches):
             raise ValueError(f"visible has shape {tuple(visible.shape)}; this model takes (B, {config.num_patches})")
-        if bands is not None and tuple(bands.shape) != tuple(images.shape[:2]):
+        if bands is not None and tuple(bands.shape) != (images.shape[0], config.in_channels):
             raise ValueError(f"bands has shape {tuple(bands.shape)}; this model takes (B, {config.in_channels})")
         if presampled is None:
             tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
@@ -134,10 +140,16 @@ class MOEMAE(Interface, nn.Module):
         decoded = self.decode_tokens(tokens, ids_restore, noise=noise, generator=generator, presampled=presampled)
         return self.predict(decoded)
 
-    def predict(self, decoded: Tensor) -> Tensor:
-        """The patches, (B, N, C * p * p), from the tokens that `decode_tokens` gives."""
+    def predict(self, decoded: Tensor, channels: int | None = None) -> Tensor:
+        """The patches, (B, N, C * p * p), from the tokens that `decode_tokens` gives.
+
+        `channels` is C of the batch, which says whose patches they are; None: the first sensor's.
+        """
         backend = self.backend or backend_for(decoded.device)
-        return backend.linear(decoded, self.decoder_pred.weight, self.decoder_pred.bias)
+        head = self.decoder_pred
+        if self.decoder_pred_msi is not None and channels not in (None, self.config.in_channels):
+            head = self.decoder_pred_msi
+        return backend.linear(decoded, head.weight, head.bias)
 
     def decode_tokens(
         self,
@@ -186,7 +198,7 @@ class MOEMAE(Interface, nn.Module):
         """
         random = {"noise": noise, "generator": generator}
         decoded, encoded = self.encode_and_decode(images, meta, masking, bands=bands, presampled=presampled, **random)
-        return self.predict(decoded), encoded
+        return self.predict(decoded, images.shape[1]), encoded
 
     def encode_and_decode(
         self,

@@ -21,6 +21,7 @@ from models.losses import mean_error
 from transformation.image_statistics import image_statistics
 from transformation.random_features import RandomFeatures, image_mean
 from utils.randomness import derive_seed
+from utils.sensors import LIKE_OLI
 
 FILTERS = 64
 """Random filters, with two responses each."""
@@ -351,6 +352,7 @@ class Targets(nn.Module):
         super().__init__()
         self.names = tuple(name for name in TARGETS if weights.get(name))
         self.weights = tuple(weights[name] for name in self.names)
+        self.channels = config.in_channels
         self.features = RandomFeatures(config.in_channels, FILTERS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "target heads"))
@@ -361,6 +363,7 @@ class Targets(nn.Module):
     @torch.no_grad()
     def fit(self, examples: Examples, seed: int) -> None:
         """Take filters and scales from patches of the training split."""
+        examples = self._of_first(examples)
         if self._uses_responses:
             self.features.fit(examples.images, examples.valid, seed)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.names]
@@ -377,8 +380,14 @@ class Targets(nn.Module):
     def forward(self, seen: TrainingPass) -> Tensor:
         """(2 T,) sums of T targets: error and weight of the first, and so on."""
         with torch.no_grad():
-            seen = seen._replace(examples=self._with_responses(seen.examples))
+            seen = seen._replace(examples=self._with_responses(self._of_first(seen.examples)))
         return torch.cat([target(seen) for target in self._all()])
+
+    def _of_first(self, examples: Examples) -> Examples:
+        """Patches of a second sensor by its bands that see what the first's see: one target for both."""
+        if examples.images.shape[1] == self.channels:
+            return examples
+        return examples._replace(images=examples.images[:, list(LIKE_OLI)])
 
     def _with_responses(self, examples: Examples) -> Examples:
         return examples._replace(responses=self.features(examples.images)) if self._uses_responses else examples

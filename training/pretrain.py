@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from configs.build import build_configured_dataset, build_training_dataset
 from configs.schema import Config
-from datasets.loader import BatchLoader, Part, shuffled
+from datasets.loader import BatchLoader, Part
+from datasets.mixture import epoch_order
 from datasets.patches import PatchDataset
 from eval.evaluate_mae import validation_losses
 from models.checkpoint import EXTRA_KEY, Checkpoint, write_checkpoint
@@ -26,6 +27,7 @@ from training.collapse import collapsed_experts, warning
 from training.optimizer import load_optimizer, optimizer_of
 from training.progress import Progress
 from training.recipe import (
+    compile_choice,
     first_model,
     first_targets,
     free_keys,
@@ -101,6 +103,7 @@ class Pretraining:
         self.model = model.to(self.device)
         self.train_set = self._dataset(required(training.dataset_csv, "training.dataset_csv"), build_training_dataset)
         self.val_set = self._dataset(training.val_csv) if training.val_csv else None
+        choice = compile_choice(training.compile, self.train_set, processes.count)
         self.loader = BatchLoader(
             self.train_set, training.batch_size, training.num_workers, self.device, config.data.resident
         )
@@ -123,9 +126,7 @@ class Pretraining:
         self._log_offsets: dict[str, int] | None = None if found is None else found[1]["log_offsets"]
         if found is not None:
             self._take_up(found)
-        self.compilation = Compilation.chosen(
-            training.compile, self.device, self._steps_left(), COMPILE_MIN_STEPS, processes.say
-        )
+        self.compilation = Compilation.chosen(choice, self.device, self._steps_left(), COMPILE_MIN_STEPS, processes.say)
         self.step = TrainStep(
             self.model,
             self.optimizer,
@@ -274,7 +275,7 @@ class Pretraining:
         """Train for the rest of an epoch; True where somebody asked to stop."""
         steps, training, progress = len(self.loader), self.config.training, self.progress
         # A function of seed and epoch, so that a resumed epoch goes on in the same order.
-        order = shuffled(len(self.train_set), self.options.seed, progress.epoch)
+        order = epoch_order(self.train_set, self.options.seed, progress.epoch)
         started, first_patches = time.monotonic(), progress.sums.patches
         bar = tqdm(
             total=steps,

@@ -9,6 +9,7 @@ import torch
 from configs.build import configured_weights, load_configured_model, loss_weights, resolved_config
 from configs.schema import YOUNGER, Config, without_silent
 from datasets.loader import shuffled
+from datasets.mixture import of_first_sensor
 from datasets.patches import PatchDataset
 from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
@@ -20,6 +21,7 @@ from transformation.augmentations import AUGMENTATIONS
 from utils.devices import mixed_precision
 from utils.errors import CheckpointError, ConfigError
 from utils.reporting import reporter
+from utils.sensors import OLI
 
 DEFAULT_METADATA_DROPOUT = 0.1
 """So that the missing-metadata pair has been seen in training; 0 with `published_behaviour`, where it was not."""
@@ -32,7 +34,13 @@ _SCHEDULE_KEYS = ("epochs", "warmup_fraction", "schedule", "decay_fraction")
 """Keys that decide nothing but the rates, and how long they go on."""
 
 _BEFORE: dict[str, dict[str, Any]] = {
-    "model": {"missing_metadata": "pair", "pool": DEFAULT_POOL, "position_start": "random", "missing_bands": "mean"},
+    "model": {
+        "missing_metadata": "pair",
+        "pool": DEFAULT_POOL,
+        "position_start": "random",
+        "missing_bands": "mean",
+        "sensors": [OLI.name],
+    },
     "training": {"reconstruction": "sum", **YOUNGER["training"]},
     "data": {},
 }
@@ -106,7 +114,10 @@ def _augmentations(config: Config, model: ModelConfig) -> tuple[tuple[str, float
 
 
 def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> Targets | None:
-    """What the run predicts beside the pixels, with filters and scales from its training patches; None for nothing."""
+    """What the run predicts beside the pixels; None for nothing.
+
+    Filters and scales come from its training patches, of two sensors from the first's.
+    """
     training = config.training
     seed, options = training.seed, TargetOptions(training.contrast_temperature, tuple(training.target_widths))
     if wide := [width for width in options.widths if width >= model.embed_dim]:
@@ -114,12 +125,28 @@ def first_targets(config: Config, model: ModelConfig, dataset: PatchDataset) -> 
     targets = Targets(model, training.targets, seed, options)
     if not targets.names:
         return None
+    dataset = of_first_sensor(dataset)
     some = shuffled(len(dataset), seed, 0)[:FITTED_ON]
     batch = dataset.batch(some)
     if batch.meta is None and "metadata" in targets.names:
         raise ConfigError("training.targets: metadata cannot be predicted, as the dataset has none; leave it out")
     targets.fit(Examples(batch.images, batch.valid, batch.meta), seed)
     return targets
+
+
+def compile_choice(asked: str, dataset: PatchDataset, processes: int) -> str:
+    """`training.compile` as it can be done: compiled steps, and those of several processes, need batches of one shape.
+
+    Raises:
+        ConfigError: where two sensors were to be compiled or shared.
+    """
+    if dataset.one_shape:
+        return asked
+    if asked == "on":
+        raise ConfigError("training.compile: batches of two sensors are not compiled; use auto or off")
+    if processes > 1:
+        raise ConfigError("training.mixture: two sensors are trained in one process; run it in one")
+    return "off"
 
 
 def resolved_run(config: Config, model: MOEMAE, dataset: PatchDataset, options: StepOptions) -> dict[str, Any]:

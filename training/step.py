@@ -191,6 +191,8 @@ class TrainStep:
             row = AUGMENTATIONS[name]
             draw = self._uniform("augmentation " + name, step, len(batch.images), row.numbers)
             augmented = row.apply(augmented, draw, strength)
+        if batch.images.shape[1] != self.model.config.in_channels:  # missing bands are the first sensor's
+            augmented = augmented._replace(bands=None)
         return augmented
 
     def _visible(self, valid: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal, NamedTuple
 
-from utils.sensors import OLI, Sensor
+from utils.sensors import MSI, OLI, Sensor
 
 REFLECTANCE_SCALE, REFLECTANCE_OFFSET = OLI.scale, OLI.offset
 """Digital numbers of Collection 2, Level 2, to reflectance: DN * scale + offset."""
@@ -206,7 +206,31 @@ class EuroSATInfo(DatasetInfo):
     LABEL_NAMES = CLASSES
 
 
+class SimulatedMSIInfo(BigEarthNetInfo):
+    """What `python -m datasets.simulated --kind bigearthnet --sensor msi` writes; no published dataset is read so."""
+
+    NAME = "simulated_msi"
+    TITLE = "simulated Sentinel-2 patches"
+    SIMULATOR = None
+    READER = "datasets.simulated_msi:SimulatedMSIDataset"
+    SENSOR = MSI
+    FILE_BANDS = MSI.bands
+    STATISTICS = BandStatistics(
+        mean=(1764.7, 1827.0, 2019.7, 2039.7, 2333.1, 3015.3, 3312.1, 3430.3, 3506.9, 3508.8, 2776.7, 2175.9),
+        std=(1503.2, 1519.7, 1448.2, 1500.2, 1444.5, 1467.3, 1537.9, 1568.9, 1593.7, 1601.1, 1232.3, 985.1),
+    )
+    """Of the middle 40 x 40 pixels of 8,000 simulated patches (seed 100), fill pixels left out."""
+
+
 _ROWS: tuple[type[DatasetInfo], ...] = (BigEarthNetInfo, EuroSATInfo)
 
 DATASETS = {info.NAME: info for info in _ROWS}
-"""Dataset name in a config to what is fixed about it."""
+"""Dataset name in a config to what is fixed about it: those of Landsat, which packs, scenes and exports know."""
+
+OTHER_SENSORS: dict[str, type[DatasetInfo]] = {SimulatedMSIInfo.NAME: SimulatedMSIInfo}
+"""Those of a second sensor: for pretraining and for embeddings, with weights that have it (`model.sensors`)."""
+
+
+def dataset_info(name: str) -> type[DatasetInfo]:
+    """What is fixed about a dataset of either table."""
+    return OTHER_SENSORS.get(name) or DATASETS[name]

@@ -48,6 +48,10 @@ class Sensor(NamedTuple):
     def band(self, name: str) -> str | None:
         """The band that a name means, in any case and usual spelling; None for any other."""
         text = plain_name(name)
+        if text.upper() in self.bands:  # B8A has no number of its own
+            return text.upper()
+        if text.lower() in self.common:
+            return self.bands[self.common.index(text.lower())]
         if match := _NUMBERED.fullmatch(text):
             return next((band for band in self.bands if _number(band) == int(match["number"])), None)
         text = common_name(text)
@@ -130,8 +134,22 @@ HLS_L30 = Sensor(
 """NASA HLS Product User Guide 2.0: bands 1 to 7 are OLI's own, not adjusted to Sentinel-2's. Bits of Fmask: cirrus
 (reserved), cloud, beside cloud or shadow, cloud shadow; fill has all bits."""
 
-SENSORS = {sensor.name: sensor for sensor in (OLI, ETM, TM, HLS_L30)}
-"""Every sensor by name. Models take OLI, and scenes of HLS L30 turned into its numbers; why else, says `refusal`."""
+MSI = Sensor(
+    "msi", "MSI of Sentinel-2, Level-2A", (*(f"B{number:02d}" for number in range(1, 9)), "B8A", "B09", "B11", "B12"),
+    ("coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09", "swir16",
+     "swir22"),
+    0.0001, -0.1, 0, (), hiding_bits=(),
+)  # fmt: skip
+"""ESA, Sentinel-2 Products Specification Document (S2-PDGS-TAS-DI-PSD): BOA_QUANTIFICATION_VALUE 10,000 and, since
+processing baseline 04.00 (January 2022), BOA_ADD_OFFSET -1,000; earlier numbers have no offset. Bands of 10, 20 and
+60 m are brought to 30 m. Only patches: no product of it is recognised as a scene."""
+
+SENSORS = {sensor.name: sensor for sensor in (OLI, ETM, TM, HLS_L30, MSI)}
+"""Every sensor by name. Models take OLI, some of them MSI's patches as well (`model.sensors`), and scenes of HLS L30
+turned into OLI's numbers; why else, says `refusal`."""
+
+LIKE_OLI = tuple(MSI.common.index(name) for name in OLI.common)
+"""Places of those of MSI's bands that see about what OLI's seven see, in their order."""
 
 
 def refusal(sensor: Sensor) -> str:

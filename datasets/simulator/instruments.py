@@ -1,5 +1,7 @@
 """What another sensor than OLI would have seen of the simulator's land: TM and ETM+, and ETM+ with its gaps.
 
+MSI of Sentinel-2 is one of them as well, in patches: `datasets.simulator.sentinel2`.
+
 TM and ETM+ have no coastal band, and see the others by lines of Roy et al. 2016 (`transformation.cross_sensor`). They
 have no cirrus band either: thin cloud is in their pixels, not in their QA_PIXEL. Left out are their 8 bits and their
 coarser noise.
@@ -16,7 +18,7 @@ import numpy as np
 
 from transformation.cross_sensor import OLI_TO_ETM, along
 from utils.errors import ConfigError
-from utils.sensors import ETM, OLI, SENSORS, TM, Sensor
+from utils.sensors import ETM, MSI, OLI, SENSORS, TM, Sensor
 
 SCAN = 16
 """Lines of a scan, pixels of 30 m."""
@@ -35,7 +37,7 @@ class Mission(NamedTuple):
     """Year."""
     last: int
     satellite: int
-    """Number of the Landsat."""
+    """Number of the Landsat, or of the Sentinel."""
     sensor_id: str
 
 
@@ -43,6 +45,7 @@ MISSIONS = {
     OLI.name: Mission(2013, 9999, 8, "OLI_TIRS"),
     ETM.name: Mission(1999, 2024, 7, "ETM"),
     TM.name: Mission(1982, 2012, 5, "TM"),
+    MSI.name: Mission(2015, 9999, 2, "MSI"),
 }
 """Those of which scenes and patches are written, by the sensor's name."""
 LANDSAT_5_SINCE = 1984
@@ -67,7 +70,9 @@ class Observation(NamedTuple):
         if year is None and sensor == TM.name:
             raise ConfigError(f"--sensor tm: give the --year, {mission.first} to {mission.last}")
         if year is not None and not mission.first <= year <= mission.last:
-            years = f"from {mission.first} on" if sensor == OLI.name else f"{mission.first} to {mission.last}"
+            years = (
+                f"from {mission.first} on" if sensor in (OLI.name, MSI.name) else f"{mission.first} to {mission.last}"
+            )
             raise ConfigError(f"--year {year}: {sensor.upper()} flew {years}; choose another year or --sensor")
         if slc_off and (sensor != ETM.name or (year is not None and year < SLC_FAILURE)):
             raise ConfigError(f"--slc-off: is for --sensor etm from {SLC_FAILURE} on; leave it out")

@@ -19,10 +19,12 @@ from datasets.simulator.constants import CANVAS, CONSTANTS
 from datasets.simulator.instruments import USUAL, Observation, as_seen_by, scan_gaps
 from datasets.simulator.overpasses import FIRST_DAY
 from datasets.simulator.patches import SimulatedPatches
+from datasets.simulator.sentinel2 import seen_by_msi
 from utils.data_config import SIMULATED_MARK, BigEarthNetInfo, EuroSATInfo
 from utils.errors import DataError
 from utils.files import replaced_folder
-from utils.sensors import OLI
+from utils.randomness import generator
+from utils.sensors import MSI, OLI
 
 PIXEL = 30.0
 """Metres."""
@@ -76,6 +78,7 @@ def write_bigearthnet(
     counts: tuple[int, int, int],
     readme: str,
     observation: Observation = USUAL,
+    seed: int = 0,
 ) -> None:
     """Write simulated BigEarthNet-Landsat patches.
 
@@ -85,6 +88,7 @@ def write_bigearthnet(
         counts: patches of the train, validation and test split.
         readme: text of the README.md.
         observation: by which sensor they are seen, in which year. Bands of another one than OLI are named in the files.
+        seed: of what MSI adds.
 
     Raises:
         UserError: nothing can be written there. Nothing half-written is left.
@@ -96,7 +100,7 @@ def write_bigearthnet(
         ids: list[str] = []
         taken: set[str] = set()
         names = () if observation.sensor is OLI else observation.sensor.bands
-        for record in _records(_observed(chunks, observation), sum(counts), "simulated BigEarthNet-L"):
+        for record in _records(_observed(chunks, observation, seed), sum(counts), "simulated BigEarthNet-L"):
             patch_id, record = _unique_id(record, taken)
             crs, left, top = _location(record)
             _write_tiff(folder / "images" / f"{patch_id}.tif", record.image, crs, left, top, names)
@@ -133,16 +137,19 @@ def write_eurosat(out: Path, chunks: Iterable[SimulatedPatches], counts: tuple[i
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _observed(chunks: Iterable[SimulatedPatches], observation: Observation) -> Iterator[SimulatedPatches]:
+def _observed(chunks: Iterable[SimulatedPatches], observation: Observation, seed: int) -> Iterator[SimulatedPatches]:
     """The patches as a sensor sees them in its year."""
-    for chunk in chunks:
+    for index, chunk in enumerate(chunks):
         if observation is USUAL:
             yield chunk
             continue
         numbers = chunk.images.cpu().numpy()
         if observation.slc_off:
             numbers[np.broadcast_to(_gaps_of(chunk)[:, None], numbers.shape)] = 0
-        seen = as_seen_by(numbers.swapaxes(0, 1), observation.sensor).swapaxes(0, 1)
+        if observation.sensor is MSI:
+            seen = seen_by_msi(numbers, chunk.ground.cpu(), generator(seed, "simulated MSI", index))
+        else:
+            seen = as_seen_by(numbers.swapaxes(0, 1), observation.sensor).swapaxes(0, 1)
         days = [_day_in(day, observation.year) for day in chunk.places.day.tolist()]
         places = chunk.places._replace(day=torch.tensor(days, device=chunk.places.day.device))
         yield chunk._replace(images=torch.from_numpy(np.ascontiguousarray(seen)), places=places)

@@ -25,7 +25,7 @@ from transformation.landsat_numbers import (
 )
 from transformation.transformer import MIN_RESIZED, squared
 from utils.errors import ConfigError, DataError
-from utils.sensors import OLI
+from utils.sensors import OLI, Sensor
 
 CROPS = ("center", "resize")
 LARGEST_REFLECTANCE = 2.0
@@ -77,27 +77,33 @@ class LandsatPatches(NamedTuple):
             DataError: for bands, sizes or numbers that the model does not know.
             ConfigError: for another crop or sensor, or a model of other bands.
         """
-        if crop not in (None, *CROPS):
-            raise ConfigError(f"crop: unknown {crop!r}; use {' or '.join(CROPS)}")
+        if crop is not None:
+            require_crop(crop)
         if scale is not None:
-            _require_scale(scale)
+            require_scale(scale)
         scale = _agreed_scale(scale, given.scale)
         if config.in_channels != len(OLI.bands):
             raise ConfigError(f"this model takes {config.in_channels} bands, not {', '.join(OLI.bands)}: use `encode`")
-        if isinstance(given.patches, np.ndarray):
-            shapes = [given.patches.shape[1:]]
-        else:
-            shapes = sorted({patch.shape for patch in given.patches})
+        shapes = shapes_of(given)
         found = GivenBands.of(shapes[0], bands, given.bands, sensor, given.sensor)
         if crop is not None:
-            for shape in shapes:
-                _require_size(shape, config.img_size, crop)
-        patches = cls(given, found, scale, _require_nodata(nodata), crop, config)
+            require_sizes(shapes, config, crop)
+        patches = cls(given, found, scale, require_nodata(nodata), crop, config)
         patches._check_numbers()
         return patches
 
     def __len__(self) -> int:
         return len(self.given.patches)
+
+    @property
+    def sensor(self) -> Sensor:
+        """Whose numbers the squares hold."""
+        return OLI
+
+    @property
+    def present(self) -> list[bool] | None:
+        """Which of the bands are given; None: all."""
+        return self.bands.present if self.bands.missing else None
 
     def alike(self, given: PatchInput) -> "LandsatPatches":
         """Other patches of the same kind, whose numbers are not judged anew."""
@@ -147,8 +153,7 @@ class LandsatPatches(NamedTuple):
 
     def _check_numbers(self) -> None:
         """Refuse what is not digital numbers, or bands in another order, by some of the patches."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int)) if len(self) else []
-        looked_at = [self.given.patches[index][self.bands.places] for index in chosen]
+        looked_at = [patch[self.bands.places] for patch in some_of(self.given)]
         if self.scale is not None and (found := implausible(self._visible(looked_at, None), self.scale)):
             raise DataError(
                 f"pixels: scale={self.scale} gives reflectances of {found[0]:.3g} to {found[1]:.3g}, where 0 to 1 are "
@@ -197,6 +202,26 @@ class LandsatPatches(NamedTuple):
             )
 
 
+def require_crop(crop: str) -> None:
+    """Raise ConfigError for a crop that there is none of."""
+    if crop not in CROPS:
+        raise ConfigError(f"crop: unknown {crop!r}; use {' or '.join(CROPS)}")
+
+
+def shapes_of(given: PatchInput) -> list[tuple[int, ...]]:
+    """The shapes (C, H, W) among the patches."""
+    if isinstance(given.patches, np.ndarray):
+        return [given.patches.shape[1:]]
+    return sorted({patch.shape for patch in given.patches})
+
+
+def some_of(given: PatchInput) -> list[np.ndarray]:
+    """Patches, evenly spread, by whose numbers all are judged."""
+    count = len(given.patches)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)) if count else []
+    return [given.patches[index] for index in chosen]
+
+
 def _agreed_scale(stated: tuple[float, float] | None, said: tuple[float, float] | None) -> tuple[float, float] | None:
     """The scale that counts. Raises DataError where `scale` and the input itself differ."""
     if said is None:
@@ -206,14 +231,16 @@ def _agreed_scale(stated: tuple[float, float] | None, said: tuple[float, float] 
     return None if stated is None and np.allclose(said, COLLECTION2, rtol=1e-4) else said
 
 
-def _require_nodata(nodata: float | None) -> float | None:
+def require_nodata(nodata: float | None) -> float | None:
+    """The stated fill as a number. Raises ConfigError for anything else."""
     try:
         return None if nodata is None else float(nodata)
     except (TypeError, ValueError):
         raise ConfigError(f"nodata: {nodata!r} is no number") from None
 
 
-def _require_scale(scale: tuple[float, float]) -> None:
+def require_scale(scale: tuple[float, float]) -> None:
+    """Raise ConfigError for what is no scale."""
     try:
         factor, offset = map(float, scale)
         usable = factor > 0 and math.isfinite(factor) and math.isfinite(offset)
@@ -221,6 +248,12 @@ def _require_scale(scale: tuple[float, float]) -> None:
         usable = False
     if not usable:
         raise ConfigError(f"scale: {scale!r} is no pair (A, B) of finite numbers with A above 0")
+
+
+def require_sizes(shapes: list[tuple[int, ...]], config: ModelConfig, crop: str) -> None:
+    """Raise DataError for patches too small for the model, or as large as scenes."""
+    for shape in shapes:
+        _require_size(shape, config.img_size, crop)
 
 
 def _require_size(shape: tuple[int, ...], size: int, crop: str) -> None:

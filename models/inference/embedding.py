@@ -17,12 +17,14 @@ from models.inference.digital_numbers import LandsatPatches
 from models.inference.embedder import Embedder
 from models.inference.patch_input import read_input
 from models.inference.protocol import PatchEncoder
+from models.inference.sentinel2 import Sentinel2Patches, of_sentinel2
 from models.inference.when_where import when_where_columns
 from models.pooling import POOLINGS, vector_width
 from transformation.transformer import ZScoreNormalize
-from utils.data_config import DATASETS
+from utils.data_config import DATASETS, BandStatistics, SimulatedMSIInfo
 from utils.errors import ConfigError
 from utils.metadata import encode_metadata
+from utils.sensors import MSI, Sensor
 
 
 def embed(
@@ -45,10 +47,13 @@ def embed(
 ) -> Any:
     """See `MOEMAE.embed`, whose work this is."""
     given = read_input(pixels)
-    patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata, sensor)
-    patches.say_without_number(stacklevel=3)
-    if notice := patches.bands.notice(model.config):
-        warnings.warn(notice, stacklevel=3)
+    if of_sentinel2(given, model.config, bands, sensor):
+        patches = Sentinel2Patches.of(given, model.config, bands, crop, scale, nodata)
+    else:
+        patches = LandsatPatches.of(given, model.config, bands, crop, scale, nodata, sensor)
+        patches.say_without_number(stacklevel=3)
+        if notice := patches.bands.notice(model.config):
+            warnings.warn(notice, stacklevel=3)
     columns = when_where_columns(len(patches), given.when if when is None else when, lat, lon, metadata)
     pool = pool or model.config.pool
     return given.restore(embed_patches(model, patches, columns, pool, statistics, batch_size, backend))
@@ -56,7 +61,7 @@ def embed(
 
 def embed_patches(
     model: PatchEncoder,
-    patches: LandsatPatches,
+    patches: LandsatPatches | Sentinel2Patches,
     columns: np.ndarray,
     pool: str,
     statistics: str,
@@ -70,9 +75,9 @@ def embed_patches(
         patches: N of them.
         columns: (N, len(FIELDS)), see `utils.metadata`; NaN where not known.
         pool: a key of `models.pooling.POOLINGS`.
-        statistics: the dataset whose mean and spread to normalise with.
+        statistics: the dataset whose mean and spread to normalise with; Sentinel-2's patches have their own.
         batch_size: patches at once.
-        backend: see `models.inference.runtimes`.
+        backend: see `models.inference.runtimes`; Sentinel-2's patches are computed by PyTorch.
 
     Returns:
         (N, D) float32; NaN for a patch of nothing but fill (unless the model takes fill for data), with a warning.
@@ -83,10 +88,12 @@ def embed_patches(
     require_choice("pool", pool, POOLINGS)
     require_choice("statistics", statistics, DATASETS)
     require_batch_size(batch_size)
+    if patches.sensor is MSI:
+        backend = _torch_alone(backend)
     published = model.config.published_behaviour
-    normalize = ZScoreNormalize(DATASETS[statistics].STATISTICS, fill_is_data=published)
+    normalize = ZScoreNormalize(_statistics(patches.sensor, statistics), fill_is_data=published)
     device = next(model.parameters()).device
-    given = torch.tensor(patches.bands.present, device=device) if patches.bands.missing else None
+    given = None if patches.present is None else torch.tensor(patches.present, device=device)
     vectors = np.empty((len(patches), vector_width(model.config, pool)), np.float32)
     was_training, empty = model.training, 0
     try:
@@ -110,6 +117,18 @@ def embed_patches(
             stacklevel=3,
         )
     return vectors
+
+
+def _statistics(sensor: Sensor, name: str) -> BandStatistics:
+    """Mean and spread by a dataset's name; MSI's are those of its only dataset."""
+    return SimulatedMSIInfo.STATISTICS if sensor is MSI else DATASETS[name].STATISTICS
+
+
+def _torch_alone(backend: str) -> str:
+    """The backend for a second sensor. Raises ConfigError for one that knows Landsat's bands only."""
+    if backend not in ("torch", "auto"):
+        raise ConfigError(f"backend: {backend} knows Landsat's bands only; use torch for {MSI.title}")
+    return "torch"
 
 
 def require_batch_size(batch_size: int) -> None:

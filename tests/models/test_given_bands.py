@@ -92,8 +92,8 @@ def test_what_is_not_clear_is_asked(model, values, options, named: str) -> None:
 
 
 def test_sensors_that_are_not_taken_or_differ_are_refused(model) -> None:
-    with pytest.raises(ConfigError, match=r"sensor: 'msi' is none that is taken; use oli, etm, tm"):
-        model.embed(SIX, sensor="msi")
+    with pytest.raises(ConfigError, match=r"sensor: 'aster' is none that is taken; use oli, etm, tm"):
+        model.embed(SIX, sensor="aster")
     with pytest.raises(ConfigError, match="scaled otherwise"):
         model.embed(NUMBERS, sensor="hls_l30")
     with pytest.raises(DataError, match="sensor: etm, but the pixels say landsat-8"):
