@@ -214,8 +214,9 @@ class MOEMAE(Interface, nn.Module):
         """`forward` up to the decoder's last layer: (B, N, decoder_dim) tokens, and what the encoder saw."""
         random = {"noise": noise, "generator": generator}
         of_encoder, of_decoder = (None, None) if presampled is None else presampled
-        seen = {"visible": masking.visible, "bands": bands}
-        encoded = self.encode(images, meta, masking.ids_keep, presampled=of_encoder, **seen, **random)
+        encoded = self.encode(
+            images, meta, masking.ids_keep, visible=masking.visible, bands=bands, presampled=of_encoder, **random
+        )
         return self.decode_tokens(encoded.tokens, masking.ids_restore, presampled=of_decoder, **random), encoded
 
     def _sample_noise(

@@ -88,8 +88,9 @@ class Objective(nn.Module):
             passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled, bands=bands)
             sums, encoded = passed.sums, passed.encoded
             if self.targets is not None:
-                random = (second_mask, second_noise)
-                second = None if second_mask is None else self._second(images, *random, visible, bands)
+                second = None
+                if second_mask is not None:
+                    second = self._second(images, second_mask, second_noise, visible, bands)
                 seen = TrainingPass(Examples(images, valid, known), meta, encoded, passed.decoded, second)
                 sums = torch.cat([sums, self.targets(seen)])
         counted = counted_tokens(valid, encoded).unsqueeze(-1)
@@ -106,5 +107,6 @@ class Objective(nn.Module):
     ) -> Encoded:
         """Other patches of the same images, without metadata."""
         masking = make_masking(mask_noise, self.model.masking, visible)
-        seen = {"visible": masking.visible, "bands": bands}
-        return self.model.encode(images, None, masking.ids_keep, presampled=presampled, **seen)
+        return self.model.encode(
+            images, None, masking.ids_keep, visible=masking.visible, bands=bands, presampled=presampled
+        )

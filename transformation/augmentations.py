@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -66,10 +67,16 @@ def band_sets(given: Augmented, draw: Tensor, strength: float) -> Augmented:
     some, which, *each = draw.T
     at_random = torch.stack(each, dim=1)
     at_random = at_random >= at_random.amax(dim=1, keepdim=True).clamp(max=0.5)
-    sets = [torch.tensor([name in common for name in OLI.common], device=draw.device) for common in BAND_SETS.values()]
-    choices = torch.stack([*(one.expand_as(at_random) for one in sets), at_random], dim=1)
+    sets = _band_sets_on(draw.device).expand(len(draw), -1, -1)
+    choices = torch.cat([sets, at_random.unsqueeze(1)], dim=1)
     chosen = choices[torch.arange(len(draw), device=draw.device), (which * choices.shape[1]).to(torch.int64)]
     return _given_only(given, chosen | (some >= strength)[:, None])
+
+
+@cache
+def _band_sets_on(device: torch.device) -> Tensor:
+    """(sets, C) bool, copied to a device once: a copy in every step would wait for it."""
+    return torch.tensor([[name in names for name in OLI.common] for names in BAND_SETS.values()], device=device)
 
 
 def _given_only(given: Augmented, kept: Tensor) -> Augmented:

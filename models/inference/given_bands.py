@@ -158,7 +158,7 @@ def _agreed_sensor(asked: str | None, said: str | None) -> Sensor | None:
     if asked is None:
         return in_pixels if isinstance(in_pixels, Sensor) else None
     found = SENSORS.get(asked.lower()) or sensor_said(asked)
-    if found not in TAKEN:
+    if not isinstance(found, Sensor) or found not in TAKEN:
         why = f": {refusal(found)}" if isinstance(found, Sensor) else ""
         raise ConfigError(f"sensor: {asked!r} is none that is taken{why}; use {', '.join(row.name for row in TAKEN)}")
     if isinstance(in_pixels, Sensor) and in_pixels.bands != found.bands:

@@ -37,7 +37,7 @@ class Views(NamedTuple):
     oli: np.ndarray
     etm: np.ndarray
     later: np.ndarray
-    known: dict[str, np.ndarray | list[datetime]]
+    known: dict[str, Any]
     """Time and place of `oli` and `etm`."""
     blocks: np.ndarray
     """(N,) of neighbouring places, for the bootstrap."""
