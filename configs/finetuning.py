@@ -1,7 +1,7 @@
 """Every key of a configuration of `finetune.py`: the encoder, a head on it, labelled images or a labelled scene."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -38,9 +38,9 @@ class HeadSection(Section):
     pixels: bool = True
     """What the decoder sees."""
     token_numbers: Positive = 48
-    filters: Positive = 40
+    filters: Positive = 32
     """Of each of the two banks of convolutions."""
-    hidden: Positive = 144
+    hidden: Positive = 112
     mixing: list[Annotated[int, Field(ge=1, le=9)]] = [5, 5]
     """Sides, in pixels, of the depthwise convolutions between hidden layers."""
     dropout: Share = 0.1
@@ -87,10 +87,10 @@ class GroundSection(Section):
 class FitSection(Section):
     """How the head, and what else is trained, learn."""
 
-    epochs: Positive = 20
-    steps: Positive = 50
+    epochs: Positive = 12
+    steps: Positive = 40
     """Of an epoch of crops; images are seen once an epoch."""
-    batch_size: Positive = 12
+    batch_size: Positive = 8
     crop: Positive = 48
     """Side of a crop of a scene, in pixels, a multiple of the model's patch."""
     learning_rate: Rate = 2e-3
@@ -121,6 +121,16 @@ class FinetuningConfig(Section):
     data: DataSection = DataSection()
     ground: GroundSection = GroundSection()
     training: FitSection = FitSection()
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values that give the same config again, with what goes by default."""
+        values = self.model_dump(mode="json", exclude_none=True, exclude={"data", "ground"})
+        for name in ("data", "ground"):  # each is for some tasks; in the other ones it is not to be there
+            section = getattr(self, name)
+            values[name] = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        if self.task == SEGMENTATION:
+            values["ground"] = self.ground.model_dump(mode="json", exclude_none=True)
+        return {name: value for name, value in values.items() if value != {}}
 
     def of_images(self) -> Config:
         """The same model and data for what other scripts share."""

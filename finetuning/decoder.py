@@ -24,7 +24,7 @@ SPACINGS = (1, 3)
 """Of a bank's filters: every pixel, and means of 3 x 3 at every third."""
 LIMIT = 6.0
 """Standard deviations beyond which a pixel counts as no farther."""
-HALO = 24
+HALO = 20
 """Pixels around a tile that reach into it, at most; a multiple of the patch."""
 LEAST_SPREAD = 0.05
 PIECES = 20_000
@@ -43,8 +43,8 @@ class HeadSizes(NamedTuple):
     tokens: bool = True
     pixels: bool = True
     token_numbers: int = 48
-    filters: int = 40
-    hidden: int = 144
+    filters: int = 32
+    hidden: int = 112
     mixing: tuple[int, ...] = (5, 5)
     dropout: float = 0.1
 

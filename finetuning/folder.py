@@ -25,6 +25,7 @@ ENTRY = "finetuning"
 NAME = "finetuned"
 COLUMNS = ("epoch", "train_loss", "val_score", "best_score", "avg_lr")
 SCORES = "scores.json"
+CONFUSIONS = "test_confusions.npz"
 
 
 class FinetuningFolder(RunFolder):
@@ -37,9 +38,10 @@ class FinetuningFolder(RunFolder):
         self.metrics = self.folder / f"log_{NAME}.csv"
         self.curve = self.folder / f"curves_{NAME}.png"
         self.scores = self.folder / SCORES
+        self.confusions = self.folder / CONFUSIONS
 
     def _files(self) -> Iterable[Path]:
-        return [*super()._files(), self.scores]
+        return [*super()._files(), self.scores, self.confusions]
 
 
 class Finetuned(NamedTuple):

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,8 +43,8 @@ class Learner(Protocol):
         """On the validation part, by encoder and head as they are."""
         ...
 
-    def test(self) -> dict[str, Any]:
-        """All figures of the test part, JSON-ready; empty where there is none."""
+    def test(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """All figures of the test part, JSON-ready, empty where there is none; and the arrays that they follow from."""
         ...
 
     def fingerprint(self) -> str:
@@ -123,9 +124,9 @@ class ImageLearner:
         """See `Learner`."""
         return float(self._metrics(VAL)[self.measure] or 0.0)  # None: a part without a positive of any label
 
-    def test(self) -> dict[str, Any]:
+    def test(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """See `Learner`."""
-        return self._metrics(TEST) if TEST in self.sets else {}
+        return (self._metrics(TEST) if TEST in self.sets else {}), {}
 
     def fingerprint(self) -> str:
         """See `Learner`."""

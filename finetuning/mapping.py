@@ -6,8 +6,8 @@ are cut with a halo. So a pixel gets the same probabilities wherever the border 
 cut off farther away than windows and halo reach.
 """
 
-from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ from scenes.embed import PixelReader, SceneEmbedder, WindowMetadata
 from scenes.windows import Frame
 from transformation.transformer import ZScoreNormalize
 
+ROWS = 4
+"""Block rows that are mapped at once: the fewer, the more of the work is halo."""
 TILE = 320
 """Columns that the head sees at once, without the halo; a multiple of a window."""
 BATCH = 64
@@ -76,32 +78,41 @@ def probabilities(
     """
     frame, grid = seen.frame, seen.frame.grid
     bar = tqdm(total=frame.blocks_down, desc="mapping", unit="row", leave=False, disable=None)
-    held: deque[np.ndarray] = deque(maxlen=3)
-    first = next(tokens)
-    held.extend([np.full_like(first, np.nan), np.full_like(first, np.nan), first])
-    for block in range(frame.blocks_down):
-        held.append(next(tokens, np.full_like(first, np.nan)))
-        found = _block_row(head, seen, block, np.concatenate(held), symmetries)
+    for block, count, around in _groups(tokens):
+        found = _block_rows(head, seen, block, count, around, symmetries)
         top = block * frame.window - frame.above
-        rows = slice(max(0, -top), min(frame.window, grid.height - top))
-        bar.update()
+        rows = slice(max(0, -top), min(count * frame.window, grid.height - top))
+        bar.update(count)
         if rows.start < rows.stop:
             yield found[:, rows, frame.left : frame.left + grid.width]
     bar.close()
 
 
+def _groups(tokens: Iterator[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Number of a group's first block row, how many it has, and their tokens with those of the rows beside them."""
+    block, ahead = 0, next(tokens, None)
+    before = None if ahead is None else np.full_like(ahead, np.nan)
+    while ahead is not None and before is not None:
+        group = [ahead, *islice(tokens, ROWS - 1)]
+        ahead = next(tokens, None)
+        after = np.full_like(before, np.nan) if ahead is None else ahead
+        yield block, len(group), np.concatenate([before, *group, after])
+        block, before = block + len(group), group[-1]
+
+
 @torch.no_grad()
-def _block_row(
-    head: DenseDecoder | TokenLinear, seen: Seen, block: int, tokens: np.ndarray, symmetries: int
+def _block_rows(
+    head: DenseDecoder | TokenLinear, seen: Seen, block: int, count: int, tokens: np.ndarray, symmetries: int
 ) -> np.ndarray:
-    """(K, window, width of the frame); `tokens` are those of the block row and of its two neighbours."""
+    """(K, count * window, width of the frame); `tokens` are those of the block rows and of one beside them each way."""
     frame, device = seen.frame, next(head.parameters()).device
     side, halo = frame.window // frame.patch, HALO // frame.patch
-    width = frame.blocks_across * frame.window
+    height, width = count * frame.window, frame.blocks_across * frame.window
     top = block * frame.window - HALO
-    numbers = seen.reader.read(top - frame.above, -HALO - frame.left, frame.window + 2 * HALO, width + 2 * HALO)
-    around = np.pad(tokens[side - halo : 2 * side + halo], ((0, 0), (halo, halo), (0, 0)), constant_values=np.nan)
-    found = np.full((head.sizes.classes, frame.window, width), np.nan, np.float32)
+    numbers = seen.reader.read(top - frame.above, -HALO - frame.left, height + 2 * HALO, width + 2 * HALO)
+    rows = tokens[side - halo : len(tokens) - side + halo]
+    around = np.pad(rows, ((0, 0), (halo, halo), (0, 0)), constant_values=np.nan)
+    found = np.full((head.sizes.classes, height, width), np.nan, np.float32)
     for left in range(0, width, TILE):
         right = min(left + TILE, width)
         tile = torch.from_numpy(numbers[None, :, :, left : right + 2 * HALO].copy())

@@ -25,7 +25,7 @@ from training.stopping import StopSignals
 from utils.analysis_utils import save_figure
 from utils.devices import select_device
 from utils.errors import CheckpointError, TrainingDiverged
-from utils.files import write_json, write_text
+from utils.files import write_json, write_npz, write_text
 from utils.provenance import provenance
 from utils.randomness import derive_seed
 from utils.reporting import reporter
@@ -132,7 +132,7 @@ class Finetuning:
             self.folder.cut_to(self._log_offsets)
             return
         self.folder.start_afresh()
-        write_text(self.folder.config, yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+        write_text(self.folder.config, yaml.safe_dump(self.config.resolved(), sort_keys=False))
         about = {"task": self.config.task, "classes": list(self.learner.classes), "simulated": self.learner.simulated}
         write_json(
             self.folder.manifest,
@@ -212,11 +212,14 @@ class Finetuning:
             return
         found = self.folder.best
         self._load_best()
+        figures, arrays = self.learner.test()
+        if arrays:
+            write_npz(self.folder.confusions, arrays)
         scores = {
             "task": self.config.task,
             "best_epoch": self.best_epoch,
             "val": {self.learner.measure: self.best_score},
-            "test": self.learner.test(),
+            "test": figures,
             "simulated": self.learner.simulated,
         }
         write_json(self.folder.scores, scores)
@@ -224,10 +227,10 @@ class Finetuning:
             plot_curves(self.folder.metrics, SCORE_KEYS[self.learner.measure], self.learner.simulated),
             self.folder.curve,
         )
-        value = scores["test"].get(self.learner.measure)
+        value = figures.get(self.learner.measure)
         said = "" if value is None else f"; {SCORE_KEYS[self.learner.measure]} of the test part {value:.1%}"
-        if scores["test"].get("low") is not None:
-            said += f" ({scores['test']['low']:.1%} to {scores['test']['high']:.1%})"
+        if figures.get("low") is not None:
+            said += f" ({figures['low']:.1%} to {figures['high']:.1%})"
         reporter.info(f"finished, best in epoch {self.best_epoch}: {found}{said}")
 
     # ------------------------------------------------------------------ weights

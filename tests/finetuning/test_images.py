@@ -8,7 +8,7 @@ from conftest import SAMPLE
 from scene_files import tiny_checkpoint
 from tiny import sample_ids
 
-from configs.finetuning import FinetuningConfig
+from configs.finetuning import read_finetuning_config
 from finetune import main
 from utils.errors import ConfigError, DataError
 
@@ -59,7 +59,7 @@ def test_no_map_of_images_and_no_other_task(tmp_path) -> None:
 
 
 def test_a_config_survives_being_written(tmp_path) -> None:
-    main(["--config_yaml", image_config(tmp_path)])
-    again = yaml.safe_load((tmp_path / "run" / "config_finetuned.yaml").read_text())
-    config = FinetuningConfig.model_validate(again)
-    assert config.model_dump(mode="json") == again
+    given = image_config(tmp_path, encoder={"mode": "lora"})
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(read_finetuning_config(given, []).resolved()))
+    again = read_finetuning_config(str(tmp_path / "again.yaml"), [])
+    assert again.model_dump() == read_finetuning_config(given, []).model_dump()

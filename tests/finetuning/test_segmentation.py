@@ -13,6 +13,7 @@ from labelled_ground import SIDE, UNKNOWN, ground_config, ground_numbers, read_c
 from scene_files import read, write_band, write_product
 
 from finetune import main
+from finetuning.compare import main as compare
 from finetuning.folder import FinetuningFolder, load_finetuned
 from finetuning.predict import map_probabilities, statistics_of
 from finetuning.run import Finetuning, finetune
@@ -77,6 +78,11 @@ def test_a_stopped_run_goes_on_with_the_same_bits(ground, tmp_path, mode: str) -
     assert all(torch.equal(value, second["model_state"][name]) for name, value in first["model_state"].items())
     assert weights[0].metrics.read_text() == weights[1].metrics.read_text()
     assert weights[0].scores.read_text() == weights[1].scores.read_text()
+
+
+def test_a_config_survives_being_written(ground, run_folder, tmp_path) -> None:
+    given = read_config(ground_config(tmp_path, ground, training__weight_path=str(run_folder)))
+    assert read_config(run_folder / "config_finetuned.yaml").model_dump() == given.model_dump()
 
 
 def test_resuming_refuses_another_config_and_a_finished_run_says_so(ground, run_folder, tmp_path, capfd) -> None:
@@ -190,3 +196,24 @@ def test_refusals(ground, run_folder, tmp_path) -> None:
         main(["--predict", ground["scene"], "--run", str(tmp_path), "--out", str(tmp_path / "map")])
     with pytest.raises(ConfigError, match="is required with --bands"):
         main(["--predict", "x.tif", "--run", str(run_folder), "--out", str(tmp_path / "map"), "--bands", "blue,green"])
+
+
+def test_comparing_with_single_pixels(ground, run_folder, tmp_path) -> None:
+    linear = tmp_path / "linear"
+    assert main(["--config_yaml", str(ground_config(linear, ground, head={"kind": "linear"}))]) == 0
+    out = tmp_path / "compared"
+    assert compare(["--run", f"decoder={run_folder}", "--run", f"linear={linear / 'run'}", "--out", str(out)]) == 0
+    record = json.loads((out / "comparison.json").read_text())
+    rows = record["rows"]
+    assert list(rows) == ["decoder", "linear", "logistic regression", "random forest", "RCF"]
+    assert rows["random forest"]["miou"] > rows["decoder"]["miou"], "ten steps learn less than a forest"
+    difference = rows["RCF"]["first_minus"]
+    assert difference["value"] == pytest.approx(rows["decoder"]["miou"] - rows["RCF"]["miou"])
+    assert difference["low"] <= difference["value"] <= difference["high"]
+    assert len((out / "comparison.csv").read_text().splitlines()) == 6
+    other = tmp_path / "other"
+    assert main(["--config_yaml", str(ground_config(other, ground, training__seed=1))]) == 0
+    with pytest.raises(DataError, match="was scored on other squares"):
+        compare(["--run", str(run_folder), "--run", f"other={other / 'run'}", "--out", str(out)])
+    with pytest.raises(DataError, match="give the folder of a finished run"):
+        compare(["--run", str(run_folder), "--run", str(tmp_path), "--out", str(out)])
