@@ -2,7 +2,7 @@
 
 What does not depend on a patch is worked out once: LayerNorm's factors and offsets and attention's scale go into the
 projections that follow them, the projections of a step stand in one matrix, heads in the order in which they are
-multiplied. A few patches at a time go through all blocks, so that what they leave behind stays in the cache.
+multiplied.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,6 @@ from models.encoder import Block, Encoder
 from models.kernels.backend import CPU
 from models.moe import MoELayer, NoisyTopKGate
 from utils.errors import ConfigError
-
-PATCHES_AT_ONCE = 16
-"""Patches that go through all blocks together: fewer spend their time on starting operations, more leave the cache."""
 
 
 class _Linear(NamedTuple):
@@ -130,15 +127,9 @@ class FoldedEncoder:
         self, images: Tensor, meta: Tensor, visible: Tensor | None = None, bands: Tensor | None = None
     ) -> Tensor:
         """Tokens before the final norm, (B, P + N, D); arguments as of `Encoder.forward`."""
-        tokens = []
-        for start in range(0, len(images), PATCHES_AT_ONCE):
-            part = slice(start, start + PATCHES_AT_ONCE)
-            seen = None if visible is None else visible[part]
-            given = None if bands is None else bands[part]
-            x = self.encoder.embed(images[part], meta[part], None, CPU, seen, given)
-            hidden = self.encoder.hidden_tokens(seen)
-            for attention, experts in self.blocks:
-                x = attention(x, hidden)
-                x = experts(x.flatten(0, 1)).view(x.shape)
-            tokens.append(x)
-        return torch.cat(tokens)
+        x = self.encoder.embed(images, meta, None, CPU, visible, bands)
+        hidden = self.encoder.hidden_tokens(visible)
+        for attention, experts in self.blocks:
+            x = attention(x, hidden)
+            x = experts(x.flatten(0, 1)).view(x.shape)
+        return x

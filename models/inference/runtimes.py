@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from models.inference.folded import FoldedEncoder
+from models.inference.micro_batches import PATCHES_AT_ONCE, MicroBatches
 from models.inference.protocol import PatchEncoder
 from models.moe import routing_margins
 from utils.errors import ConfigError
@@ -36,11 +37,11 @@ CANDIDATES, CHECKED = 12, 4
 token come out equal, so the ones farthest from any such tie are taken."""
 
 TRIES = 3
-"""Of each, to see which is the fastest; the least time counts."""
+"""Of each, to see which is the fastest, on a micro-batch a thread; the least time counts."""
 
-WORTH_FOLDING, WORTH_EXPORTING = 512, 20_000
-"""Patches from which `auto` tries folded weights, whose check takes about as long as embedding 40 patches, and programs
-for other runtimes, which are exported in half a minute."""
+WORTH_FOLDING, WORTH_EXPORTING = 2_048, 20_000
+"""Patches from which `auto` tries folded weights, which takes about as long as embedding 200 patches on two threads,
+and programs for other runtimes, which are exported in half a minute."""
 
 Encode = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 """Normalised patches (B, C, H, W), metadata (B, F, 2), visible patches (B, N) and given bands (B, C), each bool or None
@@ -69,7 +70,7 @@ def _torch(model: PatchEncoder) -> Encode:
 
 
 def _folded(model: PatchEncoder) -> Encode:
-    return FoldedEncoder(model.encoder)
+    return MicroBatches(FoldedEncoder(model.encoder))
 
 
 def _onnxruntime(model: PatchEncoder) -> Encode:
@@ -84,7 +85,7 @@ def _onnxruntime_int8(model: PatchEncoder) -> Encode:
 def _onnx_session(model: PatchEncoder, eight_bits: bool) -> Encode:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = 1
     with _onnx_file(model) as path:
         if eight_bits:
             quantization = import_module("onnxruntime.quantization")
@@ -95,7 +96,7 @@ def _onnx_session(model: PatchEncoder, eight_bits: bool) -> Encode:
     def run(images: np.ndarray, meta: np.ndarray, bands: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {"images": images, "meta": meta, "bands": bands})[0])
 
-    return _where_all_is_visible(run, model)
+    return MicroBatches(_where_all_is_visible(run, model))
 
 
 def _openvino(model: PatchEncoder) -> Encode:
@@ -250,10 +251,9 @@ class _Check:
 
     @torch.no_grad()
     def seconds(self, encode: Encode) -> float:
-        """Of all candidates' worth of patches."""
-        images, meta = (
-            part.repeat(CANDIDATES // CHECKED, *[1] * (part.dim() - 1)) for part in (self.images, self.meta)
-        )
+        """Of a micro-batch a thread."""
+        times = PATCHES_AT_ONCE * torch.get_num_threads() // CHECKED
+        images, meta = (part.repeat(times, *[1] * (part.dim() - 1)) for part in (self.images, self.meta))
         taken = []
         for _ in range(TRIES):
             started = time.perf_counter()

@@ -7,6 +7,7 @@ from models import ModelConfig, build_model
 from models.inference import runtimes
 from models.inference.embedder import Embedder
 from models.inference.folded import FoldedEncoder
+from models.inference.micro_batches import MicroBatches
 from models.inference.runtimes import CHOICES, RUNTIMES, choose_runtime
 from utils.errors import ConfigError
 
@@ -25,8 +26,7 @@ def tiny_model(**numbers: object):
 
 @pytest.mark.parametrize("hidden", [False, True])
 @pytest.mark.parametrize("numbers", [{}, {"experts": 1}, {"k": 1}, {"k": 3, "experts": 4}, {"num_groups": 4}])
-def test_folded_weights_give_the_tokens_of_pytorch(monkeypatch, numbers, hidden):
-    monkeypatch.setattr("models.inference.folded.PATCHES_AT_ONCE", 2)
+def test_folded_weights_give_the_tokens_of_pytorch(numbers, hidden):
     model = tiny_model(**numbers)
     images, meta = runtimes._random_patches(model, 5)
     visible = torch.rand(5, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
@@ -38,6 +38,35 @@ def test_folded_weights_give_the_tokens_of_pytorch(monkeypatch, numbers, hidden)
         kept = torch.cat([torch.ones(5, model.config.num_prefix, dtype=torch.bool), visible], dim=1)
         expected, found = expected[kept], found[kept]
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_micro_batches_are_the_same_on_any_number_of_threads(monkeypatch):
+    monkeypatch.setattr("models.inference.micro_batches.PATCHES_AT_ONCE", 2)
+    model = tiny_model()
+    images, meta = runtimes._random_patches(model, 11)
+    visible = torch.rand(11, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
+    bands = runtimes._random_bands(model, 11)
+    folded, threads = FoldedEncoder(model.encoder), torch.get_num_threads()
+    parts = [slice(start, start + 2) for start in range(0, 11, 2)]
+    try:
+        torch.set_num_threads(1)
+        one_by_one = torch.cat([folded(images[part], meta[part], visible[part], bands[part]) for part in parts])
+        found = {}
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found[count] = MicroBatches(folded)(images, meta, visible, bands)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[1], one_by_one) and torch.equal(found[3], one_by_one)
+
+
+def test_a_failure_on_a_thread_ends_the_batch():
+    def refuse(*_: object) -> torch.Tensor:
+        raise ConfigError("no such patch")
+
+    with pytest.raises(ConfigError, match="no such patch"):
+        MicroBatches(refuse)(torch.zeros(40, 1), torch.zeros(40, 1), None, None)
 
 
 def test_an_embedder_pools_what_another_runtime_computes():
@@ -58,14 +87,14 @@ def test_what_differs_is_refused_by_name_and_passed_over_by_auto(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "folded", wrong)
     with pytest.raises(ConfigError, match="away from PyTorch"):
         choose_runtime("folded", model, 1)
-    assert choose_runtime("auto", model, 1000)[0] == "torch"
+    assert choose_runtime("auto", model, 5000)[0] == "torch"
 
 
 def test_auto_takes_the_fastest_and_tries_nothing_for_few_patches(monkeypatch):
     model = tiny_model()
     names = []
     monkeypatch.setattr(runtimes._Check, "seconds", lambda self, encode: names.append(encode) or 1 / len(names))
-    assert choose_runtime("auto", model, 1000)[0] == "folded" and len(names) == 2
+    assert choose_runtime("auto", model, 5000)[0] == "folded" and len(names) == 2
     assert choose_runtime("auto", model, 10)[0] == "torch" and len(names) == 2
 
 

@@ -1,0 +1,55 @@
+"""A function of patches on several threads, a few patches at a time and each by kernels of one thread.
+
+Operations on so few numbers gain little from a second thread inside each of them; a second batch does not wait for the
+first.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+PATCHES_AT_ONCE = 16
+"""Patches that go through all blocks together: fewer spend their time on starting operations, more leave the cache."""
+
+
+class MicroBatches:
+    """`encode` of `models.inference.runtimes`, on as many threads as PyTorch has, `PATCHES_AT_ONCE` patches at a time.
+
+    The parts of a batch do not depend on the number of threads, so neither does what comes out.
+
+    Args:
+        encode: images, metadata, visible patches and bands to tokens; called by several threads at once.
+    """
+
+    def __init__(self, encode: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]) -> None:
+        self.encode = encode
+
+    def __call__(self, images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
+        """Tokens of a batch of any size; arguments as of `encode`."""
+
+        def tokens(start: int) -> Tensor:
+            part = slice(start, start + PATCHES_AT_ONCE)
+            given = (None if values is None else values[part] for values in (visible, bands))
+            return self.encode(images[part], meta[part], *given)
+
+        starts = range(0, max(len(images), 1), PATCHES_AT_ONCE)
+        threads = min(torch.get_num_threads(), len(starts))
+        if threads == 1 or not _threads_are_told_apart():
+            return torch.cat([tokens(start) for start in starts])
+        return torch.cat(list(_pool(threads, os.getpid()).map(tokens, starts)))
+
+
+@lru_cache(maxsize=2)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process, each with kernels of one thread; those of a parent do not live on in a fork."""
+    return ThreadPoolExecutor(threads, "embedding", initializer=torch.set_num_threads, initargs=(1,))
+
+
+@lru_cache(maxsize=1)
+def _threads_are_told_apart() -> bool:
+    """Whether PyTorch's number of threads is one of each thread, as it is with OpenMP."""
+    return "parallel backend: OpenMP" in torch.__config__.parallel_info()
