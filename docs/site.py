@@ -16,7 +16,7 @@ SOURCE = ROOT / "outputs/site_source"
 FIRST = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 PACKAGES = (
     "models", "embed", "scenes", "datasets", "transformation", "classification_models", "eval", "explorer", "training",
-    "scheduler", "release", "configs", "utils",
+    "temporal", "scheduler", "release", "configs", "utils",
 )  # fmt: skip
 LINK = re.compile(r"(?<=\]\()(?!https?://|#|mailto:)([^)#\s]+)")
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "probe": Command("train_logistic_regression:main", "fit and score a linear probe"),
     "scene": Command("embed_scene:main", "a Landsat scene to embeddings and maps"),
     "series": Command("embed_series:main", "several dates of one place to embeddings on one lattice"),
+    "temporal": Command("temporal.pretrain:main", "pretrain the module that reads series"),
     "explore": Command("explore:main", "embeddings as one interactive page"),
     "reproduce": Command("reproduce:main", "every stage from data to one report"),
     "export": Command("export:main", "weights to a folder for others"),

@@ -220,7 +220,8 @@ def require_same_recipe(
         CheckpointError: naming the first key that differs.
     """
     for section, values in recipe.items():
-        before, after = {**_BEFORE[section], **saved[section]}, {**_BEFORE[section], **values}
+        earlier = _BEFORE.get(section, {})
+        before, after = {**earlier, **saved[section]}, {**earlier, **values}
         for key, value in after.items():
             was = before.get(key)
             if was != value and not (section == "training" and key in free):

@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from models.checkpoint import Checkpoint, checkpoint_of, read_checkpoint, write_checkpoint
-from models.moe_mae import MOEMAE
+from torch import nn
+
+from models.checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
 from utils.checked_json import is_changed, write_checked_json
 from utils.errors import CheckpointError, UserError, describe_os_error
 from utils.files import make_folder, sync
@@ -32,16 +33,41 @@ VALIDATION_COLUMNS = ("val_loss", "val_m_loss")
 """Added when there is a validation split."""
 
 
-class RunFolder:
-    """The files of one run, of one model size, in one folder."""
+class CheckpointForm(NamedTuple):
+    """What a kind of model writes down."""
 
-    def __init__(self, folder: str | Path, size: str, with_validation: bool) -> None:
-        self.folder = Path(folder)
-        self.columns = CSV_COLUMNS + (VALIDATION_COLUMNS if with_validation else ())
+    write: Callable[..., str]
+    """From path, model and more to the SHA-256 of what was written."""
+    read: Callable[[Path, bytes], Any]
+    """From path and bytes to what they hold."""
+    columns: tuple[str, ...]
+    """Of the metrics."""
+    suffix: str = ".pth"
+    """Of weights for use."""
+
+
+AUTOENCODER = CheckpointForm(write_checkpoint, checkpoint_of, CSV_COLUMNS)
+
+
+class RunFolder:
+    """The files of one run, of one model size, in one folder.
+
+    Args:
+        folder: of the run.
+        size: in the names of its files.
+        with_validation: whether the metrics have columns of a validation split.
+        form: how checkpoints are written and read.
+    """
+
+    def __init__(
+        self, folder: str | Path, size: str, with_validation: bool, form: CheckpointForm = AUTOENCODER
+    ) -> None:
+        self.folder, self.form = Path(folder), form
+        self.columns = form.columns + (VALIDATION_COLUMNS if with_validation else ())
         self.checkpoint = self.folder / f"checkpoint_{size}.pth"
         self.previous = self.folder / f"checkpoint_{size}.prev.pth"
-        self.best = self.folder / f"pretrained_{size}_best.pth"
-        self.last = self.folder / f"pretrained_{size}_last.pth"
+        self.best = self.folder / f"pretrained_{size}_best{form.suffix}"
+        self.last = self.folder / f"pretrained_{size}_last{form.suffix}"
         self.metrics = self.folder / f"training_metrics_{size}.csv"
         self.log = self.folder / f"training_log_{size}.jsonl"
         self.curve = self.folder / f"loss_curve_{size}.png"
@@ -52,18 +78,18 @@ class RunFolder:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def save(self, model: MOEMAE, record: dict[str, Any], **content: Any) -> None:
+    def save(self, model: nn.Module, record: dict[str, Any], **content: Any) -> None:
         """Write a checkpoint pair by the protocol above.
 
         Args:
             model: the weights.
             record: what goes into the `.json`, besides size and hash.
-            content: arguments of `write_checkpoint`.
+            content: arguments of `CheckpointForm.write`.
 
         Raises:
             UserError: when it cannot be written or does not read back; the earlier ones are then untouched.
         """
-        written = write_checkpoint(self._fresh, model, **content)
+        written = self.form.write(self._fresh, model, **content)
         write_checked_json(record_path(self._fresh), {"sha256": written, "bytes": self._fresh.stat().st_size, **record})
         if problem := verify(self._fresh):
             raise CheckpointError(f"{self._fresh}: {problem} right after writing; check the disk")
@@ -83,7 +109,7 @@ class RunFolder:
             fresh.replace(current)
         sync(self.folder)
 
-    def newest(self) -> tuple[Checkpoint, dict[str, Any]] | None:
+    def newest(self) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that verifies and its record, saying which; None when nothing has been saved.
 
         Raises:
@@ -98,7 +124,7 @@ class RunFolder:
                     reporter.info(f"{weights}: {problem}; looking for another")
                 continue
             reporter.info(f"resuming from {weights}")
-            return checkpoint_of(weights, data), about
+            return self.form.read(weights, data), about
         if present := [path for path in usual if path.exists()]:
             raise CheckpointError(_why_not(present[0]))
         return None

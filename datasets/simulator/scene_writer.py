@@ -93,7 +93,7 @@ def check_scene_target(out: Path) -> None:
 
 def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
     """Band files, QA_PIXEL and truth, a stripe at a time."""
-    crs, corner = _grid(scene)
+    crs, corner = grid_of(scene)
     bands = scene.observation.sensor.bands
     names = {band: f"{product}_{band}.TIF" for band in (*bands, "QA_PIXEL")} | {"truth": "truth.tif"}
     common: dict[str, Any] = {
@@ -123,7 +123,7 @@ def _write_rasters(folder: Path, product: str, scene: SimulatedScene) -> None:
         progress.close()
 
 
-def _grid(scene: SimulatedScene) -> tuple[CRS, rasterio.Affine]:
+def grid_of(scene: SimulatedScene) -> tuple[CRS, rasterio.Affine]:
     """UTM zone and corner; pixel centres lie on whole multiples of 30 m, as Landsat's do."""
     crs = CRS.from_epsg(32600 + int((scene.lon + 180) // 6) + 1)
     (x,), (y,) = transform(CRS.from_epsg(4326), crs, [scene.lon], [scene.lat])[:2]

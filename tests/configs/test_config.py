@@ -9,6 +9,7 @@ from tiny import write_config
 from configs.recipe import read_recipe_config
 from configs.reproduction import read_reproduction_config
 from configs.schema import Config, read_config
+from configs.temporal import read_temporal_config
 from eval.probing.feature_baselines import COMBINATIONS
 from eval.probing.protocols import PROTOCOLS
 from studies.registry import STUDIES
@@ -209,6 +210,8 @@ def test_the_defaults_are_the_paper() -> None:
 def test_every_committed_config_is_valid_and_says_how_it_runs(path: Path) -> None:
     if path.name.startswith("recipe_"):
         read_recipe_config(str(path), [], tuple(COMBINATIONS))
+    elif path.name == "pretrain_temporal.yaml":
+        read_temporal_config(str(path), [])
     elif path.name.startswith("reproduce_"):
         read_reproduction_config(str(path), [], tuple(STUDIES), tuple(PROTOCOLS))
     else:

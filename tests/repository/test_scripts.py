@@ -15,6 +15,7 @@ SCRIPTS = {
     "embed.compute_embed": ["--config_yaml", "--set"],
     "train_logistic_regression.py": ["--train", "--val", "--test", "--multilabel", "--pool", "--feature-slice"],
     "datasets.simulated": ["--kind", "--out", "--patches", "--seed", "--dates"],
+    "temporal.pretrain": ["--config_yaml", "--set", "--resume"],
 }
 
 
