@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 from tiny import write_config
 
+from configs.finetuning import read_finetuning_config
 from configs.recipe import read_recipe_config
 from configs.reproduction import read_reproduction_config
 from configs.schema import Config, read_config
@@ -210,6 +211,8 @@ def test_the_defaults_are_the_paper() -> None:
 def test_every_committed_config_is_valid_and_says_how_it_runs(path: Path) -> None:
     if path.name.startswith("recipe_"):
         read_recipe_config(str(path), [], tuple(COMBINATIONS))
+    elif path.name.startswith("finetune_"):
+        read_finetuning_config(str(path), [])
     elif path.name == "pretrain_temporal.yaml":
         read_temporal_config(str(path), [])
     elif path.name.startswith("reproduce_"):
