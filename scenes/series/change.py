@@ -10,7 +10,7 @@ import numpy as np
 from scenes.products.embedding_file import EmbeddingMap, MapStatistics
 from scenes.products.geotiffs import write_cog
 from scenes.series.dates import Date, date_of
-from scenes.series.distances import cell_distances, common_components
+from scenes.series.distances import cell_distances, common_components, project
 from scenes.series.null import (
     LEAST_CELLS,
     LEAST_PAIRS,
@@ -23,6 +23,7 @@ from scenes.series.null import (
 )
 from scenes.series.settings import SeriesSettings
 from utils.errors import ConfigError, DataError
+from utils.files import make_folder
 from utils.reporting import reporter
 
 CHANGE_MAP, CHANGE_PICTURE = "change.tif", "change.png"
@@ -72,22 +73,47 @@ def asked_of(settings: SeriesSettings, dates: Sequence[Date]) -> Asked | None:
     return Asked(before, after, thinned(pairs), settings.fdr)
 
 
-def find_change(maps: Sequence[EmbeddingMap], parts: Sequence[MapStatistics], asked: Asked) -> Change:
+class Components:
+    """The components of the dates of a series, each computed once and read from the disk.
+
+    Args:
+        maps: the dates, on one lattice.
+        parts: their statistics, some with cells.
+        scratch: folder for what is computed.
+    """
+
+    def __init__(self, maps: Sequence[EmbeddingMap], parts: Sequence[MapStatistics], scratch: Path) -> None:
+        self.maps, self.scratch = maps, make_folder(scratch)
+        self.axes = common_components(parts)
+        self.made: set[int] = set()
+
+    def of(self, number: int) -> np.ndarray:
+        """(rows, width, k) float32 of a date."""
+        path = self.scratch / f"components_{number}.npy"
+        if number not in self.made:
+            np.save(path, project(self.maps[number], self.axes))
+            self.made.add(number)
+        return np.load(path, mmap_mode="r")
+
+    def distances(self, one: int, other: int) -> np.ndarray:
+        """(rows, width) distances between two dates."""
+        return cell_distances(self.of(one), self.of(other))
+
+
+def find_change(components: Components, asked: Asked) -> Change:
     """Compare two dates of a series.
 
     Args:
-        maps: all dates, on one lattice.
-        parts: their statistics, some with cells.
+        components: of its dates.
         asked: which dates, and with which pairs.
 
     Raises:
         DataError: when no cell is visible on both.
     """
-    axes = common_components(parts)
-    distance = cell_distances(maps[asked.before], maps[asked.after], axes)
+    distance = components.distances(asked.before, asked.after)
     if not np.isfinite(distance).any():
         raise DataError("--change: no cell is visible on both dates; choose other dates")
-    pairs = [scores(cell_distances(maps[one], maps[other], axes)) for one, other in asked.null]
+    pairs = [scores(components.distances(one, other)) for one, other in asked.null]
     found = levelled(scores(distance), np.stack(pairs) if pairs else np.zeros((0, *distance.shape)))
     if len(pairs) < LEAST_PAIRS or len(found.null) < LEAST_CELLS:
         reporter.info(

@@ -23,6 +23,7 @@ from scenes.series.change import (
     CHANGE_MAP,
     CHANGE_PICTURE,
     Asked,
+    Components,
     asked_of,
     find_change,
     record_of,
@@ -135,7 +136,7 @@ class SeriesRun:
     ) -> dict[str, Any]:
         """The map and the picture of a change; returns what the record says of it."""
         two = [self.dates[asked.before], self.dates[asked.after]]
-        change = find_change(maps, parts, asked)
+        change = find_change(Components(maps, parts, self.outputs.scratch), asked)
         record = record_of(change, asked, self.dates)
         tags = provenance_tags({"change": record, "scenes": [date.scene.name for date in two], **self._identity()})
         path = self.outputs.new(CHANGE_MAP)

@@ -12,6 +12,7 @@ from scene_files import CLEAR, CLOUD, read, some_numbers, tiny_checkpoint, write
 from series_files import SIDE, product_of, series, write_date
 
 import scenes.series.change
+from scenes.series.distances import cell_distances
 from scenes.series.null import MOST_PAIRS, default_pairs, discoveries, levelled, p_values, scores, thinned
 from utils.errors import ConfigError, DataError
 
@@ -22,6 +23,39 @@ DATES = ("20170620", "20170706", "20180622", "20190625", "20190711")
 
 def distances(random: np.random.Generator, level: float = 1.0, spread: float = 0.4, shape=(80, 80)) -> np.ndarray:
     return level * np.exp(spread * random.normal(size=shape))
+
+
+@pytest.fixture(scope="module")
+def two_dates() -> tuple[np.ndarray, np.ndarray]:
+    """(60, 70, 6) components of two dates: the second follows from the first, but for noise."""
+    random = np.random.default_rng(0)
+    one = random.normal(size=(60, 70, 6)).astype(np.float32) * np.array([5, 4, 3, 2, 1, 1])
+    other = one @ random.normal(size=(6, 6)) + 3 + 0.3 * random.normal(size=one.shape)
+    return one.astype(np.float32), other.astype(np.float32)
+
+
+def test_what_one_date_says_of_the_other_is_no_distance(two_dates) -> None:
+    """A tenth of the cells has changed: they lie apart, and the others as they did before."""
+    one, other = two_dates
+    plain, changed = cell_distances(one, other), other.copy()
+    changed[:6] = changed[:6][::-1, ::-1]
+    found = cell_distances(one, changed)
+    assert np.median(found[:6]) > 4 * np.median(found[6:])
+    np.testing.assert_allclose(np.median(found[6:]), np.median(plain[6:]), rtol=0.1)
+    np.testing.assert_allclose(cell_distances(changed, one), found, rtol=1e-4)
+
+
+def test_distances_do_not_depend_on_units_nor_on_hidden_cells(two_dates) -> None:
+    one, other = two_dates
+    found = cell_distances(one, other)
+    np.testing.assert_allclose(cell_distances(one, 7 * other - 2), found, rtol=1e-3)
+    hidden = other.copy()
+    hidden[3, 4], hidden[:, :2] = np.nan, np.nan
+    less = cell_distances(one, hidden)
+    np.testing.assert_array_equal(np.isnan(less), np.isnan(hidden[..., 0]))
+    np.testing.assert_allclose(less[np.isfinite(less)], found[np.isfinite(less)], rtol=0.1)
+    assert np.isnan(cell_distances(one, np.full_like(other, np.nan))).all()
+    assert np.isfinite(cell_distances(one, one)).all()
 
 
 @pytest.mark.parametrize("own", [0.0, 0.6])
