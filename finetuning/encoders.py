@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from configs.finetuning import EncoderSection
@@ -43,10 +42,19 @@ class TrainedEncoder:
         """Whether tokens stay what they are."""
         return self.mode == "frozen"
 
-    def tokens(self, images: Tensor, meta: Tensor | None, valid: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, P + N, D) tokens before the final norm, with their gradient, and (B, N) which patches were seen."""
+    def tokens(
+        self, images: Tensor, meta: Tensor | None, valid: Tensor, bands: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, P + N, D) tokens before the final norm, with their gradient, and (B, N) which patches were seen.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            meta: (B, F, 2); None: missing.
+            valid: (B, H, W) bool, pixels that can be seen.
+            bands: (B, C) bool, bands that are given; None: all.
+        """
         visible = visible_unless_all(valid, self.model.config.patch_size)
-        return self.model.encode(images, meta, visible=visible, noise=False).pre_norm, visible
+        return self.model.encode(images, meta, visible=visible, noise=False, bands=bands).pre_norm, visible
 
     def for_use(self) -> MOEMAE:
         """A plain model that gives the tokens as they are now."""
@@ -67,8 +75,3 @@ def grid_of(tokens: Tensor, num_prefix: int) -> Tensor:
     patches = tokens[:, num_prefix:]
     side = round(patches.shape[1] ** 0.5)
     return patches.transpose(1, 2).unflatten(2, (side, side))
-
-
-def no_metadata(model: MOEMAE, count: int, device: torch.device) -> Tensor:
-    """(count, F, 2) of which nothing is known."""
-    return torch.zeros(count, len(model.config.meta_fields), 2, device=device)

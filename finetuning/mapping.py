@@ -38,13 +38,30 @@ class Seen(NamedTuple):
     frame: Frame
     normalize: ZScoreNormalize
     metadata: WindowMetadata
+    bands: Tensor | None = None
+    """(C,) bool, bands that are given; None: all."""
+
+
+class GivenBands(Embedder):
+    """An embedder of images that all have the same bands."""
+
+    given: Tensor | None = None
+
+    def of_visible(
+        self, images: Tensor, meta: Tensor | None, visible: Tensor | None, bands: Tensor | None = None
+    ) -> Tensor:
+        """See `Embedder.of_visible`."""
+        if bands is None and self.given is not None:
+            bands = self.given.to(images.device).expand(len(images), -1)
+        return super().of_visible(images, meta, visible, bands)
 
 
 def token_rows(model: MOEMAE, seen: Seen) -> Iterator[np.ndarray]:
     """Tokens of every block row, (cells down, cells across, D) float32, NaN where a patch shows nothing."""
     frame = seen.frame
     least = 1.0 / frame.patch**2
-    embedder = Embedder(model, "all")
+    embedder = GivenBands(model, "all")
+    embedder.given = seen.bands
     cells = SceneEmbedder(seen.reader, frame, embedder, seen.normalize, seen.metadata, "patch_mean", BATCH, least)
     return cells.rows(0, frame.blocks_down)
 

@@ -99,7 +99,7 @@ def map_probabilities(source: Source, tuned: Finetuned, normalize: ZScoreNormali
         if isinstance(reader, SceneReader):
             for doubt in check_numbers(reader):
                 reporter.info(f"note         {doubt}")
-        seen = Seen(reader, frame, normalize, source.metadata)
+        seen = Seen(reader, frame, normalize, source.metadata, source.bands)
         tokens = token_rows(model, seen) if head.sizes.tokens else no_tokens(frame, head.sizes.width)
         yield from probabilities(head, seen, tokens, tuned.about["symmetries"])
 

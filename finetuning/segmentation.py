@@ -74,7 +74,7 @@ class SegmentationLearner:
             cells = [turned(self._cells(place), int(s)) for place, s in zip(places, symmetries, strict=True)]
             tokens = torch.stack(cells).to(self.device)
         else:
-            found, _ = self.encoder.tokens(images, None, valid)
+            found, _ = self.encoder.tokens(images, self._metadata(places), valid, self._bands(places))
             tokens = grid_of(found, self.encoder.model.config.num_prefix)
         scores = self.head(images, tokens) + self.prior
         return F.cross_entropy(scores, labels, ignore_index=IGNORE)
@@ -126,7 +126,7 @@ class SegmentationLearner:
 
     def seen(self, area: Area) -> Seen:
         """What the head sees of an area."""
-        return Seen(area.reader, area.frame, self.normalize, area.source.metadata)
+        return Seen(area.reader, area.frame, self.normalize, area.source.metadata, area.source.bands)
 
     def fingerprint(self) -> str:
         """See `Learner`."""
@@ -172,6 +172,23 @@ class SegmentationLearner:
             for values in (images, valid, labels)
         )
         return images, valid, labels, symmetries
+
+    def _metadata(self, places: np.ndarray) -> Tensor:
+        """(B, F, 2) time and place of the crops."""
+        found = []
+        for number, top, left, _ in places:
+            area = self.ground.areas[number]
+            at = np.array([top]), np.array([left])
+            found.append(area.source.metadata.encode(area.frame, *at, self.encoder.model.config))
+        return torch.cat(found).to(self.device)
+
+    def _bands(self, places: np.ndarray) -> Tensor | None:
+        """(B, C) bool, bands that the crops have; None: all."""
+        given = [self.ground.areas[number].source.bands for number in places[:, 0]]
+        if all(bands is None for bands in given):
+            return None
+        every = torch.ones(self.sizes.bands, dtype=torch.bool)
+        return torch.stack([every if bands is None else bands for bands in given]).to(self.device)
 
     def _cells(self, place: np.ndarray) -> Tensor:
         """(D, s / p, s / p) tokens of a crop."""

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
+import torch
+from torch import Tensor
 
 from configs.finetuning import LabelledSceneSection, MaskedImagesSection
 from datasets.geotiff import GDAL_OPTIONS
@@ -48,7 +50,12 @@ class Source(NamedTuple):
     metadata: WindowMetadata
     simulated: bool = False
     missing: tuple[str, ...] = ()
-    """Bands that are filled with their mean."""
+    """Bands that are filled with their mean, and missing to the encoder."""
+
+    @property
+    def bands(self) -> Tensor | None:
+        """(C,) bool, bands that are given; None: all."""
+        return torch.tensor([band not in self.missing for band in OLI.bands]) if self.missing else None
 
     def open(self) -> AbstractContextManager[PixelReader]:
         """A reader of all of it."""

@@ -15,12 +15,16 @@ from scene_files import read, write_band, write_product
 from finetune import main
 from finetuning.compare import main as compare
 from finetuning.folder import FinetuningFolder, load_finetuned
+from finetuning.mapping import Seen, token_map
 from finetuning.predict import map_probabilities, statistics_of
 from finetuning.run import Finetuning, finetune
 from finetuning.sources import ImageReader, Source
 from scenes.embed import WindowMetadata
 from scenes.input.grids import SceneGrid
+from scenes.windows import make_frame
 from training.stopping import StopSignals
+from transformation.transformer import ZScoreNormalize
+from utils.data_config import BigEarthNetInfo
 from utils.errors import CheckpointError, ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -217,3 +221,36 @@ def test_comparing_with_single_pixels(ground, run_folder, tmp_path) -> None:
         compare(["--run", str(run_folder), "--run", f"other={other / 'run'}", "--out", str(out)])
     with pytest.raises(DataError, match="give the folder of a finished run"):
         compare(["--run", str(run_folder), "--run", str(tmp_path), "--out", str(out)])
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora"])
+def test_an_image_of_six_named_bands(ground, tmp_path, mode: str) -> None:
+    numbers, _ = ground_numbers()
+    reflectance = (numbers[1:] * 2.75e-5 - 0.2) * 10_000
+    path = write_band(tmp_path / "etm.tif", reflectance.round().astype(np.int16), nodata=-9999)
+    bands = ["blue", "green", "red", "nir", "swir1", "swir2"]
+    scenes = [{"scene": str(path), "labels": ground["labels"], "bands": bands, "scale": 1e-4}]
+    config = ground_config(tmp_path, ground, ground={"scenes": scenes, "block": 20}, encoder__mode=mode)
+    assert main(["--config_yaml", str(config)]) == 0
+    assert load_finetuned(tmp_path / "run", CPU).about["missing_bands"] == ["SR_B1"]
+    options = ["--bands", ",".join(bands), "--scale", "0.0001,0", "--device", "cpu"]
+    out = tmp_path / "map"
+    assert main(["--predict", str(path), "--run", str(tmp_path / "run"), "--out", str(out), *options]) == 0
+    assert json.loads((out / "prediction.json").read_text())["missing_bands"] == ["SR_B1"]
+    assert np.isfinite(read(out / "probabilities.tif")).all()
+
+
+def test_what_stands_for_a_missing_band_influences_no_token(run_folder) -> None:
+    model = load_finetuned(run_folder, CPU).model
+    numbers, _ = ground_numbers((40, 80))
+    grid = SceneGrid(None, rasterio.Affine.identity(), 40, 80)
+    found = []
+    for coastal in (9_000, 20_000):
+        numbers[0] = coastal
+        source = Source("array", ImageReader("array", numbers), grid, WindowMetadata(), missing=("SR_B1",))
+        frame = make_frame(grid, 40, 4, 20, 4)
+        normalize = ZScoreNormalize(BigEarthNetInfo.STATISTICS)
+        found.append(
+            token_map(model, Seen(ImageReader("", numbers.copy()), frame, normalize, source.metadata, source.bands))
+        )
+    assert torch.equal(*found)

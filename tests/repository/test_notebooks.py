@@ -29,6 +29,7 @@ pytestmark = pytest.mark.docs
 PICTURES = {
     "compute_embeddings_bigearthnet": 1,
     "compute_embeddings_eurosat": 1,
+    "dense_prediction": 2,
     "eval_logistic_regression_bigearthnet": 2,
     "eval_logistic_regression_eurosat": 2,
     "explore_embedding_tsne": 4,
