@@ -6,6 +6,7 @@ from typing import Any
 from utils.arguments import config_parser
 from utils.errors import run_script
 from utils.reporting import reporter
+from utils.sensors import Sensor
 
 PANELS = 8
 """Patches in a picture, where the config only says that there should be one."""
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
     origin = {**model.masking.to_dict(), **result_origin(config, model, dataset, device, "eval")}
     written = [write_json(folder / "metrics.json", {**metrics, **origin})]
-    _print_summary(metrics, dataset.kind)
+    _print_summary(metrics, dataset.kind, dataset.sensor)
     if count := _panels(config.eval.save_reconstructions_masked):
         written.append(save_masked_panels(model, dataset, count, config.eval.seed, folder))
     if count := _panels(config.eval.save_reconstructions_full):
@@ -53,7 +54,7 @@ def _panels(asked: bool | int) -> int:
     return PANELS * asked if isinstance(asked, bool) else asked
 
 
-def _print_summary(metrics: dict[str, Any], kind: str) -> None:
+def _print_summary(metrics: dict[str, Any], kind: str, sensor: Sensor) -> None:
     skipped = f", {metrics['skipped_fill']} all-fill patches left out" if metrics["skipped_fill"] else ""
     reporter.info(f"{metrics['patches']} {kind}{skipped}")
     reporter.info(
@@ -63,7 +64,7 @@ def _print_summary(metrics: dict[str, Any], kind: str) -> None:
     reporter.info("  on the same masks        masked loss   PSNR of red, NIR (dB)")
     rows = {"this model": metrics, **metrics["baselines"]}
     for name, row in rows.items():
-        red, nir = (row["psnr"][band] for band in ("SR_B4", "SR_B5"))
+        red, nir = (row["psnr"][band] for band in map(sensor.band, ("red", "nir08")))
         shown = "  ".join("   -" if value is None else f"{value:4.1f}" for value in (red, nir))
         reporter.info(f"  {name:24s} {row['masked_loss']:11.3f}   {shown}")
     if metrics["masked_loss"] >= metrics["baselines"]["visible_mean"]["masked_loss"]:

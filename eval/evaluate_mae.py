@@ -14,7 +14,6 @@ from models.losses import Losses, LossWeights, MaskedPass, PatchErrors, mae_loss
 from models.masking import Masking, keep_all, patchify, seeded_masking, visible_unless_all
 from models.moe_mae import MOEMAE
 from transformation.transformer import ZScoreNormalize
-from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE
 from utils.errors import DataError
 from utils.processes import ALONE, Processes
 from utils.sensors import OLI, Sensor
@@ -135,7 +134,7 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         "visible_loss": found["val_um_loss"],
         "balance_loss": found["val_moe_loss"],
         "total_loss": found["val_loss"],
-        "full_loss": full.value / model.config.patch_values,
+        "full_loss": full.value / (len(loader.dataset.sensor.bands) * model.config.patch_size**2),
         "psnr": psnr["model"].per_band(),
         "baselines": {
             name: {"masked_loss": baseline_losses[name].value, "psnr": psnr[name].per_band()} for name in BASELINES
@@ -184,7 +183,7 @@ class _LossMeans:
 class PSNR:
     """Peak signal-to-noise ratio per band over masked valid pixels, from the squared error pooled over the split.
 
-    Reflectance = DN * 0.0000275 - 0.2, clipped to 0-1; the peak is 1.
+    Reflectance as the sensor scales it, clipped to 0-1; the peak is 1.
     """
 
     def __init__(self, normalize: ZScoreNormalize, sensor: Sensor = OLI) -> None:
@@ -213,4 +212,4 @@ class PSNR:
         """(..., C, p * p) z-scores to reflectance."""
         mean, std = self.normalize.mean.squeeze(-1), self.normalize.std.squeeze(-1)
         numbers = patches.float() * std.to(patches.device) + mean.to(patches.device)
-        return (numbers * REFLECTANCE_SCALE + REFLECTANCE_OFFSET).clamp(0.0, 1.0)
+        return (numbers * self.sensor.scale + self.sensor.offset).clamp(0.0, 1.0)

@@ -24,7 +24,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
     """
     batch = _some(model, dataset, count)
     masking = evaluation_masking(batch, model, seed)
-    p, C = model.config.patch_size, model.config.in_channels
+    p, C = model.config.patch_size, batch.images.shape[1]
     predicted, _ = model(batch.images, batch.meta, masking)
     interpolated = inverse_distance(batch.images, batch.valid, masking.mask, p)
     original = patchify(batch.images, p)
@@ -45,7 +45,7 @@ def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: P
     """Original and the reconstruction that sees every patch, of `count` evenly spread patches."""
     batch = _some(model, dataset, count)
     predicted, _ = model(batch.images, batch.meta, everything_kept(batch, model))
-    rebuilt = unpatchify(predicted, model.config.patch_size, model.config.in_channels)
+    rebuilt = unpatchify(predicted, model.config.patch_size, batch.images.shape[1])
     images = {
         "original": to_digital_numbers(batch.images, batch, dataset),
         "reconstruction": to_digital_numbers(rebuilt, batch, dataset),

@@ -131,14 +131,17 @@ def masked_pass(
     )
     predicted = model.predict(decoded, images.shape[1])
     errors = patch_errors(predicted, images, valid, model.config.patch_size)
-    if images.shape[1] != model.config.in_channels:  # a patch of another sensor counts as much as one of the first
-        errors = errors._replace(error=errors.error * (model.config.in_channels / images.shape[1]))
     counted = None if valid is None else counted_tokens(valid, encoded)
     routings = [routing for routing in encoded.routing if routing is not None]
     reconstruction = torch.stack([*errors.sums(masking.mask), *errors.sums(1.0 - masking.mask)])
     importance = [expert_importance(routing, counted) for routing in routings]
     load = [expert_load(routing, model.config.published_load, counted) for routing in routings]
     return MaskedPass(predicted, encoded, decoded, errors, torch.cat([reconstruction, *importance, *load]))
+
+
+def with_error_times(sums: Tensor, factor: float) -> Tensor:
+    """The sums of `MaskedPass` with errors of masked and visible patches that count `factor` times."""
+    return torch.cat([sums[:4] * sums.new_tensor([factor, 1.0, factor, 1.0]), sums[4:]])
 
 
 def counted_tokens(valid: Tensor, encoded: Encoded) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoder import Encoded
-from models.losses import counted_tokens, masked_pass
+from models.losses import counted_tokens, masked_pass, with_error_times
 from models.masking import make_masking
 from models.moe_mae import MOEMAE
 from models.noise import LayerNoise, PassNoise
@@ -86,7 +86,9 @@ class Objective(nn.Module):
             images.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False
         ):
             passed = masked_pass(self.model, images, meta, masking, valid, presampled=presampled, bands=bands)
-            sums, encoded = passed.sums, passed.encoded
+            sums, encoded, first = passed.sums, passed.encoded, self.model.config.in_channels
+            if images.shape[1] != first:  # a patch of the second sensor counts as much as one of the first
+                sums = with_error_times(sums, first / images.shape[1])
             if self.targets is not None:
                 second = None
                 if second_mask is not None:

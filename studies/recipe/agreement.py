@@ -102,13 +102,22 @@ def _agreement(case: Case, views: Views) -> dict[str, np.ndarray]:
                 "etm": case.model.embed(views.etm, sensor=ETM.name, **known),
                 "later": case.model.embed(views.later, **then),
             }
-        mean, std = here.mean(axis=0), here.std(axis=0) + 1e-6
-        here = _directions((here - mean) / std)
         for other, vectors in others.items():
-            similar = _directions((vectors - mean) / std) @ here.T
-            found[f"{metadata}/{other}/cosine"] = np.diag(similar)
-            found[f"{metadata}/{other}/nearest"] = (similar.argmax(axis=1) == np.arange(len(here))).astype(np.float64)
+            key = f"{metadata}/{other}"
+            found[f"{key}/cosine"], found[f"{key}/nearest"] = alike(here, vectors)
     return found
+
+
+def alike(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every place its cosine similarity to itself, and 1 where it is nearest to itself among all places, else 0.
+
+    Args:
+        here: (N, D) vectors, by whose mean and spread all are standardised.
+        there: (N, D) others of the same places.
+    """
+    mean, std = here.mean(axis=0), here.std(axis=0) + 1e-6
+    similar = _directions((there - mean) / std) @ _directions((here - mean) / std).T
+    return np.diag(similar), (similar.argmax(axis=1) == np.arange(len(here))).astype(np.float64)
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:

@@ -99,15 +99,16 @@ def _of_probe(found: dict[str, Resampled], first: dict[str, Resampled], probe: s
     }
 
 
-def simulated_patches(cache: StageCache, patches: int, seed: int) -> tuple[Path, str]:
+def simulated_patches(cache: StageCache, patches: int, seed: int, sensor: str = OLI.name) -> tuple[Path, str]:
     """Folder of simulated patches, half of them to fit and half to score, and the digest of their making."""
     options = ["--kind", "bigearthnet", "--patches", str(2 * patches + 1), "--seed", str(seed)]
     options += ["--splits", str(patches), "1", str(patches)]
+    options += [] if sensor == OLI.name else ["--sensor", sensor]
 
     def work(folder: Path) -> None:
         simulated.main([*options, "--out", str(folder / "dataset")])
 
-    stage = cache.stage("patches", {"options": options}, work)
+    stage = cache.stage("patches" if sensor == OLI.name else f"patches_{sensor}", {"options": options}, work)
     return stage.folder / "dataset", stage.digest
 
 

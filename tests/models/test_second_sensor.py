@@ -9,8 +9,11 @@ from models.checkpoint import as_asked, load_model, read_checkpoint, write_check
 from models.config import to_record
 from models.losses import masked_pass
 from models.masking import patchify, random_masking
+from models.moe import NO_NOISE
+from models.noise import PassNoise
 from models.targets import Examples, Targets
 from models.weights_folder import read_weights_folder, write_weights_folder
+from training.objective import Objective
 from utils.errors import CheckpointError
 from utils.randomness import generator
 from utils.sensors import LIKE_OLI
@@ -69,11 +72,15 @@ def test_a_batch_does_not_touch_the_other_sensors_weights(bands: int) -> None:
     assert any(name.startswith("encoder.layers.0") for name in touched), "the blocks are shared"
 
 
-def test_a_patch_of_twelve_bands_counts_as_much_as_one_of_seven() -> None:
-    model, wide = both(), images(12)
-    passed = masked_pass(model, wide, None, masking(), noise=False)
-    error = (passed.predicted - patchify(wide, 4)).square().sum(dim=-1) * 7 / 12
-    assert torch.allclose(passed.errors.error, error, rtol=1e-4)
+def test_in_training_a_patch_of_twelve_bands_counts_as_much_as_one_of_seven() -> None:
+    model, wide, noise = both(), images(12), torch.rand(2, 100, generator=generator(0, "mask"))
+    valid = torch.ones(2, 40, 40, dtype=torch.bool)
+    sums, _ = Objective(model, None)(wide, None, valid, None, noise, PassNoise((NO_NOISE,) * 2, (NO_NOISE,) * 2))
+    passed = masked_pass(model, wide, None, masking(), valid, noise=False)
+    assert torch.allclose(sums[[0, 2]], passed.sums[[0, 2]] * 7 / 12) and torch.equal(sums[4:], passed.sums[4:])
+    assert torch.equal(sums[[1, 3]], passed.sums[[1, 3]])
+    error = (passed.predicted - patchify(wide, 4)).square().sum(dim=-1)
+    assert torch.allclose(passed.errors.error, error, rtol=1e-4), "evaluation sums over all values"
 
 
 def test_files_carry_both_sensors(tmp_path) -> None:

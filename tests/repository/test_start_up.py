@@ -13,7 +13,7 @@ HEAVY = ("torch", "sklearn", "scipy", "pandas", "matplotlib", "rasterio", "jobli
 SCRIPTS = (
     "pretrain_mae", "eval_mae", "train_logistic_regression", "embed_scene", "embed_series", "reproduce", "export",
     "explore", "embed.compute_embed", "datasets.download", "datasets.packed", "eval.split_by_area", "studies.recipe",
-    "studies.recipe.sensors", "finetune",
+    "studies.recipe.sensors", "studies.recipe.second_sensor", "finetune",
     "studies.sanity", "moemae",
 )  # fmt: skip
 

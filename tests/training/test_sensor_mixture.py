@@ -1,5 +1,6 @@
 """Pretraining on two sensors: batches of one sensor each, drawn by the seed; resumed bit for bit; what is refused."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from pretraining import same_weights, train
-from tiny import TINY_MODEL, some_pixels, training_config, write_bigearthnet, write_config
+from tiny import TINY_MODEL, some_pixels, tiny_model, training_config, write_bigearthnet, write_config
 
+import eval_mae
 from configs.build import build_training_dataset
 from configs.schema import read_config
 from datasets.loader import BatchLoader
 from datasets.mixture import SensorMixture, epoch_order
-from models.checkpoint import load_model
+from models.checkpoint import load_model, write_checkpoint
 from models.config import ModelConfig
 from training import run_log
 from training.recipe import compile_choice
@@ -129,3 +131,18 @@ def test_what_cannot_be_is_said(data, tmp_path) -> None:
         with pytest.raises(ConfigError, match=message):
             read_config(str(config_of(data, tmp_path)), ["data.dataset=simulated_msi", change], (), fresh_model=True)
     assert len(MSI.bands) == 12
+
+
+def test_patches_of_the_second_sensor_are_embedded_and_evaluated(data, tmp_path) -> None:
+    write_checkpoint(tmp_path / "two.pth", tiny_model(sensors=("oli", "msi")), epoch=0, best_train_loss=0.0)
+    write_checkpoint(tmp_path / "one.pth", tiny_model(), epoch=0, best_train_loss=0.0)
+    split, folder = str(data / "second" / "split.csv"), str(data / "second")
+    section = {"dataset": "simulated_msi", "dataset_path": folder, "dataset_csv": split, "missing_labels": "skip"}
+    reconstructions = {"reconstructions_dir": str(tmp_path / "panels"), "save_reconstructions_full": 1}
+    model = {"checkpoint_path": str(tmp_path / "two.pth"), "device": "cpu"}
+    config = str(write_config(tmp_path / "eval.yaml", model=model, data=section, eval=reconstructions))
+    assert eval_mae.main(["--config_yaml", config]) == 0
+    found = json.loads((tmp_path / "panels" / "metrics.json").read_text())
+    assert list(found["psnr"]) == list(MSI.bands) and found["patches"] == 5
+    with pytest.raises(ConfigError, match="has the bands of MSI of Sentinel-2"):
+        eval_mae.main(["--config_yaml", config, "--set", f"model.checkpoint_path={tmp_path / 'one.pth'}"])
