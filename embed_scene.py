@@ -35,14 +35,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     Raises:
         ConfigError: for an unknown flag or an impossible value.
     """
-    parser = ArgumentParser(description="Embed a Landsat 8 or 9 Collection-2 Level-2 scene and map what it shows.")
+    parser = ArgumentParser(description="Embed a Landsat 4 to 9 Collection-2 Level-2 scene and map what it shows.")
     add = parser.add_argument
     add(
         "--scene",
         required=True,
         type=path_of,
         metavar="PATH",
-        help="a product's folder, .tar or .zip, a STAC item, a 7-band GeoTIFF; GeoTIFF and item also as https://…",
+        help="a product's folder, .tar or .zip, a STAC item, a GeoTIFF of its bands; GeoTIFF and item also as https://…",
     )
     add("--checkpoint", required=True, type=user_path, metavar="FILE", help="weights, ours or published")
     add("--out", required=True, type=user_path, metavar="DIR", help="folder for the results")
@@ -100,9 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     from scenes.run import SceneRun
     from utils.files import remove_empty
 
-    scene = find_scene(
-        arguments.scene, SceneOptions(arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
-    )
+    stated = (arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
+    scene = find_scene(arguments.scene, SceneOptions(*stated, arguments.sensor, arguments.adjust_to_oli))
     settings = SceneSettings(**{name: getattr(arguments, name) for name in SceneSettings._fields})
     was_there = settings.out.exists()
     try:

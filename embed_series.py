@@ -94,7 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     from scenes.series.run import SeriesRun
     from utils.files import remove_empty
 
-    dates = find_series(arguments.scenes, SceneOptions(arguments.bands, arguments.scale), stated_times(arguments.dates))
+    options = SceneOptions(arguments.bands, arguments.scale, sensor=arguments.sensor, adjust=arguments.adjust_to_oli)
+    dates = find_series(arguments.scenes, options, stated_times(arguments.dates))
     settings = SeriesSettings(**{name: getattr(arguments, name) for name in SeriesSettings._fields})
     was_there = settings.out.exists()
     try:

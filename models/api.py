@@ -152,6 +152,8 @@ class Interface:
         scale: tuple[float, float] | None = None,
         nodata: float | None = None,
         qa: str | Path | None = None,
+        sensor: str | None = None,
+        adjust_to_oli: str | None = None,
         min_clear: float = DEFAULT_MIN_CLEAR,
         batch_size: int = DEFAULT_BATCH,
         lazy: bool | None = None,
@@ -159,19 +161,23 @@ class Interface:
         """A georeferenced map of embeddings: the same cells as `embed_scene.py` writes, as an xarray DataArray.
 
         Args:
-            source: a Landsat 8 or 9 scene: an xarray DataArray (band, y, x) or Dataset with a variable a band, in
+            source: a Landsat 4 to 9 scene: an xarray DataArray (band, y, x) or Dataset with a variable a band, in
                 memory or of dask, whose coordinates are metres of a map projection at 30 m; a band or variable of the
                 name QA_PIXEL hides cloud and shadow. Or a path or address that `embed_scene.py --scene` takes.
             stride: pixels between windows of 40: 4, 8, 20 or 40. None: 40.
             cell: pixels along a cell. None: 40 where windows do not overlap, else 4.
             when: acquisition time (UTC), where the source does not say it.
             metadata: values of fields by name, as `embed` takes them, for the whole scene.
-            bands: an array's: names, as `embed` takes them. A stacked GeoTIFF's: which are SR_B1..SR_B7, from 1.
+            bands: an array's: names, as `embed` takes them. A stacked GeoTIFF's: which are the sensor's,
+                from 1, or the names of all.
             pool: one of `models.pooling.MAP_POOLINGS`; None: the weights' own, where it holds
                 the tokens of patches, else "summary"; of weights that name none "patch_mean".
             statistics, scale, batch_size: as `embed` takes them; batches are of windows.
             nodata: as `embed` takes it, for arrays.
             qa: a QA_PIXEL file beside a path.
+            sensor: as `embed` takes it; of a path, where its files do not say it.
+            adjust_to_oli: "rma" or "ols": reflectance of ETM+ and TM in a path is turned into OLI's by the lines of Roy
+                et al. 2016.
             min_clear: share of a cell that must be visible, above 0 and up to 1.
             lazy: whether to return a dask array that is computed in pieces of whole rows when it is asked for (needs
                 dask). None: where the source is one.
@@ -197,6 +203,8 @@ class Interface:
             scale=scale,
             nodata=nodata,
             qa=qa,
+            sensor=sensor,
+            adjust_to_oli=adjust_to_oli,
             min_clear=min_clear,
             batch_size=batch_size,
             lazy=lazy,

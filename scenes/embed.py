@@ -24,6 +24,7 @@ from models.pooling import pool_every_patch, vector_width
 from scenes.input.reader import WithoutNumber
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
+from transformation.present_bands import PresentBands
 from transformation.transformer import ZScoreNormalize
 from utils.errors import DataError
 from utils.metadata import FIELDS, Acquisitions, AcquisitionTime, encode_metadata, metadata_columns
@@ -69,7 +70,7 @@ class WindowMetadata(NamedTuple):
 class Stripe(NamedTuple):
     """The pixels around some windows, and those windows that show any ground."""
 
-    pixels: np.ndarray  # (7, h, w) uint16
+    pixels: np.ndarray  # (bands given, h, w) uint16
     top: int  # of the pixels, in the frame
     left: int
     tops: np.ndarray  # (n,) in the frame, row by row
@@ -77,7 +78,7 @@ class Stripe(NamedTuple):
     clear: np.ndarray  # (n,) visible share
 
     def images(self, part: slice, side: int) -> Tensor:
-        """(n, 7, side, side) uint16 of some of the windows."""
+        """(n, bands given, side, side) uint16 of some of the windows."""
         views = np.lib.stride_tricks.sliding_window_view(self.pixels, (side, side), axis=(1, 2))
         cut = views[:, self.tops[part] - self.top, self.lefts[part] - self.left]
         return torch.from_numpy(np.ascontiguousarray(cut.swapaxes(0, 1)))
@@ -92,10 +93,15 @@ class PixelReader(Protocol):
         ...
 
     @property
+    def given(self) -> PresentBands:
+        """Which of the model's bands it has."""
+        ...
+
+    @property
     def without_number(self) -> WithoutNumber: ...
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """(7, height, width) uint16 digital numbers from row `top` and column `left`; 0 where nothing is seen."""
+        """(bands given, height, width) uint16 numbers from row `top` and column `left`; 0 where nothing is seen."""
         ...
 
 
@@ -219,11 +225,13 @@ class SceneEmbedder:
         first_row = (number - 1) * side
         for start in range(0, len(stripe.tops), self.batch_size):
             part = slice(start, start + self.batch_size)
-            images, valid = self.normalize(stripe.images(part, frame.window).to(self.device))
+            numbers = stripe.images(part, frame.window).to(self.device)
+            images, valid = self.reader.given.normalized(numbers, self.normalize)
             config = self.embedder.model.config
             meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
             visible = visible_unless_all(valid, config.patch_size)
-            tokens = self.embedder.of_visible(images, meta, visible)
+            bands = self.reader.given.mask(len(images), self.device)
+            tokens = self.embedder.of_visible(images, meta, visible, bands)
             fields = token_fields(tokens, self.pool, side, config.num_prefix, visible).cpu().numpy()
             if not np.isfinite(fields).all():
                 raise DataError(f"{self.reader.where}: the model gives NaN or infinity here; check the checkpoint")

@@ -23,6 +23,7 @@ from scenes.input.grids import GRID_MAPPING, SPACING, cell_centres, grid_mapping
 from scenes.input.product import Scene, SceneOptions, find_scene
 from scenes.input.reader import SceneReader
 from scenes.input.virtual_files import path_of
+from scenes.sensor_notes import band_notes, seen_otherwise
 from scenes.windows import Frame, make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS
@@ -111,6 +112,8 @@ def embed_map(
     scale: tuple[float, float] | None,
     nodata: float | None,
     qa: str | Path | None,
+    sensor: str | None,
+    adjust_to_oli: str | None,
     min_clear: float,
     batch_size: int,
     lazy: bool | None,
@@ -125,9 +128,11 @@ def embed_map(
     if not 0 < min_clear <= 1:
         raise ConfigError(f"min_clear: {min_clear} is no share above 0 and up to 1")
     if isinstance(source, str | Path):
-        found = _of_path(source, bands, scale, nodata, qa)
+        found = _of_path(source, config, bands, scale, nodata, qa, sensor, adjust_to_oli)
     else:
-        found = _of_array(source, config, bands, scale, nodata, qa)
+        if adjust_to_oli:
+            raise ConfigError("adjust_to_oli: is for a path")
+        found = _of_array(source, config, bands, scale, nodata, qa, sensor)
     found = found._replace(
         time=_agreed_time(found.time, when),
         stated={**found.stated, **{name: float(value[0]) for name, value in stated_values(metadata or {}, 1).items()}},
@@ -166,19 +171,22 @@ def embed_series(model: "MOEMAE", sources: Any, *, when: Sequence[Any] | None, *
 
 def _of_path(
     path: str | Path,
+    config: ModelConfig,
     bands: Sequence[Any] | None,
     scale: tuple[float, float] | None,
     nodata: float | None,
     qa: str | Path | None,
+    sensor: str | None,
+    adjust_to_oli: str | None,
 ) -> _Source:
     if nodata is not None:
         raise ConfigError("nodata: is for arrays; a file says its own (gdal_edit.py -a_nodata writes it)")
-    if bands is not None and not all(isinstance(number, int) for number in bands):
-        raise ConfigError(f"bands: {bands!r}; of a file, give their numbers, counted from 1")
+    if bands is not None and {type(band) for band in bands} not in ({int}, {str}):
+        raise ConfigError(f"bands: {bands!r}; of a file, give their numbers, counted from 1, or the names of all")
     chosen = tuple(bands) if bands is not None else None
-    options = SceneOptions(chosen, scale, path_of(str(qa)) if qa is not None else None)
-    scene = find_scene(path_of(str(path)), options)
-    for note in scene.notes:
+    qa_path = path_of(str(qa)) if qa is not None else None
+    scene = find_scene(path_of(str(path)), SceneOptions(chosen, scale, qa_path, sensor=sensor, adjust=adjust_to_oli))
+    for note in (*scene.notes, *band_notes(scene, config)):
         reporter.info(f"note         {note}")
     with SceneReader(scene) as reader:
         for doubt in check_numbers(reader):
@@ -193,6 +201,7 @@ def _of_array(
     scale: tuple[float, float] | None,
     nodata: float | None,
     qa: str | Path | None,
+    sensor: str | None,
 ) -> _Source:
     xarray = _require_xarray()
     if not isinstance(array, xarray.DataArray | xarray.Dataset):
@@ -202,8 +211,10 @@ def _of_array(
         )
     if qa is not None:
         raise ConfigError("qa: is for a path; give an array's QA_PIXEL as one of its bands, of that name")
-    reader = ArrayReader(array, config, bands, scale, nodata)
-    when = reader.given.when
+    reader = ArrayReader(array, config, bands, scale, nodata, sensor)
+    if notice := reader.notice(config):
+        reporter.info(f"note         {notice}")
+    when = reader.said.when
     time = acquisition_time(np.asarray(when).reshape(-1)[0]) if when is not None else AcquisitionTime()
     return _Source(reader, time, {}, in_pieces=bool(array.chunks))
 
@@ -250,6 +261,10 @@ def _labelled(cells: Any, maker: _Maker, statistics: str) -> Any:
         "statistics": statistics,
         "model_size": config.size,
     }
+    if isinstance(maker.source.of, Scene):
+        attributes |= seen_otherwise(maker.source.of)
+    elif missing := maker.source.of.given.missing:
+        attributes["missing_bands"] = list(missing)
     if frame.grid.georeferenced:
         transform = frame.output_transform
         coordinates["y"], coordinates["x"] = cell_centres(transform, *cells.shape[1:])

@@ -6,7 +6,9 @@ import re
 from datetime import time
 
 from models.pooling import MAP_POOLINGS
+from transformation.cross_sensor import ETM_TO_OLI
 from utils.data_config import DATASETS
+from utils.sensors import TAKEN
 
 DEFAULT_BATCH = 64
 
@@ -26,6 +28,13 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers such as 2,3,4,5,6,7,8, got {text!r}") from None
+
+
+def bands_of(text: str) -> tuple[int, ...] | tuple[str, ...]:
+    """Whole numbers N,N,… or names of bands."""
+    if not any(map(str.isdigit, text)) or re.search(r"[A-Za-z]", text):
+        return tuple(part.strip() for part in text.split(","))
+    return whole_numbers(text)
 
 
 def clock_of(text: str) -> time:
@@ -84,7 +93,12 @@ def add_cell_options(parser: argparse.ArgumentParser) -> None:
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """How files are to be read that do not say it themselves."""
     add = parser.add_argument
-    add("--bands", type=whole_numbers, metavar="N,…", help="which bands of a stack are SR_B1..SR_B7, counted from 1")
+    add("--bands", type=bands_of, metavar="N,…", help="which bands of a stack are those of the sensor, counted from 1; "
+        "or the names of all its bands: blue,green,red,nir08,…, other for those that are not to be taken")  # fmt: skip
+    add("--sensor", choices=[sensor.name for sensor in TAKEN], help="of a scene whose files do not say it: oli "
+        "(Landsat 8 and 9), etm (7), tm (4 and 5)")  # fmt: skip
+    add("--adjust-to-oli", choices=ETM_TO_OLI, help="turn reflectance of ETM+ and TM into OLI's by lines of Roy et al. "
+        "2016 (default: not)")  # fmt: skip
     add("--scale", type=pair, metavar="A,B", help="reflectance = value * A + B, where it is not Collection 2's")
 
 

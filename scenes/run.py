@@ -41,6 +41,7 @@ from scenes.products.stac_item import STAC_ITEM, require_described, write_item
 from scenes.products.styles import style_ramp, style_true_colour
 from scenes.products.zarr_group import ZARR_GROUP, require_zarr, write_zarr
 from scenes.row_store import RowStore
+from scenes.sensor_notes import band_notes, probe_notes, seen_otherwise
 from scenes.settings import SceneSettings
 from scenes.windows import make_frame
 from transformation.transformer import ZScoreNormalize
@@ -106,6 +107,8 @@ class SceneRun:
         self._say_scene()
         self.probe = load_probe(settings.probe, config, settings.trust_pickle) if settings.probe else None
         self.choices = choose(settings, self.probe, config, self.weights)
+        for note in probe_notes(scene, self.probe):
+            reporter.info(f"note         {note}")
         info = DATASETS[self.choices.statistics]
         # With published behaviour fill is data, as the released weights were trained.
         self.normalize = ZScoreNormalize(info.STATISTICS, fill_is_data=config.published_behaviour)
@@ -214,7 +217,7 @@ class SceneRun:
         scene, grid = self.scene, self.scene.grid
         kind = "simulated scene" if scene.simulated else "scene"
         reporter.info(f"{kind:12s} {scene.name}: {grid.height:,} x {grid.width:,} pixels, {scene.time}")
-        for note in scene.notes:
+        for note in (*scene.notes, *band_notes(scene, self.model.config)):
             reporter.info(f"note         {note}")
         if self.model.config.published_behaviour and scene.time.day is not None:
             reporter.info(
@@ -264,6 +267,7 @@ class SceneRun:
             "amp": "false" if self.autocast is None else settings.amp,
             "compile": settings.compile,
             **({} if settings.backend == "torch" else {"backend": settings.backend}),
+            **seen_otherwise(self.scene),
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "before_final_norm": True,

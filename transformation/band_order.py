@@ -1,5 +1,7 @@
 """Whether seven bands can be SR_B1..SR_B7 in their order: what reversed, shuffled or other sensors' bands show."""
 
+import warnings
+
 import numpy as np
 
 VEGETATION_INDEX, VEGETATION_NIR = 0.5, 0.1
@@ -47,7 +49,9 @@ def order_problem(reflectance: np.ndarray) -> str | None:
     """
     if reflectance.shape[1] < LEAST_JUDGED or _unrelated(reflectance):
         return None
-    return _of_all(reflectance) or _of_vegetation(reflectance[:, vegetation(reflectance)])
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="invalid value", category=RuntimeWarning)  # older NumPy's medians
+        return _of_all(reflectance) or _of_vegetation(reflectance[:, vegetation(reflectance)])
 
 
 def _unrelated(reflectance: np.ndarray) -> bool:

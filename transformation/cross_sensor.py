@@ -7,12 +7,13 @@ treats both alike, and one line serves both ways. All are of ETM+; TM's bands li
 own is published there, so that TM is taken for ETM+.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from transformation.landsat_numbers import LARGEST, reflectance_as_numbers
-from utils.sensors import OLI
+from utils.sensors import ETM, OLI
 
 
 class Lines(NamedTuple):
@@ -22,10 +23,15 @@ class Lines(NamedTuple):
     slopes: tuple[float, ...]
 
     def of(self, reflectance: np.ndarray) -> np.ndarray:
-        """(6, …) of one sensor as the other's."""
+        """(bands, …) of one sensor as the other's."""
         shape = (len(self.slopes),) + (1,) * (reflectance.ndim - 1)
         intercepts, slopes = (np.array(part, np.float64).reshape(shape) for part in self)
         return intercepts + slopes * reflectance
+
+    def only(self, common: Sequence[str]) -> "Lines":
+        """Those of some bands, by their common names, in that order."""
+        places = [ETM.common.index(name) for name in common]
+        return Lines(*(tuple(part[place] for place in places) for part in self))
 
 
 OLI_TO_ETM = Lines((0.0183, 0.0123, 0.0123, 0.0448, 0.0306, 0.0116), (0.8850, 0.9317, 0.9372, 0.8339, 0.8639, 0.9165))
@@ -43,7 +49,7 @@ def along(numbers: np.ndarray, lines: Lines) -> np.ndarray:
     """Collection-2 numbers of one sensor as the other's.
 
     Args:
-        numbers: (6, …) uint16, 0 on fill.
+        numbers: (bands, …) uint16, 0 on fill.
         lines: from one to the other.
 
     Returns:

@@ -72,10 +72,28 @@ class Sensor(NamedTuple):
         band = self.band(name)
         return None if band is None else self.bands.index(band)
 
+    def only(self, common: Sequence[str]) -> "Sensor":
+        """The same with some of its bands, by their common names."""
+        kept = [(band, name) for band, name in zip(self.bands, self.common, strict=True) if name in common]
+        return self._replace(bands=tuple(band for band, _ in kept), common=tuple(name for _, name in kept))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Common names of the bands that models take and the sensor does not have."""
+        return tuple(name for name in _OLI_COMMON if name not in self.common)
+
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """Common names of the bands that a picture shows as red, green and blue: those of true colour, or others."""
+        if set(self.rgb) <= set(self.common):
+            return self.rgb
+        last = [*self.common[::-1][:3], *self.common[:1] * 2]
+        return (last[0], last[1], last[2])
+
     @property
     def rgb_bands(self) -> tuple[str, ...]:
-        """Names of the bands of a true-colour picture."""
-        return tuple(self.bands[self.common.index(name)] for name in self.rgb)
+        """Names of the bands of a picture."""
+        return tuple(self.bands[self.common.index(name)] for name in self.shown)
 
     @property
     def listed(self) -> str:
@@ -143,6 +161,12 @@ MSI = Sensor(
 """ESA, Sentinel-2 Products Specification Document (S2-PDGS-TAS-DI-PSD): BOA_QUANTIFICATION_VALUE 10,000 and, since
 processing baseline 04.00 (January 2022), BOA_ADD_OFFSET -1,000; earlier numbers have no offset. Bands of 10, 20 and
 60 m are brought to 30 m. Only patches: no product of it is recognised as a scene."""
+
+UNSTATED = OLI._replace(name="unstated", title="Landsat (which one is not stated)", products=())
+"""Bands by their names, where nothing says which sensor has seen them."""
+
+TAKEN = (OLI, ETM, TM)
+"""Those whose numbers models take as they are; the coastal band of the others is missing to them."""
 
 SENSORS = {sensor.name: sensor for sensor in (OLI, ETM, TM, HLS_L30, MSI)}
 """Every sensor by name. Models take OLI, some of them MSI's patches as well (`model.sensors`), and scenes of HLS L30

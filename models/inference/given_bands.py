@@ -11,7 +11,7 @@ from utils.sensors import (
     ETM,
     OLI,
     SENSORS,
-    TM,
+    TAKEN,
     Sensor,
     misnamed,
     other_than_landsat,
@@ -19,9 +19,6 @@ from utils.sensors import (
     refusal_of_said,
     sensor_said,
 )
-
-TAKEN = (OLI, ETM, TM)
-"""Sensors whose numbers the model takes; ETM+ and TM have no coastal band."""
 
 STAND_IN = 10_000
 """In the pixels of a missing band, which influence nothing: any number but 0, which would hide them."""

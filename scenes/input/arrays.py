@@ -15,8 +15,8 @@ from models.inference.patch_input import BAND_DIMENSIONS, PatchInput, north_up, 
 from scenes.input.grids import SceneGrid, checked_grid
 from scenes.input.reader import WithoutNumber, hidden_pixels, padded
 from scenes.input.stacks import QA_PIXEL
+from transformation.present_bands import PresentBands
 from utils.errors import DataError
-from utils.sensors import OLI
 
 LOOKED_AT = 4
 """Squares along each axis by whose numbers a scene is judged before anything is computed."""
@@ -44,11 +44,12 @@ class ArrayReader:
         array: a DataArray (band, y, x), or a Dataset with a variable a band; in memory or of dask. A band or variable
             named QA_PIXEL hides fill, cloud and shadow.
         config: of the model.
-        bands, scale, nodata: as `MOEMAE.embed` takes them.
+        bands, scale, nodata, sensor: as `MOEMAE.embed` takes them.
 
     Attributes:
         grid: where its pixels lie, north up.
-        given: one square of it: what its attributes say.
+        said: one square of it: what its attributes say.
+        given: which of the model's bands it has.
 
     Raises:
         DataError: for what the model does not know: bands, numbers, grid, more than one time.
@@ -63,35 +64,36 @@ class ArrayReader:
         bands: Sequence[str] | None = None,
         scale: tuple[float, float] | None = None,
         nodata: float | None = None,
+        sensor: str | None = None,
     ) -> None:
         array, self.place = _one_date(array)
         self.array = north_up(array, self.place)
         self.grid = grid_of(self.array, self.place)
         self.without_number = WithoutNumber((), (self.grid.height, self.grid.width), None)
         squares = [read_input(self._part(*square)) for square in self._squares()]
-        self.given = squares[0]
-        everywhere = self.given._replace(patches=[square.patches[0] for square in squares])
-        self._patches = LandsatPatches.of(everywhere, config, bands, None, scale, nodata)
-        if self._patches.bands.missing:
-            raise DataError(
-                f"bands: {self._patches.bands.missing[0]} is missing; a map takes {OLI.listed} of Landsat 8 or 9, "
-                "`embed` takes patches of fewer"
-            )
+        self.said = squares[0]
+        everywhere = self.said._replace(patches=[square.patches[0] for square in squares])
+        self._patches = LandsatPatches.of(everywhere, config, bands, None, scale, nodata, sensor)
+        self.given = PresentBands(tuple(self._patches.bands.present))
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """(7, height, width) uint16 from row `top` and column `left`; 0 outside it, and where nothing is seen."""
-        shape = (len(OLI.bands), self.grid.height, self.grid.width)
+        """(bands given, height, width) uint16 from row `top`, column `left`; 0 outside, and where nothing is seen."""
+        shape = (len(self.given.places), self.grid.height, self.grid.width)
         return padded(self._numbers, shape, top, left, height, width)
 
     def _numbers(self, rows: slice, columns: slice) -> np.ndarray:
         given = read_input(self._part(rows, columns))
-        numbers = self._patches.alike(given).numbers(given.patches[0])
+        numbers = self._patches.alike(given).numbers(given.patches[0])[list(self.given.places)]
         numbers[:, _hidden_by_quality(given)] = 0
         return numbers
 
+    def notice(self, config: ModelConfig) -> str | None:
+        """What to say of weights that have not learned what to do without the missing bands."""
+        return self._patches.bands.notice(config)
+
     def loaded(self, top: int, height: int) -> "LoadedRows":
         """Whole rows, read at once: what dask would compute anew for every rectangle."""
-        return LoadedRows(self.read(top, 0, height, self.grid.width), top, self.without_number)
+        return LoadedRows(self.read(top, 0, height, self.grid.width), top, self.without_number, self.given)
 
     def _part(self, rows: slice, columns: slice) -> Any:
         return self.array.isel(dict(zip(self.place, (rows, columns), strict=True)))
@@ -106,9 +108,10 @@ class ArrayReader:
 class LoadedRows(NamedTuple):
     """Some rows of a scene in memory, as a reader; 0 elsewhere."""
 
-    numbers: np.ndarray  # (7, rows, columns of the scene) uint16
+    numbers: np.ndarray  # (bands given, rows, columns of the scene) uint16
     top: int
     without_number: WithoutNumber
+    given: PresentBands
     where: str = ArrayReader.where
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:

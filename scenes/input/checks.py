@@ -1,5 +1,7 @@
 """Whether a scene's numbers are Collection-2 Level-2 surface reflectance: what a wrong product shows in its pixels."""
 
+import re
+
 import numpy as np
 from rasterio.windows import Window
 
@@ -9,6 +11,7 @@ from scenes.input.virtual_files import shown
 from transformation.band_order import LEAST_VEGETATION, VEGETATION_NIR, order_problem, vegetation
 from transformation.landsat_numbers import COLLECTION2, NO_REFLECTANCE, implausible
 from utils.errors import DataError
+from utils.sensors import OLI
 
 SAMPLES, SAMPLE_SIDE = 5, 256
 """A scene is looked at in SAMPLES x SAMPLES squares of SAMPLE_SIDE pixels, spread evenly."""
@@ -49,18 +52,26 @@ def check_numbers(reader: SceneReader) -> list[str]:
     if scene.scale is None:
         _check_stored(scene, kinds, values)
     factor, offset = scene.scale or COLLECTION2
-    reflectance = values * np.float32(factor) + np.float32(offset)
+    reflectance = np.full((len(OLI.bands), values.shape[1]), np.nan, np.float32)  # of bands that the scene has not
+    reflectance[list(reader.given.places)] = values * np.float32(factor) + np.float32(offset)
     if what := order_problem(reflectance):
         fix = RED_EDGE_FIX if "red edge" in what else ORDER_FIX
-        raise DataError(f"{shown(scene.path)}: {what}; {fix}")
-    doubt = _light_at_the_sensor(reflectance)
+        raise DataError(f"{shown(scene.path)}: {_in_names_of(scene, what)}; {fix}")
+    doubt = _in_names_of(scene, _light_at_the_sensor(reflectance) or "")
     if doubt and scene.scale is None:
         raise DataError(f"{shown(scene.path)}: {doubt}; give the Level-2 product; {SCALE_FIX}")
     return [f"{doubt}; what is said of its scale makes it surface reflectance"] if doubt else []
 
 
+def _in_names_of(scene: Scene, text: str) -> str:
+    """A sentence that names OLI's bands by number, which other sensors number otherwise."""
+    if scene.sensor is OLI:
+        return text
+    return re.sub(r"SR_B(\d)", lambda found: OLI.common[int(found[1]) - 1], text)
+
+
 def _check_stored(scene: Scene, kinds: list[str], values: np.ndarray) -> None:
-    """Judge (7, n) numbers of visible pixels by what Collection-2 Level-2 stores."""
+    """Judge (bands, n) numbers of visible pixels by what Collection-2 Level-2 stores."""
     if values.dtype.kind == "f":
         low, high = np.percentile(values, (1, 99))
         if max(-low, high) <= LARGEST_REFLECTANCE:
@@ -82,7 +93,7 @@ def _check_stored(scene: Scene, kinds: list[str], values: np.ndarray) -> None:
 
 
 def _light_at_the_sensor(reflectance: np.ndarray) -> str | None:
-    """What tells (7, n) reflectances from those of the surface; None where nothing does."""
+    """What tells (7, n) reflectances, NaN in missing bands, from those of the surface; None where nothing does."""
     coastal, blue, green, _, near_infrared = reflectance[:5]
     land = blue[near_infrared > VEGETATION_NIR]
     if land.size >= LEAST_VEGETATION and np.median(land) < DARKEST_BLUE:
@@ -100,7 +111,7 @@ def _light_at_the_sensor(reflectance: np.ndarray) -> str | None:
 
 
 def _sample(reader: SceneReader, declared: bool = False) -> np.ndarray:
-    """(7, n) values of visible pixels, or of those that the files do not declare hidden, whatever their scale."""
+    """(bands, n) values of visible pixels, or of those that the files do not declare hidden, whatever their scale."""
     grid = reader.scene.grid
     parts = []
     for top in _starts(grid.height):

@@ -15,7 +15,7 @@ from scenes.input.grids import RasterFile
 from scenes.input.virtual_files import GDAL_NETWORK, shown
 from transformation.landsat_numbers import COLLECTION2, LARGEST, reflectance_as_numbers
 from utils.errors import DataError
-from utils.sensors import OLI
+from utils.sensors import OLI, Sensor
 
 _SURFACE = re.compile(r"SR_B\d", re.IGNORECASE)
 LOOKED_AT = 256
@@ -26,33 +26,36 @@ DARKEST = float(reflectance_as_numbers(np.array(-0.02)))
 """Less than half of the near infrared is darker, water's neither; that of reflectance * 10,000 is, snow apart."""
 
 
-def exported_bands(names: Sequence[str], quality: Sequence[int], dtype: str) -> tuple[int, ...] | None:
-    """Which bands of an export are SR_B1..SR_B7, counted from 1; None for any other stack.
+def exported_bands(
+    names: Sequence[str], quality: Sequence[int], dtype: str, sensor: Sensor = OLI
+) -> tuple[int, ...] | None:
+    """Which bands of an export are the sensor's, counted from 1; None for any other stack.
 
-    An export has each of SR_B1..SR_B7 once under these very names, after an image's number or before a reducer's suffix
-    as well, and either QA_PIXEL beside them or another type than the product's: neither does a stack of the product's
-    own files.
+    An export has each of the sensor's bands once under these very names, after an image's number or before a reducer's
+    suffix as well, and either QA_PIXEL beside them or another type than the product's: neither does a stack of the
+    product's own files.
 
     Args:
         names: of all bands.
         quality: which of them are QA_PIXEL, counted from 1.
         dtype: of the bands.
+        sensor: whose they are.
     """
-    own = [OLI.band(name) if _SURFACE.search(name) else None for name in names]
-    if any(own.count(band) != 1 for band in OLI.bands) or len(quality) > 1:
+    own = [sensor.band(name) if _SURFACE.search(name) else None for name in names]
+    if any(own.count(band) != 1 for band in sensor.bands) or len(quality) > 1:
         return None
-    if not quality and (dtype == "uint16" or len(names) != len(OLI.bands)):
+    if not quality and (dtype == "uint16" or len(names) != len(sensor.bands)):
         return None
-    return tuple(own.index(band) + 1 for band in OLI.bands)
+    return tuple(own.index(band) + 1 for band in sensor.bands)
 
 
-def scale_of(bands: Sequence[RasterFile]) -> tuple[float, float] | None:
+def scale_of(bands: Sequence[RasterFile], sensor: Sensor = OLI) -> tuple[float, float] | None:
     """How an export's numbers become reflectance; None where they are the product's own, or the file's tags say it.
 
     Raises:
         DataError: when they are neither the product's numbers nor reflectance.
     """
-    near_infrared = bands[OLI.common.index("nir08")]
+    near_infrared = bands[sensor.common.index("nir08")]
     if near_infrared.dtype == "uint16" or any(band.scaling != (1.0, 0.0) for band in bands):
         return None
     low, middle, high = _range(near_infrared)

@@ -9,12 +9,19 @@ from typing import NamedTuple, NoReturn
 from scenes.input.earth_engine import scale_of
 from scenes.input.grids import RasterFile, open_raster
 from scenes.input.hls import FIX, granules_of, open_granule
-from scenes.input.metadata import LEVEL2_FIX, check_product_id, find_product_id, product_id_of
-from scenes.input.mtl import ENDINGS
-from scenes.input.stacks import QA_PIXEL, stack_bands
+from scenes.input.metadata import (
+    LEVEL2_FIX,
+    agreed_sensor,
+    check_product_id,
+    find_product_id,
+    product_id_of,
+    sensor_in_words,
+)
+from scenes.input.mtl import ENDINGS, read_mtl
+from scenes.input.stacks import NAME_SENSOR, QA_PIXEL, BandChoice, sensor_of_tags, stack_bands
 from scenes.input.virtual_files import is_file, names_below, names_beside, plain_name, shown, shown_folder, sibling
 from utils.errors import DataError
-from utils.sensors import ETM, HLS_L30, OLI, Sensor, refusal, sensor_of_product
+from utils.sensors import ETM, HLS_L30, OLI, Sensor, common_name, sensor_of_product
 
 _BAND_FILE = re.compile(
     r"(?:(?P<stem>.+)[._ -])?(?P<band>SR_B\d+|coastal|blue|green|red|nir(?:08)?|swir(?:1|16|2|22))\.TIFF?",
@@ -37,7 +44,7 @@ class SceneFiles(NamedTuple):
     product: str | None
     """The product id in the names."""
     bands: tuple[RasterFile, ...]
-    """SR_B1..SR_B7."""
+    """Those of the sensor, in its order."""
     qa: RasterFile | None
     mtl: Path | None
     sensor: Sensor = OLI
@@ -56,8 +63,12 @@ class _Scene(NamedTuple):
     """What the names of its files begin with."""
 
 
-def find_folder(folder: Path) -> SceneFiles:
+def find_folder(folder: Path, stated: Sensor | None = None) -> SceneFiles:
     """The files of a product in a folder, else in one of its subfolders; the folder may be an archive's.
+
+    Args:
+        folder: where it is.
+        stated: the sensor, as the user says.
 
     Raises:
         DataError: for no scene or several, another product, and missing bands.
@@ -75,17 +86,22 @@ def find_folder(folder: Path) -> SceneFiles:
         raise DataError(f"{shown(folder)}: holds several scenes ({listed}); give each its own folder")
     if granules:
         ((granule, layers),) = granules.items()
+        agreed_sensor({"--sensor says": stated, "the name says": HLS_L30}, shown(folder))
         hls = open_granule(granule, {layer: folder / name for layer, name in layers.items()}, folder)
         return SceneFiles(granule, hls.bands, hls.fmask, None, HLS_L30, scale=(HLS_L30.scale, HLS_L30.offset))
     ((scene, files),) = found.items()
     home = folder / scene.parent
     beside = [PurePosixPath(name).name for name in names if str(PurePosixPath(name).parent) == (scene.parent or ".")]
     product = find_product_id(scene.stem) or find_product_id(home.name) or find_product_id(folder.name)
-    return _product_files(product, scene.stem, {band: folder / name for band, name in files.items()}, beside)
+    return _product_files(product, scene.stem, {band: folder / name for band, name in files.items()}, beside, stated)
 
 
-def find_band_file(path: Path) -> SceneFiles | None:
+def find_band_file(path: Path, stated: Sensor | None = None) -> SceneFiles | None:
     """The product that a file is a band of, `…_SR_B4.TIF`, here or on the web; None for any other file.
+
+    Args:
+        path: of the file.
+        stated: the sensor, as the user says.
 
     Raises:
         DataError: for another product, missing bands, or files of several bands.
@@ -109,49 +125,56 @@ def find_band_file(path: Path) -> SceneFiles | None:
         )
     files = {band: sibling(path, name) for band, name in own.items()}
     product = find_product_id(stem) or find_product_id(Path(shown_folder(path)).name)
-    return _product_files(product, stem, files, names)
+    return _product_files(product, stem, files, names, stated)
 
 
-def find_stack(path: Path, chosen: tuple[int, ...] | None, scaled: bool = False) -> SceneFiles:
+def find_stack(path: Path, chosen: BandChoice | None, scaled: bool = False, stated: Sensor | None = None) -> SceneFiles:
     """The files of a stacked GeoTIFF.
 
     Args:
         path: the stack.
-        chosen: which of its bands are SR_B1..SR_B7, counted from 1; None: it has these seven and no others, or says
-            which they are.
+        chosen: which of its bands are the sensor's, counted from 1, or the names of all of its bands; None: it has the
+            sensor's bands and no others, or says which they are.
         scaled: whether the user states the scale of its numbers.
+        stated: the sensor, as the user says.
 
     Raises:
         DataError: for another number of bands, names in another order, or numbers of no known scale.
-        ConfigError: when `chosen` is no choice of seven.
+        ConfigError: when `chosen` is no choice of the sensor's bands.
     """
     stem = Path(plain_name(path)).stem
-    product = find_product_id(plain_name(path))
-    if product:
-        check_product_id(product, shown(path))
-    found = stack_bands(open_raster(path), chosen)
+    product, where = find_product_id(plain_name(path)), shown(path)
+    stack = open_raster(path)
     names = names_beside(path)
     if names is None:
         names = _there(path, _companion_names(stem))
-    qa, mtl = (_named_after(stem, form, names) for form in (_QA_FILE, _MTL_FILE))
+    qa, mtl = ([sibling(path, name) for name in _named_after(stem, form, names)] for form in (_QA_FILE, _MTL_FILE))
+    said = {
+        "--sensor says": stated,
+        "its name says": check_product_id(product, where) if product else None,
+        "its tags say": sensor_of_tags(stack),
+        "its MTL says": sensor_of_mtl(mtl[0]) if mtl else None,
+    }
+    found = stack_bands(stack, chosen, agreed_sensor(said, where))
     return SceneFiles(
         product,
         found.bands,
-        open_raster(sibling(path, qa[0])) if qa else found.qa,
-        sibling(path, mtl[0]) if mtl else None,
-        scale=scale_of(found.bands) if found.exported and not scaled else None,
+        open_raster(qa[0]) if qa else found.qa,
+        mtl[0] if mtl else None,
+        found.sensor,
+        scale=scale_of(found.bands, found.sensor) if found.exported and not scaled else None,
     )
 
 
 def _scenes_in(names: Iterable[str], folder: Path) -> dict[_Scene, dict[str, str]]:
-    """Scene to band (SR_B4) to file. Raises DataError where a band is there twice."""
+    """Scene to band (SR_B4, or a catalogue's red) to file. Raises DataError where a band is there twice."""
     found: dict[_Scene, dict[str, str]] = {}
     for name in names:
         parent, _, last = name.rpartition("/")
         match = _BAND_FILE.fullmatch(last)
-        band = OLI.band(match["band"]) if match else None
-        if match is None or band is None:
+        if match is None or OLI.band(match["band"]) is None:
             continue
+        band = match["band"].upper() if match["band"].upper().startswith("SR_") else common_name(match["band"])
         files = found.setdefault(_Scene(parent, match["stem"] or ""), {})
         if band in files:
             raise DataError(f"{shown(folder)}: holds {band} twice ({files[band]}, {name}); leave one of them")
@@ -159,36 +182,58 @@ def _scenes_in(names: Iterable[str], folder: Path) -> dict[_Scene, dict[str, str
     return found
 
 
-def _product_files(product: str | None, stem: str, files: Mapping[str, Path], beside: Sequence[str]) -> SceneFiles:
+def _product_files(
+    product: str | None, stem: str, files: Mapping[str, Path], beside: Sequence[str], stated: Sensor | None
+) -> SceneFiles:
     """The files of a product, each of one band.
 
     Args:
         product: its id, where one is known.
         stem: what the names of its files begin with.
-        files: band (SR_B4) to file.
+        files: band, as the files name it, to file.
         beside: names of the files that lie with them.
+        stated: the sensor, as the user says.
 
     Raises:
         DataError: for another product, missing bands, or files of several bands.
     """
     first = next(iter(files.values()))
     folder = shown_folder(first)
-    if product:
-        check_product_id(product, folder)
-    catalogue = not any("SR_B" in plain_name(file).upper() for file in files.values())
-    if set(files) == set(OLI.bands[1:] if catalogue else ETM.bands):
-        raise DataError(f"{folder}: {stem} has just the bands of Landsat 4, 5 or 7; {refusal(ETM)}; {LEVEL2_FIX}")
-    if missing := [band for band in OLI.bands if band not in files]:
+    by_id = check_product_id(product, folder) if product else None
+    qa_name, mtl_name = (_companion(folder, beside, form, stem, product) for form in (_QA_FILE, _MTL_FILE))
+    mtl = sibling(first, mtl_name) if mtl_name else None
+    by_mtl = sensor_of_mtl(mtl) if mtl else None
+    said = {"--sensor says": stated, "the product id says": by_id, "the MTL says": by_mtl}
+    sensor = agreed_sensor(said, folder)
+    if sensor is None and set(files) in (set(ETM.bands), set(ETM.common)):
+        raise DataError(f"{folder}: {stem} has just the bands of Landsat 4, 5 or 7; {NAME_SENSOR}, or {LEVEL2_FIX}")
+    sensor = sensor or OLI
+    bands = _open_bands(files, sensor, stem, folder)
+    return SceneFiles(product, bands, open_raster(sibling(first, qa_name)) if qa_name else None, mtl, sensor)
+
+
+def sensor_of_mtl(mtl: Path) -> Sensor | None:
+    """The sensor that an MTL file names. Raises DataError for one that the model does not know."""
+    return sensor_in_words(read_mtl(mtl).get("SPACECRAFT_ID", ""), shown(mtl), "is of")
+
+
+def _open_bands(files: Mapping[str, Path], sensor: Sensor, stem: str, folder: str) -> tuple[RasterFile, ...]:
+    """The files of a sensor's bands, in its order; `files` as those name them."""
+    found: dict[str | None, Path] = {}
+    for name, file in files.items():
+        band = sensor.band(name)
+        if band in found and band is not None:
+            listed = f"{plain_name(found[band])}, {plain_name(file)}"
+            raise DataError(f"{folder}: holds {band} twice ({listed}); leave one of them")
+        found[band] = file
+    if missing := [band for band in sensor.bands if band not in found]:
         listed = ", ".join(f"{stem}_{band}.TIF" if stem else f"{band}.TIF" for band in missing)
         raise DataError(f"{folder}: {listed} missing; fetch them again")
-    bands = tuple(open_raster(files[band]) for band in OLI.bands)
+    bands = tuple(open_raster(found[band]) for band in sensor.bands)
     for band in bands:
         if band.count != 1:
             raise DataError(f"{shown(band.path)}: has {band.count} bands, a band file has one; fetch it again")
-    qa, mtl = (_companion(folder, beside, form, stem, product) for form in (_QA_FILE, _MTL_FILE))
-    return SceneFiles(
-        product, bands, open_raster(sibling(first, qa)) if qa else None, sibling(first, mtl) if mtl else None
-    )
+    return bands
 
 
 def _companion(folder: str, names: Sequence[str], form: re.Pattern[str], stem: str, product: str | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from utils.errors import DataError
 from utils.metadata import FIELDS, AcquisitionTime
-from utils.sensors import OLI, refusal, refusal_of_said, sensor_of_product
+from utils.sensors import TAKEN, Sensor, refusal, refusal_of_said, sensor_of_product, sensor_said
 
 _START = r"(?<![A-Z0-9])(?P<mission>L[A-Z]\d{2})_"
 _FORMS = tuple(
@@ -33,7 +33,7 @@ _FORMS = tuple(
 """USGS "Landsat Collections" and "ARD" naming conventions, Earth Engine's and Planetary Computer's catalogues, HLS User
 Guide 2.0."""
 
-LEVEL2_FIX = "order the Collection-2 Level-2 product (L2SP) of Landsat 8 or 9, for example from EarthExplorer"
+LEVEL2_FIX = "order the Collection-2 Level-2 product (L2SP) of Landsat 4 to 9, for example from EarthExplorer"
 
 
 class ProductId(NamedTuple):
@@ -105,11 +105,11 @@ def product_id_of(text: str, where: Path | str) -> ProductId | None:
         raise DataError(f"{where}: date or time of {product} cannot be read ({error}); correct the name") from error
 
 
-def check_product_id(product: str, where: Path | str) -> None:
-    """Refuse products whose numbers the model does not know.
+def check_product_id(product: str, where: Path | str) -> Sensor:
+    """The sensor of a product whose numbers the model knows.
 
     Raises:
-        DataError: another sensor than OLI of Landsat 8 and 9, Level 1, or Collection 1.
+        DataError: another sensor than OLI, ETM+ or TM of Landsat 4 to 9, Level 1, or Collection 1.
     """
     parsed = product_id_of(product, where)
     if parsed is None:
@@ -118,7 +118,7 @@ def check_product_id(product: str, where: Path | str) -> None:
     if sensor is None:
         why = refusal_of_said(parsed.mission) or "its sensor is none that the model knows"
         raise DataError(f"{where}: {product}: {why}; {LEVEL2_FIX}")
-    if sensor is not OLI:
+    if sensor not in TAKEN:
         raise DataError(f"{where}: {product}: {refusal(sensor)}; {LEVEL2_FIX}")
     if parsed.level is not None and parsed.level.startswith("L1"):
         raise DataError(
@@ -129,6 +129,39 @@ def check_product_id(product: str, where: Path | str) -> None:
             f"{where}: {product} is of Collection {int(parsed.collection)}, whose numbers are scaled otherwise; "
             f"{LEVEL2_FIX}, or state how they are scaled (--scale 0.0001,0)"
         )
+    return sensor
+
+
+def sensor_in_words(text: str, where: Path | str, said_by: str) -> Sensor | None:
+    """The sensor that a text such as LANDSAT_7 names; None where it names none.
+
+    Raises:
+        DataError: for one that the model does not know.
+    """
+    said = sensor_said(text)
+    if said is None or said in TAKEN:
+        return said if isinstance(said, Sensor) else None
+    raise DataError(f"{where}: {said_by} {text}: {refusal_of_said(text)}; {LEVEL2_FIX}")
+
+
+def agreed_sensor(said: Mapping[str, Sensor | None], where: Path | str) -> Sensor | None:
+    """The sensor on which all that speak agree; None where nothing does.
+
+    Args:
+        said: who says it, as the beginning of a sentence, to what is said.
+        where: for messages.
+
+    Raises:
+        DataError: where two of them differ.
+    """
+    known = [(who, sensor) for who, sensor in said.items() if sensor is not None]
+    for who, sensor in known[1:]:
+        if sensor is not known[0][1]:
+            raise DataError(
+                f"{where}: {who} {sensor.title}, {known[0][0]} {known[0][1].title}; leave --sensor out, or correct "
+                "what is wrong"
+            )
+    return known[0][1] if known else None
 
 
 def scene_time(product: str | None, mtl: Mapping[str, str], where: Path | str) -> AcquisitionTime:

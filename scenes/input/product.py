@@ -4,7 +4,8 @@ A folder holds `*_SR_B1.TIF … *_SR_B7.TIF` and, where they exist, `*_QA_PIXEL.
 itself or in a subfolder; a `.tar` or `.zip` is read as such a folder, and so is one of HLS L30 (`scenes.input.hls`). A
 stack is one GeoTIFF of seven bands, with a `<name>_QA_PIXEL.tif` and `<name>_MTL.json` beside it where they exist, or
 an export of Earth Engine (`scenes.input.earth_engine`). A `.json` is a STAC item (`scenes.input.stac`). What is said by
-an address (`https://…`) is read where it is.
+an address (`https://…`) is read where it is. TM and ETM+ have six bands, of which `*_SR_B1.TIF` is blue: which sensor
+it is say the product id, the MTL, tags or the user, and nothing is guessed.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date, time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,19 @@ from rasterio.crs import CRS
 
 from scenes.input.grids import RasterFile, SceneGrid, check_same_grid, open_raster, scene_grid
 from scenes.input.layouts import SceneFiles, find_band_file, find_folder, find_stack
-from scenes.input.metadata import LEVEL2_FIX, check_product_id, product_id_of, scene_time, stated_fields
+from scenes.input.metadata import (
+    LEVEL2_FIX,
+    agreed_sensor,
+    check_product_id,
+    product_id_of,
+    scene_time,
+    sensor_in_words,
+    stated_fields,
+)
 from scenes.input.mtl import read_mtl
 from scenes.input.stac import find_item
 from scenes.input.stacks import naming_notes
+from scenes.input.statements import DEFAULT_OPTIONS, SceneOptions, adjustment, stated_sensor, with_stated_time
 from scenes.input.virtual_files import (
     ARCHIVE_ENDINGS,
     address_of,
@@ -39,33 +48,15 @@ from transformation.landsat_numbers import COLLECTION2
 from utils.data_config import SIMULATED_MARK
 from utils.errors import ConfigError, DataError
 from utils.metadata import AcquisitionTime
-from utils.sensors import HLS_L30, OLI, Sensor, refusal_of_said
+from utils.sensors import HLS_L30, OLI, SENSORS, Sensor
 
 _TIFF_ENDINGS = (".tif", ".tiff")
 _PACKED_ENDINGS = (".gz", ".tgz", ".bz2", ".xz", ".7z")
-FORMS = "a Collection-2 Level-2 folder, its .tar or .zip, a STAC item (.json), or a 7-band GeoTIFF"
-
-
-class SceneOptions(NamedTuple):
-    """What the user states about a scene beyond its files."""
-
-    bands: tuple[int, ...] | None = None
-    """Which bands of a stack are SR_B1..SR_B7, counted from 1."""
-    scale: tuple[float, float] | None = None
-    """reflectance = value * scale[0] + scale[1]; None: Collection-2 Level-2 numbers, and the numbers are checked."""
-    qa: Path | None = None
-    """A QA_PIXEL file; None looks for one."""
-    day: date | None = None
-    """Of acquisition (UTC), where nothing else says it."""
-    clock: time | None = None
-    """Time of day of acquisition (UTC), likewise."""
+FORMS = "a Collection-2 Level-2 folder, its .tar or .zip, a STAC item (.json), or a GeoTIFF of its bands"
 
 
 FINGERPRINT_FORMAT = 1
 """Raised when the same settings give other numbers."""
-
-DEFAULT_OPTIONS = SceneOptions()
-"""Nothing stated: a product as it is delivered."""
 
 
 class Scene(NamedTuple):
@@ -86,7 +77,9 @@ class Scene(NamedTuple):
     notes: tuple[str, ...]
     """What is missing and what follows from it, one line each."""
     sensor: Sensor = OLI
-    """Models take no other so far."""
+    """Whose bands they are. What the user names a part of has no other."""
+    adjusted: str | None = None
+    """As in `SceneOptions.adjust`."""
 
     @property
     def name(self) -> str:
@@ -114,7 +107,7 @@ def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
         check_same_grid(first, other)
     values = {**files.stated, **(read_mtl(files.mtl) if files.mtl else {})}
     where = shown(files.mtl or path)
-    product = _check_mtl(files.product, values, files.mtl, path)
+    product = _check_mtl(files, values, path)
     if options.qa:
         _check_companion(product, options.qa)
     scene = Scene(
@@ -123,12 +116,13 @@ def find_scene(path: Path, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
         bands=files.bands,
         qa=qa,
         grid=grid,
-        time=_with_stated_time(scene_time(product, values, where), options, path),
+        time=with_stated_time(scene_time(product, values, where), options, path),
         stated=stated_fields(values, where),
         scale=_scale(files, options.scale),
         simulated=_is_simulated(files),
         notes=(),
         sensor=files.sensor,
+        adjusted=adjustment(files.sensor, options.adjust),
     )
     return scene._replace(notes=tuple(_notes(scene, options)))
 
@@ -144,18 +138,19 @@ def _files_of(path: Path, options: SceneOptions) -> SceneFiles:
     if remote and not is_file(path):
         raise DataError(f"{shown(path)}: its server does not give it (missing, or only to those who sign in); fetch it "
                         "with the provider's own tool, or sign the address")  # fmt: skip
-    if ending in _TIFF_ENDINGS and not path.is_dir() and (options.bands or not (files := find_band_file(path))):
-        return find_stack(path, options.bands, options.scale is not None)
+    stated = stated_sensor(options.sensor)
+    if ending in _TIFF_ENDINGS and not path.is_dir() and (options.bands or not (files := find_band_file(path, stated))):
+        return find_stack(path, options.bands, options.scale is not None, stated)
     if options.bands:
         raise ConfigError(f"--bands is for a stacked GeoTIFF; the files in {shown(path)} name their bands themselves")
     if ending in _TIFF_ENDINGS and not path.is_dir():
         return files
     if path.is_dir():
-        return find_folder(path)
+        return find_folder(path, stated)
     if ending in ARCHIVE_ENDINGS:
-        return find_folder(root_of_archive(path))
+        return find_folder(root_of_archive(path), stated)
     if ending == ".json":
-        return find_item(path)
+        return find_item(path, stated)
     fix = "unpack it and give the folder" if ending in _PACKED_ENDINGS else f"give {FORMS}"
     raise DataError(f"{path}: is neither a folder nor a GeoTIFF; {fix}")
 
@@ -202,16 +197,6 @@ def _shown(scales: Sequence[tuple[float, float]]) -> str:
     return ", ".join(f"{scale:g},{offset:g}" for scale, offset in scales)
 
 
-def _with_stated_time(known: AcquisitionTime, options: SceneOptions, path: Path) -> AcquisitionTime:
-    """What is known of the time, and what the user adds. Raises ConfigError where the two contradict each other."""
-    for name, of_files, of_user in (("--date", known.day, options.day), ("--time", known.clock, options.clock)):
-        if None not in (of_files, of_user) and of_files != of_user:
-            raise ConfigError(
-                f"{name} {of_user}: {shown(path)} says {of_files}; leave {name} out, or correct what is wrong"
-            )
-    return AcquisitionTime(known.day or options.day, known.clock or options.clock)
-
-
 def _check_companion(product: str | None, companion: Path) -> None:
     """Refuse a file whose name says that it belongs to another product."""
     where = shown(companion)
@@ -239,18 +224,18 @@ def _is_simulated(files: SceneFiles) -> bool:
     return is_file(readme) and read_bytes(readme).decode("utf-8", errors="replace").startswith(SIMULATED_MARK)
 
 
-def _check_mtl(product: str | None, values: dict[str, str], mtl: Path | None, path: Path) -> str | None:
-    """The product id, which the MTL may add but not contradict."""
-    where = shown(mtl or path)
+def _check_mtl(files: SceneFiles, values: dict[str, str], path: Path) -> str | None:
+    """The product id, which the MTL may add but not contradict; nor may it contradict the sensor."""
+    product, where = files.product, shown(files.mtl or path)
     stated, mine = product_id_of(values.get("LANDSAT_PRODUCT_ID", ""), where), product_id_of(product or "", where)
     if stated is not None and mine is not None and not mine.same_acquisition(stated):
         raise DataError(
             f"{where}: belongs to {stated.text}, the files of {shown(path)} to {product}; put the right MTL there"
         )
-    if stated is not None:
-        check_product_id(stated.text, where)
-    if why := refusal_of_said(values.get("SPACECRAFT_ID", "")):
-        raise DataError(f"{where}: is of {values['SPACECRAFT_ID']}: {why}; {LEVEL2_FIX}")
+    by_id = check_product_id(stated.text, where) if stated is not None else None
+    said = {"its product id says": by_id, "it is of": sensor_in_words(values.get("SPACECRAFT_ID", ""), where, "is of")}
+    if (sensor := agreed_sensor(said, where)) is not None and files.sensor.name in SENSORS:
+        agreed_sensor({"the files are read as": SENSORS[files.sensor.name], "it is of": sensor}, where)
     if values.get("PROCESSING_LEVEL", "").upper().startswith("L1"):
         raise DataError(f"{where}: says that the product is Level-1, not surface reflectance; {LEVEL2_FIX}")
     return product or (stated.text if stated else None)
@@ -282,5 +267,5 @@ def _notes(scene: Scene, options: SceneOptions) -> list[str]:
         source = "the files' tags say" if tagged else "by its form and the range of its numbers,"
         notes.append(f"{source} reflectance = value * {factor:g} + {offset:g}: taken so")
     if scene.bands[0].count > 1:
-        notes += naming_notes(scene.bands)
+        notes += naming_notes(scene.bands, scene.sensor, bool(options.bands and isinstance(options.bands[0], str)))
     return notes

@@ -13,6 +13,7 @@ from rasterio.windows import Window
 from scenes.input.grids import RasterFile
 from scenes.input.product import Scene
 from scenes.input.virtual_files import GDAL_NETWORK, shown
+from transformation.cross_sensor import ETM_TO_OLI, along
 from transformation.landsat_numbers import (
     COLLECTION2,
     LARGEST,
@@ -21,6 +22,7 @@ from transformation.landsat_numbers import (
     landsat_numbers,
     without_number,
 )
+from transformation.present_bands import PresentBands
 from utils.errors import DataError
 from utils.sensors import OLI, Sensor
 
@@ -84,7 +86,7 @@ class WithoutNumber:
         self._rows = {band.path: np.zeros(shape[0], np.int64) for band in bands}
 
     def look(self, values: np.ndarray, window: Window) -> None:
-        """Count in (7, h, w) values of whole rows; parts of rows are looked at elsewhere as well."""
+        """Count in (bands, h, w) values of whole rows; parts of rows are looked at elsewhere as well."""
         if values.dtype.kind != "f" or window.width != self.width:
             return
         lost = without_number(values, [band.nodata for band in self.bands], self.scale)
@@ -105,16 +107,20 @@ class SceneReader:
     """The files of a scene, held open: a context manager.
 
     What any band hides (masks, nodata, fill, no number), and fill, cloud (dilated, cirrus) and shadow of QA_PIXEL,
-    become 0 in all bands: what the model takes for fill. Values of another scale are turned into Collection-2 numbers.
+    become 0 in all bands: what the model takes for fill. Values of another scale are turned into Collection-2 numbers,
+    and those of ETM+ and TM into what OLI would have seen where that is asked for.
 
     Attributes:
         where: the scene's path, for messages.
+        given: which of the model's bands it has.
         without_number: pixels that hold no number among the rows read so far.
     """
 
     def __init__(self, scene: Scene) -> None:
         self.scene, self.where = scene, shown(scene.path)
         self.without_number = WithoutNumber(scene.bands, (scene.grid.height, scene.grid.width), scene.scale)
+        self.given = PresentBands.of(scene.sensor)
+        self._lines = ETM_TO_OLI[scene.adjusted].only(scene.sensor.common) if scene.adjusted else None
         self._stack = ExitStack()
 
     def __enter__(self) -> "SceneReader":
@@ -129,7 +135,7 @@ class SceneReader:
         self._stack.close()
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """(7, height, width) uint16 from row `top` and column `left` of the scene; 0 outside it."""
+        """(bands, height, width) uint16 from row `top` and column `left` of the scene; 0 outside it."""
         grid = self.scene.grid
 
         def inside(rows: slice, columns: slice) -> np.ndarray:
@@ -138,7 +144,7 @@ class SceneReader:
         return padded(inside, (len(self.scene.bands), grid.height, grid.width), top, left, height, width)
 
     def read_values(self, window: Window) -> np.ndarray:
-        """(7, h, w) as they stand in the files, in their common type."""
+        """(bands, h, w) as they stand in the files, in their common type."""
         bands = self.scene.bands
         if len({band.path for band in bands}) == 1:
             return self._band(bands[0], window, [band.band for band in bands])
@@ -170,9 +176,10 @@ class SceneReader:
         self.without_number.look(values, window)
         hidden = self.hidden(values, window)
         if self.scene.scale is not None:
-            return landsat_numbers(values, hidden, self.scene.scale)
-        values[:, hidden] = 0
-        return values
+            values = landsat_numbers(values, hidden, self.scene.scale)
+        else:
+            values[:, hidden] = 0
+        return values if self._lines is None else along(values, self._lines)
 
     def _mask(self, file: RasterFile, window: Window) -> np.ndarray:
         """(h, w) bool: what a file's own mask hides of a band."""

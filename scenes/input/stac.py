@@ -12,45 +12,64 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from scenes.input.grids import RasterFile, open_raster
 from scenes.input.layouts import SceneFiles
-from scenes.input.metadata import LEVEL2_FIX, check_product_id, find_product_id
+from scenes.input.metadata import LEVEL2_FIX, agreed_sensor, check_product_id, find_product_id, sensor_in_words
 from scenes.input.mtl import ENDINGS
 from scenes.input.virtual_files import address_of, is_file, path_of, plain_name, read_bytes, shown
 from utils.errors import DataError
 from utils.parsing import is_there, parse_json
-from utils.sensors import OLI, refusal, sensor_of_product, sensor_with_bands
+from utils.sensors import OLI, TAKEN, Sensor, refusal, sensor_of_product
 
 QUALITY_KEYS = ("qa_pixel", "QA_PIXEL")
 MTL_KEYS = tuple(f"{name}{ending}" for ending in ENDINGS for name in ("mtl", "MTL"))
 AZURE = ".blob.core.windows.net"
 
 
-def find_item(path: Path) -> SceneFiles:
+def find_item(path: Path, stated: Sensor | None = None) -> SceneFiles:
     """The files of a STAC item.
+
+    Args:
+        path: of the item.
+        stated: the sensor, as the user says.
 
     Raises:
         DataError: for another JSON file, another product, missing bands, and files that cannot be read.
     """
     item = _read(path)
     places = {key: _place(asset.get("href"), path) for key, asset in item["assets"].items() if isinstance(asset, dict)}
-    numbers = {
-        OLI.index(key): place for key, place in places.items() if place is not None and OLI.index(key) is not None
-    }
-    product = next(filter(None, (find_product_id(plain_name(place)) for place in numbers.values())), None)
+    product = next(filter(None, (find_product_id(plain_name(place)) for place in places.values() if place)), None)
     product = product or find_product_id(str(item.get("id", "")))
-    if product:
-        check_product_id(product, Path(shown(path)))
-    elif (sensor := sensor_of_product(str(item.get("id", "")))) not in (OLI, None):
-        raise DataError(f"{shown(path)}: {refusal(sensor)}; {LEVEL2_FIX}")
-    if missing := [name for index, name in enumerate(OLI.common) if index not in numbers]:
-        other = sensor_with_bands(list(places))
-        reason = refusal(other) if other else f"has no asset {', '.join(missing)}"
-        raise DataError(f"{shown(path)}: {reason}; give an item of Landsat 8 or 9, Collection-2 Level-2")
-    bands = tuple(_open(numbers[index]) for index in range(len(OLI.bands)))
+    sensor = _sensor(item, product, stated, shown(path))
+    named = {sensor.band(key): place for key, place in places.items() if place is not None}
+    if missing := [name for band, name in zip(sensor.bands, sensor.common, strict=True) if band not in named]:
+        raise DataError(
+            f"{shown(path)}: has no asset {', '.join(missing)}; give an item of Landsat 4 to 9, Collection-2 Level-2"
+        )
+    bands = tuple(_open(named[band]) for band in sensor.bands)
     qa = next((places[key] for key in QUALITY_KEYS if places.get(key)), None)
     mtl = next((place for key in MTL_KEYS if (place := places.get(key)) and not address_of(place)), None)
     return SceneFiles(
-        product, bands, _open(qa) if qa else None, mtl if mtl and is_file(mtl) else None, stated=_stated(item, path)
+        product,
+        bands,
+        _open(qa) if qa else None,
+        mtl if mtl and is_file(mtl) else None,
+        sensor,
+        stated=_stated(item, path),
     )
+
+
+def _sensor(item: dict[str, Any], product: str | None, stated: Sensor | None, where: str) -> Sensor:
+    """The sensor of an item: as the user, its product's id or its properties say, else OLI.
+
+    Raises:
+        DataError: where they differ, and for one that the model does not know.
+    """
+    by_id = check_product_id(product, where) if product else sensor_of_product(str(item.get("id", "")))
+    if by_id not in (None, *TAKEN):
+        raise DataError(f"{where}: {refusal(by_id)}; {LEVEL2_FIX}")
+    platform = str((item.get("properties") or {}).get("platform") or "")
+    by_platform = sensor_in_words(platform, where, "is of")
+    said = {"--sensor says": stated, "its id says": by_id, "its platform says": by_platform}
+    return agreed_sensor(said, where) or OLI
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from utils.data_config import DATASETS, EuroSATInfo
 from utils.errors import ConfigError
 from utils.files import write_text
 from utils.parsing import parse_json
+from utils.sensors import OLI
 
 NO_CLASS = 255
 LEGEND_LETTERS = 42
@@ -65,6 +66,8 @@ class Probe(NamedTuple):
     dataset: str | None
     statistics: str | None
     checkpoint_sha256: str | None
+    missing_bands: tuple[str, ...] | None = None
+    """Common names of those that its images did not have; None where its record does not say."""
 
     @property
     def width(self) -> int:
@@ -87,11 +90,12 @@ def load_probe(path: Path, config: ModelConfig, trust_pickle: bool = False) -> P
         dataset = train.get("dataset")
         statistics = train.get("config", {}).get("data", {}).get("statistics")
         sha = train.get("checkpoint", {}).get("sha256")
-        said = (pool, dataset, statistics, sha, *(record.get("classes") or []))
+        missing = _missing_bands(train)
+        said = (pool, dataset, statistics, sha, *(missing or ()), *(record.get("classes") or []))
         if not all(value is None or isinstance(value, str) for value in said):
             raise TypeError("names that are no text")
     except (OSError, ValueError, AttributeError, TypeError):
-        record, pool, dataset, statistics, sha = {}, None, None, None, None
+        record, pool, dataset, statistics, sha, missing = {}, None, None, None, None, None
     width = model.head.coef.shape[1]
     if (pool is not None and pool not in MAP_POOLINGS) or width not in fitting_widths(config):
         listed = " or ".join(f"{count:,}" for count in sorted(fitting_widths(config)))
@@ -103,12 +107,22 @@ def load_probe(path: Path, config: ModelConfig, trust_pickle: bool = False) -> P
     statistics = statistics if statistics in DATASETS else None
     if dataset is None and classes == EuroSATInfo.CLASSES:  # a published probe
         dataset = EuroSATInfo.NAME
-    return Probe(path, model, classes, pool, dataset, statistics, sha)
+    return Probe(path, model, classes, pool, dataset, statistics, sha, missing)
 
 
 def fitting_widths(config: ModelConfig) -> dict[int, str]:
     """Width of a cell's vector to the first pooling that has it."""
     return {vector_width(config, name): name for name in reversed(MAP_POOLINGS)}
+
+
+def _missing_bands(train: dict) -> tuple[str, ...] | None:
+    """Common names of the bands that the images of a probe's embeddings did not have; None where nothing is said."""
+    if not train.get("dataset"):
+        return None
+    of_scene = train.get("config", {}).get("scene", {})
+    folder = train.get("labelled_folder") or {}
+    of_folder = [OLI.common[OLI.bands.index(band)] for band in folder.get("missing_bands", [])]
+    return tuple(of_scene.get("missing_bands", of_folder))
 
 
 def _pool_of(record: dict, train: dict, config: ModelConfig) -> str | None:

@@ -17,6 +17,7 @@ from scenes.input.reader import hidden_pixels
 from scenes.input.virtual_files import GDAL_NETWORK
 from transformation.landsat_numbers import COLLECTION2, hidden_values, reflectance_as_numbers
 from utils.analysis_utils import TRUE_COLOUR, true_colour
+from utils.sensors import OLI, Sensor
 
 LARGEST_SIDE = 1000
 """Pixels of each picture; larger scenes are thinned out."""
@@ -32,7 +33,7 @@ _STEPS = (1, 2, 5)
 def scene_panels(
     scene: Scene, count: int = 2, beside: float = 0.0, side: float = PANEL
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Panels of the scene's shape side by side, the first in true colour, on the same ground to the pixel.
+    """Panels of the scene's shape side by side, the first a picture of it, on the same ground to the pixel.
 
     Args:
         scene: what is shown.
@@ -54,7 +55,7 @@ def scene_panels(
     panels = (first, *(figure.add_axes(box, sharex=first, sharey=first) for box in boxes[1:]))
     left, bottom, right, top = edges_of(grid)
     panels[0].imshow(scene_colours(scene), extent=(left, right, bottom, top), interpolation="nearest")
-    panels[0].set_title("true colour", fontsize=10)
+    panels[0].set_title(_shown_as(scene.sensor), fontsize=10)
     title = scene.name + (" (simulated)" if scene.simulated else "")
     figure.text(starts[0] / across, 1 - 0.12 / down, title, fontsize=11, va="top", weight="bold")
     for axes in panels:
@@ -65,6 +66,11 @@ def scene_panels(
         axes.set_ylabel("")
     add_scale_bar(panels[0], grid)
     return figure, panels
+
+
+def _shown_as(sensor: Sensor) -> str:
+    """The title of a scene's picture."""
+    return "true colour" if sensor.shown == sensor.rgb else f"{', '.join(sensor.shown)} as red, green, blue"
 
 
 def edges_of(grid: SceneGrid) -> tuple[float, float, float, float]:
@@ -91,8 +97,9 @@ def scene_colours(scene: Scene) -> np.ndarray:
     """(h, w, 3) colours, stretched over the pixels that are neither cloud nor fill; clouds are shown, fill is grey."""
     shape = thinned_shape(scene.grid.height, scene.grid.width)
     shown, masks, hidden = [], [], np.zeros(shape, bool)
+    bands = [scene.bands[scene.sensor.common.index(name)] for name in scene.sensor.shown]
     with rasterio.Env(**GDAL_NETWORK):
-        for band in (scene.bands[index] for index in TRUE_COLOUR):
+        for band in bands:
             with rasterio.open(band.path) as file:
                 shown.append(file.read(band.band, out_shape=shape))
                 masks.append(file.read_masks(band.band, out_shape=shape) == 0)
@@ -100,10 +107,10 @@ def scene_colours(scene: Scene) -> np.ndarray:
             with rasterio.open(scene.qa.path) as file:
                 hidden = hidden_pixels(file.read(scene.qa.band, out_shape=shape), scene.sensor)
     scale = scene.scale or COLLECTION2
-    nodata = [scene.bands[index].nodata for index in TRUE_COLOUR]
+    nodata = [band.nodata for band in bands]
     fill = hidden_values(np.stack(shown), scale, nodata=nodata, masks=np.stack(masks))
     hidden |= fill
-    image = np.full((len(scene.sensor.bands), *shape), np.nan, np.float32)
+    image = np.full((len(OLI.bands), *shape), np.nan, np.float32)
     for index, values in zip(TRUE_COLOUR, shown, strict=True):
         image[index] = reflectance_as_numbers(values * scale[0] + scale[1])
     clear = np.where(hidden, np.nan, image)

@@ -1,4 +1,7 @@
-"""The masked autoencoder's view of a scene: every patch as predicted from the visible quarter of its window."""
+"""The masked autoencoder's view of a scene: every patch as predicted from the visible quarter of its window.
+
+Bands that the scene does not have are predicted too, but not kept: nobody could say how good they are.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +69,9 @@ class SceneReconstructor:
 
     @torch.no_grad()
     def _predict(self, stripe: Stripe, part: slice) -> np.ndarray:
-        """(n, 7, side, side) uint16 digital numbers."""
-        frame, config = self.frame, self.model.config
-        images, valid = self.normalize(stripe.images(part, frame.window).to(self.device))
+        """(n, bands of the scene, side, side) uint16 digital numbers."""
+        frame, config, given = self.frame, self.model.config, self.reader.given
+        images, valid = given.normalized(stripe.images(part, frame.window).to(self.device), self.normalize)
         meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
         places = [
             frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops[part], stripe.lefts[part], strict=True)
@@ -76,9 +79,10 @@ class SceneReconstructor:
         keys = ((MASK_SEED, "scene mask", *place) for place in places)
         visible = visible_unless_all(valid, config.patch_size)
         masking = seeded_masking(keys, config.num_patches, self.model.masking, self.device, visible)
-        predicted, _ = self.model(images, meta, masking, noise=False)
+        bands = given.mask(len(images), self.device)
+        predicted, _ = self.model(images, meta, masking, bands=bands, noise=False)
         numbers = self.normalize.invert(unpatchify(predicted.float(), config.patch_size, config.in_channels).cpu())
-        return numbers.round().clamp(1, LARGEST).numpy().astype(np.uint16)
+        return numbers.round().clamp(1, LARGEST).numpy().astype(np.uint16)[:, list(given.places)]
 
 
 def write_reconstruction(

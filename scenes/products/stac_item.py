@@ -17,6 +17,7 @@ from scenes.products.embedding_file import EmbeddingMap
 from utils.errors import ConfigError
 from utils.files import write_json
 from utils.metadata import AcquisitionTime
+from utils.sensors import UNSTATED
 
 STAC_ITEM = "stac_item.json"
 STAC_VERSION = "1.1.0"
@@ -53,6 +54,7 @@ def write_item(path: Path, embeddings: EmbeddingMap, scene: Scene, about: dict[s
     geometry, cell = _footprint(embeddings), [about["cell"]] * 2
     properties = {
         **_when(scene.time),
+        **({"instruments": [scene.sensor.name]} if scene.sensor.missing and scene.sensor.name != UNSTATED.name else {}),
         "gsd": round(abs(embeddings.transform.a), 3),
         "emb:type": "chip",
         "emb:dimensions": embeddings.count,

@@ -8,12 +8,12 @@ import pytest
 import rasterio
 import xarray
 from rasterio.crs import CRS
-from scene_files import CLEAR, CLOUD, ORIGIN, embed, some_numbers, tiny_checkpoint, write_product
+from scene_files import CLEAR, CLOUD, ORIGIN, embed, some_numbers, tiny_checkpoint, write_band, write_product
 from tiny import UTM_33N
 
 from models import MOEMAE
 from utils.errors import ConfigError, DataError
-from utils.sensors import OLI
+from utils.sensors import ETM, OLI
 
 WHEN = datetime.datetime(2018, 7, 4, 9, 52, 31)
 
@@ -66,6 +66,26 @@ def test_an_array_a_path_and_the_command_give_the_same_cells(tmp_path, folder, c
     assert (float(of_path.x[2]), float(of_path.y[1])) == middle and of_path.dims == ("band", "y", "x")
     assert of_path.time.values == np.datetime64(WHEN, "ns") and of_path.dtype == np.float32
     xarray.testing.assert_identical(of_array.drop_vars("spatial_ref"), of_path.drop_vars("spatial_ref"))
+
+
+def test_six_bands_of_an_array_and_of_a_stack(tmp_path, model) -> None:
+    path = write_band(tmp_path / "six.tif", some_numbers((90, 90))[1:])
+    of_path = model.embed_map(path, sensor="etm")
+    array = scene(some_numbers((90, 90)), time=None)
+    for six, options in (
+        (array.drop_vars("SR_B1"), {"sensor": "oli"}),
+        (array.drop_vars("SR_B1").rename(dict(zip(OLI.bands[1:], ETM.bands, strict=True))), {"sensor": "etm"}),
+        (array.drop_vars("SR_B1").rename(dict(zip(OLI.bands[1:], OLI.common[1:], strict=True))), {}),
+    ):
+        made = model.embed_map(six, **options)
+        np.testing.assert_array_equal(made.values, of_path.values)
+        assert made.attrs["missing_bands"] == of_path.attrs["missing_bands"] == ["coastal"]
+    pytest.importorskip("dask")
+    np.testing.assert_array_equal(
+        model.embed_map(array.drop_vars("SR_B1").chunk(), sensor="oli").values, of_path.values
+    )
+    with pytest.raises(ConfigError, match="adjust_to_oli: is for a path"):
+        model.embed_map(array, adjust_to_oli="rma")
 
 
 def test_a_model_in_training_stays_so(model) -> None:
@@ -141,7 +161,7 @@ def test_scenes_of_a_series_that_do_not_fit_are_refused(model) -> None:
     [
         (lambda one: one.assign_coords(x=one.x * 2), "60 m wide.*rioxarray"),
         (lambda one: one.assign_coords(x=np.cumsum(np.arange(80.0) + 30)), "'x' is not evenly spaced"),
-        (lambda one: one.drop_vars("SR_B5"), "SR_B5 is missing"),
+        (lambda one: one.drop_vars("SR_B6"), "say which: sensor='etm'"),
         (lambda one: one.drop_vars("time").expand_dims(time=2), "2 along 'time'.*embed_series"),
         (lambda one: one / 65_535, "reflectance or normalised"),
         (lambda one: one.assign_coords(spatial_ref=((), 0, {"crs_wkt": "nonsense"})), "nonsense"),
@@ -174,6 +194,6 @@ def test_what_belongs_to_paths_or_arrays_is_said(model, folder) -> None:
     with pytest.raises(ConfigError, match="nodata: is for arrays"):
         model.embed_map(folder, nodata=0)
     with pytest.raises(ConfigError, match="counted from 1"):
-        model.embed_map(folder, bands=["red"])
+        model.embed_map(folder, bands=["red", 2])
     with pytest.raises(DataError, match="is one scene"):
         model.embed_series(str(folder))

@@ -121,8 +121,8 @@ class Spy(Embedder):
         super().__init__(model, "all")
         self.seen: dict[bytes, np.ndarray] = {}
 
-    def of_visible(self, images, meta, visible):
-        vectors = super().of_visible(images, meta, visible)
+    def of_visible(self, images, meta, visible, bands=None):
+        vectors = super().of_visible(images, meta, visible, bands)
         for image, told, vector in zip(images, meta, vectors, strict=True):
             self.seen[image.numpy().tobytes() + told.numpy().tobytes()] = vector.numpy()
         return vectors

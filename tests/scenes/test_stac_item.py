@@ -13,6 +13,7 @@ from scenes.products.embedding_file import EmbeddingMap
 from scenes.products.stac_item import ASSETS, require_described, write_item
 from utils.errors import ConfigError
 from utils.metadata import AcquisitionTime
+from utils.sensors import OLI
 
 CELL = 4
 ABOUT = {"cell": CELL, "pool": "patch_mean", "checkpoint_sha256": "0" * 64}
@@ -29,7 +30,7 @@ def item_of(
         file.write(np.ones((3, 30, 50), dtype))
         if dtype == "int8":
             file.scales, file.offsets = (0.5, 0.25, 2.0), (1.0, 0.0, -1.0)
-    scene = SimpleNamespace(name="LC08_X", time=taken, crs=rasterio.CRS.from_string(crs))
+    scene = SimpleNamespace(sensor=OLI, name="LC08_X", time=taken, crs=rasterio.CRS.from_string(crs))
     require_described(scene)
     embeddings = EmbeddingMap(folder / "embeddings.tif")
     path = write_item(folder / "stac_item.json", embeddings, scene, ABOUT, [folder / name for name in files])

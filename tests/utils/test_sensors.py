@@ -70,34 +70,11 @@ def test_sensor_of_named_bands() -> None:
     assert "no coastal" in refusal(ETM) and "0.0001" in refusal(HLS_L30)
 
 
-@pytest.mark.parametrize(
-    "product", ["LE07_L2SP_043024_20020802_20200914_02_T1", "LT05_L2SP_043024_19900802_20200914_02_T1"]
-)
-def test_six_band_products_are_refused_with_the_reason(tmp_path, product) -> None:
-    folder = write_product(tmp_path / "scene", some_numbers((60, 60)), product=product, time=None)
-    with pytest.raises(DataError, match=r"6 bands \(no coastal\)") as caught:
-        find_scene(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_of_six_bands_without_a_product_id(tmp_path) -> None:
-    for number in (1, 2, 3, 4, 5, 7):
-        write_band(tmp_path / f"mine_SR_B{number}.TIF", some_numbers((60, 60))[:1])
-    with pytest.raises(DataError, match=r"Landsat 4, 5 or 7.*6 bands \(no coastal\)"):
-        find_scene(tmp_path)
-
-
 def test_hls_in_other_numbers_is_refused_with_the_reason(tmp_path) -> None:
     for band in HLS_L30.bands:
         write_band(tmp_path / f"HLS.L30.T17SLU.2020209T155956.v2.0.{band}.tif", some_numbers((60, 60))[:1])
     with pytest.raises(DataError, match=r"scaled otherwise .*0\.0001.*-9999"):
         find_scene(tmp_path)
-
-
-def test_a_stack_of_six_named_bands_is_refused_with_the_reason(tmp_path) -> None:
-    path = write_band(tmp_path / "six.tif", some_numbers((60, 60))[1:], descriptions=SIX)
-    with pytest.raises(DataError, match=r"6 bands \(no coastal\)"):
-        find_scene(path)
 
 
 def test_six_bands_in_python_are_refused_with_the_reason() -> None:
