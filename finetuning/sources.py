@@ -18,6 +18,7 @@ from scenes.input.product import Scene, SceneOptions, find_scene
 from scenes.input.reader import SceneReader, WithoutNumber, padded
 from scenes.input.virtual_files import path_of
 from transformation.landsat_numbers import COLLECTION2, Scale, landsat_numbers
+from transformation.present_bands import PresentBands
 from utils.data_config import BandStatistics
 from utils.errors import DataError
 from utils.sensors import IGNORED, OLI
@@ -31,6 +32,9 @@ class ImageReader:
         numbers: (C, H, W) uint16 digital numbers, 0 where nothing is seen.
     """
 
+    given = PresentBands.of(OLI)
+    """Heads look at pixels themselves, so that those of a missing band hold its mean."""
+
     def __init__(self, where: str, numbers: np.ndarray) -> None:
         self.where, self.numbers = where, numbers
         self.without_number = WithoutNumber((), numbers.shape[1:], None)
@@ -39,6 +43,27 @@ class ImageReader:
         """(C, height, width) from row `top` and column `left`; 0 outside."""
         numbers = self.numbers
         return padded(lambda rows, columns: numbers[:, rows, columns], numbers.shape, top, left, height, width)
+
+
+class FilledReader(SceneReader):
+    """A scene whose missing bands hold their mean, as those of an `ImageReader` do.
+
+    Args:
+        scene: of a sensor that lacks some of the bands.
+        statistics: whose mean it is.
+    """
+
+    def __init__(self, scene: Scene, statistics: BandStatistics) -> None:
+        super().__init__(scene)
+        self.places, self.given = list(self.given.places), ImageReader.given
+        self.means = np.rint(statistics.mean).astype(np.uint16)
+
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """(7, height, width) uint16; 0 outside the scene and where nothing is seen."""
+        numbers = super().read(top, left, height, width)
+        filled = np.where((numbers != 0).all(axis=0), self.means[:, None, None], 0).astype(np.uint16)
+        filled[self.places] = numbers
+        return filled
 
 
 class Source(NamedTuple):
@@ -51,6 +76,8 @@ class Source(NamedTuple):
     simulated: bool = False
     missing: tuple[str, ...] = ()
     """Bands that are filled with their mean, and missing to the encoder."""
+    statistics: BandStatistics | None = None
+    """Whose mean, of a scene that lacks some."""
 
     @property
     def bands(self) -> Tensor | None:
@@ -59,7 +86,9 @@ class Source(NamedTuple):
 
     def open(self) -> AbstractContextManager[PixelReader]:
         """A reader of all of it."""
-        return nullcontext(self.of) if isinstance(self.of, ImageReader) else SceneReader(self.of)
+        if isinstance(self.of, ImageReader):
+            return nullcontext(self.of)
+        return SceneReader(self.of) if self.statistics is None else FilledReader(self.of, self.statistics)
 
 
 def scene_source(section: LabelledSceneSection, statistics: BandStatistics) -> Source:
@@ -73,7 +102,9 @@ def scene_source(section: LabelledSceneSection, statistics: BandStatistics) -> S
         scale = None if section.scale is None else (section.scale, section.offset)
         scene = find_scene(path, SceneOptions(scale=scale))
         known = WindowMetadata(scene.time, scene.crs is not None, scene.stated)
-        return Source(scene.name, scene, scene.grid, known, scene.simulated)
+        missing = tuple(OLI.bands[OLI.common.index(name)] for name in scene.sensor.missing)
+        of_mean = statistics if missing else None
+        return Source(scene.name, scene, scene.grid, known, scene.simulated, missing, of_mean)
     grid = scene_grid(open_raster(path))
     return image_source(Path(path), section, statistics, grid)
 

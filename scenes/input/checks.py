@@ -10,6 +10,7 @@ from scenes.input.reader import SceneReader
 from scenes.input.virtual_files import shown
 from transformation.band_order import LEAST_VEGETATION, VEGETATION_NIR, order_problem, vegetation
 from transformation.landsat_numbers import COLLECTION2, NO_REFLECTANCE, implausible
+from transformation.present_bands import PresentBands
 from utils.errors import DataError
 from utils.sensors import OLI
 
@@ -53,7 +54,7 @@ def check_numbers(reader: SceneReader) -> list[str]:
         _check_stored(scene, kinds, values)
     factor, offset = scene.scale or COLLECTION2
     reflectance = np.full((len(OLI.bands), values.shape[1]), np.nan, np.float32)  # of bands that the scene has not
-    reflectance[list(reader.given.places)] = values * np.float32(factor) + np.float32(offset)
+    reflectance[list(PresentBands.of(scene.sensor).places)] = values * np.float32(factor) + np.float32(offset)
     if what := order_problem(reflectance):
         fix = RED_EDGE_FIX if "red edge" in what else ORDER_FIX
         raise DataError(f"{shown(scene.path)}: {_in_names_of(scene, what)}; {fix}")

@@ -12,13 +12,14 @@ import torch
 from labelled_ground import SIDE, UNKNOWN, ground_config, ground_numbers, read_config, write_ground
 from scene_files import read, write_band, write_product
 
+from configs.finetuning import LabelledSceneSection
 from finetune import main
 from finetuning.compare import main as compare
 from finetuning.folder import FinetuningFolder, load_finetuned
 from finetuning.mapping import Seen, token_map
 from finetuning.predict import map_probabilities, statistics_of
 from finetuning.run import Finetuning, finetune
-from finetuning.sources import ImageReader, Source
+from finetuning.sources import ImageReader, Source, scene_source
 from scenes.embed import WindowMetadata
 from scenes.input.grids import SceneGrid
 from scenes.windows import make_frame
@@ -180,6 +181,21 @@ def test_images_with_masks(ground, tmp_path) -> None:
     (tmp_path / "masks" / "3.tif").unlink()
     with pytest.raises(DataError, match="has no mask"):
         main(["--config_yaml", str(config)])
+
+
+def test_a_scene_of_six_bands_is_mapped_with_the_mean_in_place_of_the_seventh(ground, run_folder, tmp_path) -> None:
+    numbers, _ = ground_numbers()
+    for number, band in zip((1, 2, 3, 4, 5, 7), numbers[1:], strict=True):
+        write_band(tmp_path / f"LE07_L2SP_193024_20020704_20200831_02_T1_SR_B{number}.TIF", band[None])
+    out = tmp_path / "map"
+    assert main(["--predict", str(tmp_path), "--run", str(run_folder), "--out", str(out)]) == 0
+    assert (read(out / "classes.tif")[0] != 255).any()
+    source = scene_source(LabelledSceneSection(scene=str(tmp_path), labels="none"), BigEarthNetInfo.STATISTICS)
+    assert source.missing == ("SR_B1",)
+    with source.open() as reader:
+        filled = reader.read(0, 0, *numbers.shape[1:])
+    assert np.array_equal(filled[1:], numbers[1:])
+    assert (filled[0] == np.where((numbers[1:] != 0).all(axis=0), round(BigEarthNetInfo.STATISTICS.mean[0]), 0)).all()
 
 
 def test_refusals(ground, run_folder, tmp_path) -> None:

@@ -77,11 +77,10 @@ def test_hls_in_other_numbers_is_refused_with_the_reason(tmp_path) -> None:
         find_scene(tmp_path)
 
 
-def test_six_bands_in_python_are_refused_with_the_reason() -> None:
+def test_six_bands_in_python_without_names_are_refused_with_the_way_to_name_them() -> None:
     model = build_model("XXS", seed=0, **NUMBERS).eval()
-    for bands in (None, SIX):
-        with pytest.raises(DataError, match=r"6 bands \(no coastal\)"):
-            model.embed(some_numbers((40, 40))[1:], bands=bands)
+    with pytest.raises(DataError, match=r"6 bands, .*sensor='etm'"):
+        model.embed(some_numbers((40, 40))[1:])
 
 
 def test_six_bands_of_a_labelled_folder_have_to_be_named(tmp_path) -> None:
