@@ -156,6 +156,11 @@ class PatchDataset(Dataset[Sample]):
         named = {info.STATISTICS: name for name, info in (DATASETS | OTHER_SENSORS).items()}
         return named.get(self.statistics, "custom")
 
+    @property
+    def given_bands(self) -> Tensor | None:
+        """(C,) bool, the sensor's bands that the files hold; None: all."""
+        return None
+
     def path_of(self, index: int) -> Path:
         """The file of one patch."""
         raise NotImplementedError

@@ -44,8 +44,9 @@ class Share(NamedTuple):
     skipped_fill: int
 
 
-PatchEmbedder = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
-"""From normalised patches (B, C, H, W), metadata (None: missing) and (B, H, W) valid pixels to vectors (B, D)."""
+PatchEmbedder = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor]
+"""From normalised patches (B, C, H, W), metadata (None: missing), (B, H, W) valid pixels and (B, C) given bands (None:
+all) to vectors (B, D)."""
 
 
 def embed_dataset(
@@ -79,13 +80,14 @@ def embed_dataset(
 
 
 def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, split: str, part: Part) -> Share:
-    ids, labels = [], []
+    ids, labels, given = [], [], loader.dataset.given_bands
     total = len(range(len(loader))[part.of(len(loader))])
     with rows_path.open("wb") as file:
         for batch in tqdm(loader.batches(part=part), total=total, desc=f"embedding {split}", leave=False, disable=None):
             if batch.ids:
                 assert batch.labels is not None  # the splits are read with labels
-                vectors = embedder(batch.images, batch.meta, batch.valid).cpu().numpy()
+                bands = None if given is None else given.to(batch.images.device).expand(len(batch.images), -1)
+                vectors = embedder(batch.images, batch.meta, batch.valid, bands).cpu().numpy()
                 file.write(np.ascontiguousarray(vectors).data)
                 ids += batch.ids
                 labels.append(batch.labels.cpu().numpy().astype(np.int16))

@@ -26,15 +26,19 @@ class TokenParts:
     Every pool but "all" follows from them (`pooled`), so that one pass serves all.
 
     Args:
-        tokens: from patches, metadata and valid pixels to all tokens (B, T * W).
+        tokens: from patches, metadata, valid pixels and given bands to all tokens (B, T * W).
         config: of the model.
     """
 
     def __init__(self, tokens: PatchEmbedder, config: ModelConfig) -> None:
         self.tokens, self.config = tokens, config
 
-    def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None) -> Tensor:
-        tokens = self.tokens(images, meta, valid).view(len(images), self.config.num_tokens, self.config.embed_dim)
+    def __call__(
+        self, images: Tensor, meta: Tensor | None, valid: Tensor | None, bands: Tensor | None = None
+    ) -> Tensor:
+        tokens = self.tokens(images, meta, valid, bands).view(
+            len(images), self.config.num_tokens, self.config.embed_dim
+        )
         return torch.cat(
             [tokens[:, : self.config.num_prefix].flatten(1), tokens[:, self.config.num_prefix :].mean(dim=1)], dim=1
         )
@@ -48,10 +52,12 @@ class NoisyTokens:
         self.model, self.generator = model.eval(), generator(seed, "embedding noise", device=device)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, meta: Tensor | None, valid: Tensor | None) -> Tensor:
-        """(B, C, H, W), (B, F, 2) and (B, H, W) valid pixels to (B, T * W)."""
+    def __call__(
+        self, images: Tensor, meta: Tensor | None, valid: Tensor | None, bands: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W), (B, F, 2), (B, H, W) valid pixels and (B, C) given bands to (B, T * W)."""
         visible = None if valid is None else visible_unless_all(valid, self.model.config.patch_size)
-        encoded = self.model.encode(images, meta, visible=visible, noise=True, generator=self.generator)
+        encoded = self.model.encode(images, meta, visible=visible, bands=bands, noise=True, generator=self.generator)
         return pool_tokens(encoded.pre_norm, "all", encoded.num_prefix, encoded.visible)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scene_files import some_numbers
-from tiny import tiny_model
+from tiny import tiny_model, write_config, write_tif
 
+from embed.compute_embed import main as compute_embed
 from embed.sklearn_step import MoEMAETransformer
 from models.checkpoint import write_checkpoint
 from transformation.band_order import order_problem
@@ -115,3 +116,22 @@ def test_the_step_for_scikit_learn_takes_them(model, tmp_path) -> None:
     step = MoEMAETransformer(tmp_path / "token.pth", bands=OLI.common[1:], pool="cls")
     rows = step.fit_transform(SIX[None, :, :40, :40])
     np.testing.assert_allclose(rows[0], model.embed(SIX[:, :40, :40], sensor="etm", pool="cls"), atol=1e-5)
+
+
+def test_a_labelled_folder_of_six_bands_is_embedded_with_the_seventh_missing(model, tmp_path) -> None:
+    write_checkpoint(tmp_path / "token.pth", model, epoch=0, best_train_loss=0.0)
+    for name, pixels in (("a", SIX[:, :40, :40]), ("b", SIX[:, 4:, 6:])):
+        write_tif(tmp_path / "images" / "field" / f"{name}.tif", pixels)
+    data = {"dataset": "labelled_folder", "dataset_path": str(tmp_path / "images"), "splits": {"test": "0-100%"}}
+    data |= {"bands": list(OLI.common[1:]), "scale": 2.75e-5, "offset": -0.2}
+    config = write_config(
+        tmp_path / "embed.yaml",
+        model={"checkpoint_path": str(tmp_path / "token.pth"), "device": "cpu"},
+        data=data,
+        embed={"out_dir": str(tmp_path / "out"), "name": "six", "pool": "cls"},
+    )
+    assert compute_embed(["--config_yaml", str(config)]) == 0
+    with np.load(tmp_path / "out" / "six_test.npz") as found:
+        rows = dict(zip([name[-5] for name in found["ids"]], found["x_test"], strict=True))
+    for name, pixels in (("a", SIX[:, :40, :40]), ("b", SIX[:, 4:, 6:])):
+        np.testing.assert_allclose(rows[name], model.embed(pixels, sensor="etm", pool="cls"), atol=1e-5)
