@@ -19,7 +19,7 @@ from utils.project_files import PROJECT
 from utils.provenance import provenance
 from utils.reporting import reporter
 
-DATES, SIZE = 12, 480
+DATES, SIZE = 12, 320
 STRIDE = "20"
 
 

@@ -16,6 +16,8 @@ MOST_PAIRS = 20
 """More are thinned out evenly: all of them are in memory at once."""
 LEAST_CELLS = 500
 """Of all pairs of the null distribution together: p is not below 1 / (1 + cells)."""
+FAR_ABOVE, ROUNDS = 2.5, 10
+"""Spreads above the median from which on a score does not count for either, and how often they are found anew."""
 _NORMAL_QUARTILES = 1.3489795003921634
 
 
@@ -57,12 +59,15 @@ def scores(distances: np.ndarray) -> np.ndarray:
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
-    """(value - median) / spread of the quartiles, which a minority of cells that have changed moves little."""
-    seen = values[np.isfinite(values)]
+    """(value - median) / spread of the quartiles, of all values that are not far above: those may have changed."""
+    seen = kept = values[np.isfinite(values)]
     if not len(seen):
         return values
-    low, middle, high = np.percentile(seen, (25, 50, 75))
-    return (values - middle) / max((high - low) / _NORMAL_QUARTILES, 1e-6)
+    for _ in range(ROUNDS):
+        low, middle, high = np.percentile(kept, (25, 50, 75))
+        spread = max((high - low) / _NORMAL_QUARTILES, 1e-6)
+        kept = seen[seen <= middle + FAR_ABOVE * spread]
+    return (values - middle) / spread
 
 
 class Levelled(NamedTuple):

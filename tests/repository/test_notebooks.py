@@ -35,6 +35,7 @@ PICTURES = {
     "explore_embedding_tsne": 4,
     "moe_experiments": 10,
     "probe_your_labels": 1,
+    "time": 3,
     "what_the_experts_see": 3,
     "your_scene": 2,
 }
