@@ -14,7 +14,7 @@ from datetime import datetime
 
 from scenes.input.virtual_files import path_of
 from scenes.options import add_cell_options, add_model_options, add_reading_options, check_options, joined, share_of
-from scenes.series.settings import EXTENTS, FORMATS, SeriesSettings
+from scenes.series.settings import EXTENTS, FORMATS, SHIPPED_VECTOR, SeriesSettings
 from utils.arguments import ArgumentParser, user_path
 from utils.errors import UserError, run_script
 
@@ -76,6 +76,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=0.1,
         metavar="SHARE",
         help="of false discoveries among the cells that are called changed (default: 0.1)",
+    )
+    add(
+        "--vector",
+        nargs="?",
+        const=SHIPPED_VECTOR,
+        metavar="FILE",
+        help="one vector a cell for the whole series, by the temporal module (default: the weights that come along)",
     )
     add_cell_options(parser)
     add_reading_options(parser)

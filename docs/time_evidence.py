@@ -230,7 +230,8 @@ def change_tables(work: Path, out: Path, checkpoint: str, places: int) -> None:
 
 
 def _shown(value: dict[str, float]) -> str:
-    return f"{100 * value['mean']:.1f} ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+    low, high = max(value["low"], 0.0), min(value["high"], 1.0)  # what is left of an interval of shares
+    return f"{100 * value['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,6 +34,7 @@ from scenes.series.dates import Date
 from scenes.series.lattice import common_lattice, write_placed
 from scenes.series.settings import SeriesSettings
 from scenes.series.strip import plot_strip
+from scenes.series.vector import VECTOR_MAP, SeriesVectors
 from scenes.windows import make_frame
 from utils.analysis_utils import save_figure
 from utils.errors import ConfigError, DataError
@@ -69,6 +70,9 @@ class SeriesRun:
         inputs = [path for path in (settings.checkpoint, settings.like) if path is not None]
         self.outputs = OutputSet(self.folder, inputs, RECORD, _files_of_earlier(self.folder))
         loaded = LoadedModel.of(settings.checkpoint, settings.device)
+        self.vectors = SeriesVectors(settings.vector, loaded.weights) if settings.vector else None
+        if self.vectors:
+            self.settings = settings = settings._replace(pool=self.vectors.pool_for(settings.pool))
         config = loaded.model.config
         frames = [
             make_frame(date.scene.grid, config.img_size, config.patch_size, settings.stride, settings.cell)
@@ -100,6 +104,11 @@ class SeriesRun:
         record = self._record(parts)
         if self.asked:
             record |= self._compare(self.asked, maps, parts, files)
+        if self.vectors:
+            record["vector"] = self.vectors.record()
+            tags = provenance_tags({"vector": record["vector"], **self._identity()})
+            path = self.outputs.new(VECTOR_MAP)
+            files.append(self.vectors.write(path, maps, self.dates, tags, self.outputs.scratch))
         return self._publish(record, files, time.perf_counter() - started)
 
     def _map_of(self, number: int) -> EmbeddingMap:

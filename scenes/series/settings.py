@@ -10,6 +10,9 @@ FORMATS = ("cog", "zarr", "both")
 EXTENTS = ("union", "intersection", "first")
 """What of the ground is in the results: all that any date has, what every date has, or what the first scene has."""
 
+SHIPPED_VECTOR = "shipped"
+"""Stands for the weights of the temporal module that come with the project."""
+
 
 class SeriesSettings(NamedTuple):
     """The options of `embed_series.py` that are not about finding the scenes."""
@@ -34,6 +37,8 @@ class SeriesSettings(NamedTuple):
     """Dates that are compared, as `scenes.series.dates.date_of` takes them."""
     null: tuple[str, ...] | None = None
     """Dates between which nothing should have changed; None: those of the same season."""
+    vector: str | None = None
+    """Weights of the temporal module, or `SHIPPED_VECTOR`; None: no vector of the whole series."""
     fdr: float = 0.1
     """Share of false discoveries among the cells that are called changed."""
 
