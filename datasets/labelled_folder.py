@@ -135,10 +135,10 @@ class LabelledFolderDataset(PatchDataset):
         """The bands that the files do not have."""
         return tuple(band for band in self.sensor.bands if band not in self.bands)
 
-    @property
-    def given_bands(self) -> torch.Tensor | None:
-        """See `PatchDataset.given_bands`; what stands in the others is the mean."""
-        return torch.tensor([band not in self.missing for band in self.sensor.bands]) if self.missing else None
+    def bands_of(self, indices: Sequence[int]) -> torch.Tensor | None:
+        """See `PatchDataset.bands_of`; what stands in the others is the mean."""
+        given = torch.tensor([band not in self.missing for band in self.sensor.bands])
+        return given.expand(len(indices), -1) if self.missing else None
 
     def path_of(self, index: int) -> Path:
         return self.root / self.ids[index]

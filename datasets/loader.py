@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from datasets.labelled_folder import NAME as LABELLED_FOLDER
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
@@ -176,7 +177,10 @@ class BatchLoader:
         ids = [self.dataset.ids[index] for index in indices]
         for at in np.flatnonzero(raw.without_number[: len(ids)]):
             self._without_number[ids[at]] = int(raw.without_number[at])
-        return Batch(images, raw.meta, valid, labels, ids)
+        bands = self.dataset.bands_of(indices)
+        if bands is not None:  # rows that pad the batch have all
+            bands = F.pad(bands, (0, 0, 0, len(images) - len(bands)), value=True).to(images.device)
+        return Batch(images, raw.meta, valid, labels, ids, bands)
 
     def _say_without_number(self) -> None:
         new = {name: count for name, count in self._without_number.items() if name not in self._said}

@@ -76,6 +76,14 @@ class MixedDataset(PatchDataset):
         dataset, at = self._part(index)
         return dataset.path_of(at)
 
+    def bands_of(self, indices: Sequence[int]) -> Tensor | None:
+        """See `PatchDataset.bands_of`; where one of the two lacks bands, of every batch alike."""
+        if all(dataset.bands_of([0]) is None for dataset in (self.first, self.second)):
+            return None
+        found = [dataset.bands_of([at]) for dataset, at in map(self._part, indices)]
+        every = torch.ones(1, len(self.sensor.bands), dtype=torch.bool)
+        return torch.cat([every if bands is None else bands for bands in found])
+
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels and metadata of some patches; see `PatchDataset.read`."""
         parts = [self._part(index) for index in indices]
@@ -130,6 +138,11 @@ class SensorMixture(MixedDataset):
     def _normalized(self, pixels: Tensor) -> Normalized:
         dataset = self.first if pixels.shape[1] == len(self.first.sensor.bands) else self.second
         return dataset.normalize(pixels)
+
+    def bands_of(self, indices: Sequence[int]) -> Tensor | None:
+        """See `PatchDataset.bands_of`; of patches of one sensor."""
+        parts = [self._part(index) for index in indices]
+        return parts[0][0].bands_of([at for _, at in parts])
 
     def read(self, indices: Sequence[int]) -> RawBatch:
         """Pixels and metadata of patches of one sensor; see `PatchDataset.read`."""

@@ -60,6 +60,8 @@ class Batch(NamedTuple):
     valid: Tensor
     labels: Tensor | None
     ids: list[str]
+    bands: Tensor | None = None
+    """(B, C) bool, bands that the files hold; None: all. The others hold their mean."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on `device`."""
@@ -79,7 +81,8 @@ class Batch(NamedTuple):
         """Every tensor changed alike."""
         meta = None if self.meta is None else change(self.meta)
         labels = None if self.labels is None else change(self.labels)
-        return Batch(change(self.images), meta, change(self.valid), labels, ids)
+        bands = None if self.bands is None else change(self.bands)
+        return Batch(change(self.images), meta, change(self.valid), labels, ids, bands)
 
     def sample(self, row: int) -> Sample:
         """One patch."""
@@ -156,9 +159,8 @@ class PatchDataset(Dataset[Sample]):
         named = {info.STATISTICS: name for name, info in (DATASETS | OTHER_SENSORS).items()}
         return named.get(self.statistics, "custom")
 
-    @property
-    def given_bands(self) -> Tensor | None:
-        """(C,) bool, the sensor's bands that the files hold; None: all."""
+    def bands_of(self, indices: Sequence[int]) -> Tensor | None:
+        """(B, C) bool, the sensor's bands that the files of some patches hold; None: all."""
         return None
 
     def path_of(self, index: int) -> Path:
@@ -186,7 +188,8 @@ class PatchDataset(Dataset[Sample]):
         raw = self.gather(indices)
         images, valid = self.normalize(torch.from_numpy(raw.pixels))
         ids = [self.ids[index] for index in indices]
-        return Batch(images, self.encode(raw.columns), valid, self.labels_of(indices), ids)
+        bands = self.bands_of(indices)
+        return Batch(images, self.encode(raw.columns), valid, self.labels_of(indices), ids, bands)
 
     def encode(self, columns: np.ndarray | None) -> Tensor | None:
         """Metadata columns as the model takes them, (B, F, 2) float32; None without metadata."""

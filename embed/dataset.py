@@ -80,14 +80,13 @@ def embed_dataset(
 
 
 def _embed_share(embedder: PatchEmbedder, loader: BatchLoader, rows_path: Path, split: str, part: Part) -> Share:
-    ids, labels, given = [], [], loader.dataset.given_bands
+    ids, labels = [], []
     total = len(range(len(loader))[part.of(len(loader))])
     with rows_path.open("wb") as file:
         for batch in tqdm(loader.batches(part=part), total=total, desc=f"embedding {split}", leave=False, disable=None):
             if batch.ids:
                 assert batch.labels is not None  # the splits are read with labels
-                bands = None if given is None else given.to(batch.images.device).expand(len(batch.images), -1)
-                vectors = embedder(batch.images, batch.meta, batch.valid, bands).cpu().numpy()
+                vectors = embedder(batch.images, batch.meta, batch.valid, batch.bands).cpu().numpy()
                 file.write(np.ascontiguousarray(vectors).data)
                 ids += batch.ids
                 labels.append(batch.labels.cpu().numpy().astype(np.int16))

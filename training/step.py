@@ -186,7 +186,7 @@ class TrainStep:
 
     def _augmented(self, batch: Batch, step: int) -> Augmented:
         """The batch after every augmentation of the recipe."""
-        augmented = Augmented(batch.images, batch.valid)
+        augmented = Augmented(batch.images, batch.valid, batch.bands)
         for name, strength in self.options.augmentations:
             row = AUGMENTATIONS[name]
             draw = self._uniform("augmentation " + name, step, len(batch.images), row.numbers)

@@ -24,7 +24,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 
 def rows(batches: list[Batch], numbers: slice) -> list[Batch]:
     """The same rows of every batch."""
-    return [Batch(*(value[numbers] for value in batch)) for batch in batches]
+    return [Batch(*(None if value is None else value[numbers] for value in batch)) for batch in batches]
 
 
 # --------------------------------------------------------------------------- the same batches

@@ -7,6 +7,8 @@ from tiny_step import SIZE, a_batch, a_step
 
 from configs.schema import read_config
 from datasets.labelled_folder import FolderOptions, LabelledFolderDataset
+from datasets.loader import BatchLoader
+from datasets.mixture import MixedDataset
 from datasets.patches import Batch
 from models.masking import visible_patches
 from training.recipe import step_options
@@ -101,6 +103,27 @@ def test_a_missing_band_is_what_an_image_without_it_becomes(tmp_path) -> None:
     whole[:, 0] = 3.0
     bands = band_dropout(Augmented(whole, batch.valid), draw, 0.5).bands
     assert torch.equal(a_step().model.encoder.of_bands(whole, bands), batch.images)
+
+
+def test_bands_that_the_files_lack_are_missing_to_the_encoder_in_training(tmp_path) -> None:
+    write_bigearthnet(tmp_path / "seven", {"c": some_pixels(3), "d": some_pixels(4), "e": some_pixels(5)})
+    write_bigearthnet(tmp_path / "six", {"a": some_pixels(1)[1:], "b": some_pixels(2)[1:]})
+    parts = []
+    for name, bands in (("seven", OLI.bands), ("six", OLI.bands[1:])):
+        (folder := tmp_path / f"labelled_{name}" / "field").mkdir(parents=True)
+        for path in (tmp_path / name / "images").iterdir():
+            path.rename(folder / path.name)
+        options = FolderOptions(bands, 2.75e-5, -0.2)
+        parts.append(LabelledFolderDataset(folder.parent, "0-100%", image_size=40, options=options))
+    mixed = MixedDataset(*parts, 0.4)
+    assert parts[0].bands_of([0]) is None
+    (batch,) = BatchLoader(mixed, 8, 0, torch.device("cpu")).training_batches(range(5), padded=True)
+    six = [name[-5] in "ab" for name in batch.ids]
+    assert sum(six) == 2 and (~batch.bands[:, 0]).tolist() == [*six, False, False, False] and batch.bands[:, 1:].all()
+    first = batch._replace(images=batch.images[:5], meta=None, valid=batch.valid[:5], bands=batch.bands[:5])
+    assert torch.equal(a_step().inputs(first, 0).bands, first.bands)
+    fewer = with_augmentations(("band_dropout", 0.5)).inputs(first, 0).bands
+    assert not (fewer & ~first.bands).any() and not torch.equal(fewer, first.bands)
 
 
 def test_missing_bands_are_hidden_from_the_encoder_and_predicted(monkeypatch) -> None:
