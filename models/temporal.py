@@ -1,9 +1,10 @@
 """One vector for a series: embeddings of one place on several dates through blocks of the encoder's kind.
 
 A date is a token: its embedding, and when it was. Any number of dates in any order; dates that are missing influence
-nothing. Beside the dates, tokens of days at which nothing was seen look at those where something was, and are looked
-at by none: in pretraining they foretell the dates that were left out, afterwards they read the series out on the same
-days of every year, whenever the place was seen.
+nothing. Tokens of days at which nothing was seen look at those of dates, and are looked at by none: in pretraining
+they foretell the dates that were left out, afterwards they fill in the year. The vector is that year's mean and its
+first two harmonics, fitted to what was seen and, with less weight, to what was foretold for even steps of a year; so it
+has the same meaning whenever the place was seen.
 
 Dimensions: B series, T dates, D width of an embedding, d width of a token, Q days that are asked for.
 """
@@ -23,10 +24,12 @@ from models.positions import truncated_normal
 
 YEAR = 365.25
 """Days."""
-FEATURES = 5
-"""Numbers that say when a date was: sine and cosine of once and twice the day of the year, and the year."""
+HARMONICS = 5
+"""Numbers that describe a year: 1, and sine and cosine of once and twice the day of the year."""
 FARTHEST = 5.0
 """Years from the middle of a series beyond which a date is as far as that."""
+RIDGE = 1e-6
+"""Of the fit, which has more numbers than dates where few were seen and nothing is foretold."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class TemporalConfig:
     k: int = 2
     expert_width: int = 80
     slots: int = 12
-    """Days of the year at which a series is read out."""
+    """Even steps of a year at which the place is foretold."""
+    foretold: float = 0.3
+    """Weight of what is foretold for a step, where what was seen on a date has 1."""
 
 
 class SeriesTokens(NamedTuple):
     """What the blocks made of B series."""
 
-    cls: Tensor  # (B, d)
     dates: Tensor  # (B, T, d)
     asked: Tensor  # (B, Q, d)
     routing: tuple[Routing | None, ...]
@@ -70,8 +74,7 @@ class TemporalModule(nn.Module):
         self.config = config
         d = config.dim
         self.value = nn.Linear(config.width, d)
-        self.when = nn.Linear(FEATURES, d)
-        self.cls = nn.Parameter(torch.empty(d))
+        self.when = nn.Linear(HARMONICS, d)
         self.asked = nn.Parameter(torch.empty(d))
         self.blocks = nn.ModuleList(
             Block(d, config.heads, config.groups, config.expert_width, config.experts, config.k)
@@ -81,16 +84,15 @@ class TemporalModule(nn.Module):
         self.head = nn.Linear(d, config.width)
         self.register_buffer("mean", torch.zeros(config.width))
         self.register_buffer("spread", torch.ones(config.width))
-        for token in (self.cls, self.asked):
-            truncated_normal(token, 0.02)
+        truncated_normal(self.asked, 0.02)
 
     @property
     def vector_width(self) -> int:
         """Numbers in the vector of a series."""
-        return (3 + self.config.slots) * self.config.dim
+        return HARMONICS * self.config.width
 
     def forward(self, vectors: Tensor, times: Tensor, present: Tensor | None = None) -> Tensor:
-        """The vectors of B series, (B, vector_width).
+        """The vectors of B series, (B, vector_width): mean, then sine and cosine of each harmonic, of every number.
 
         Args:
             vectors: (B, T, D), the dates in any order.
@@ -98,14 +100,12 @@ class TemporalModule(nn.Module):
             present: (B, T) bool; None: where no number of a date is NaN.
         """
         values, times, present = self._read(vectors, times, present)
-        slots = (torch.arange(self.config.slots, device=times.device) + 0.5) / self.config.slots
-        tokens = self.tokens(values, times, present, _middle(times, present).floor() + slots)
-        seen = present.unsqueeze(-1).float()
-        count = seen.sum(dim=1).clamp(min=1)
-        mean = (tokens.dates * seen).sum(dim=1) / count
-        spread = (((tokens.dates - mean.unsqueeze(1)).square() * seen).sum(dim=1) / count + 1e-6).sqrt()
-        vector = torch.cat([tokens.cls, mean, spread, tokens.asked.flatten(1)], dim=1)
-        return torch.where(present.any(dim=1, keepdim=True), vector, torch.nan)
+        steps = (torch.arange(self.config.slots, device=times.device) + 0.5) / self.config.slots
+        days = _middle(times, present) - 0.5 + steps
+        foretold, _ = self._foretell(values, times, present, days)
+        weight = torch.cat([present.float(), torch.full_like(foretold[..., 0], self.config.foretold)], dim=1)
+        year = fitted_year(torch.cat([values, foretold], dim=1), torch.cat([times, days], dim=1), weight)
+        return torch.where(present.any(dim=1, keepdim=True), year.flatten(1), torch.nan)
 
     def foretell(
         self,
@@ -122,33 +122,7 @@ class TemporalModule(nn.Module):
             days: (B, Q) decimal years.
             noise: of the blocks' gates, for training.
         """
-        values, times, present = self._read(vectors, times, present)
-        tokens = self.tokens(values, times, present, days, noise)
-        seen = present.unsqueeze(-1).float()
-        mean = (values * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
-        return mean + self.head(tokens.asked), tokens
-
-    def tokens(
-        self,
-        values: Tensor,
-        times: Tensor,
-        present: Tensor,
-        days: Tensor,
-        noise: Sequence[LayerNoise] | None = None,
-    ) -> SeriesTokens:
-        """Standardised values (B, T, D) and days to ask for, (B, Q), through the blocks."""
-        B, T = present.shape
-        middle = _middle(times, present)
-        dates = self.value(values) + self.when(_features(times, middle))
-        asked = self.asked + self.when(_features(days, middle))
-        x = torch.cat([self.cls.expand(B, 1, -1), dates, asked], dim=1)
-        hidden = torch.cat([torch.zeros(B, 1), (~present).float().cpu(), torch.ones(B, days.shape[1])], dim=1)
-        hidden, routing = hidden.to(x.device), []
-        for block, of_gate in zip(self.blocks, noise or [NO_NOISE] * len(self.blocks), strict=True):
-            x, chosen = block(x, of_gate, hidden=hidden)
-            routing.append(chosen)
-        x = self.norm(x)
-        return SeriesTokens(x[:, 0], x[:, 1 : 1 + T], x[:, 1 + T :], tuple(routing))
+        return self._foretell(*self._read(vectors, times, present), days, noise)
 
     def standardised(self, vectors: Tensor) -> Tensor:
         """In standard deviations from the mean of the pretraining's embeddings."""
@@ -160,10 +134,41 @@ class TemporalModule(nn.Module):
         values = torch.where(present.unsqueeze(-1), self.standardised(vectors.float()), 0.0)
         return values, times.expand(present.shape), present
 
+    def _foretell(
+        self, values: Tensor, times: Tensor, present: Tensor, days: Tensor, noise: Sequence[LayerNoise] | None = None
+    ) -> tuple[Tensor, SeriesTokens]:
+        middle, T = _middle(times, present), times.shape[1]
+        dates = self.value(values) + self.when(_features(times, middle))
+        x = torch.cat([dates, self.asked + self.when(_features(days, middle))], dim=1)
+        hidden = torch.cat([~present, torch.ones_like(days, dtype=torch.bool)], dim=1).float()
+        routing = []
+        for block, of_gate in zip(self.blocks, noise or [NO_NOISE] * len(self.blocks), strict=True):
+            x, chosen = block(x, of_gate, hidden=hidden)
+            routing.append(chosen)
+        x = self.norm(x)
+        seen = present.unsqueeze(-1).float()
+        mean = (values * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+        return mean + self.head(x[:, T:]), SeriesTokens(x[:, :T], x[:, T:], tuple(routing))
+
 
 def decimal_year(day: date) -> float:
     """A day as a year with its part that has passed."""
     return day.year + (day.timetuple().tm_yday - 0.5) / YEAR
+
+
+def harmonics(times: Tensor) -> Tensor:
+    """(…, HARMONICS) of decimal years: 1, and sines and cosines of the season."""
+    angle = 2 * torch.pi * (times % 1.0)
+    waves = [angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()]
+    return torch.stack([torch.ones_like(angle), *waves], dim=-1)
+
+
+def fitted_year(values: Tensor, times: Tensor, weight: Tensor) -> Tensor:
+    """Least-squares coefficients of the harmonics, (B, HARMONICS, D), of (B, n, D) values with (B, n) weights."""
+    basis = harmonics(times).double()
+    weighted = (basis * weight.unsqueeze(-1)).transpose(1, 2)
+    normal = weighted @ basis + RIDGE * torch.eye(HARMONICS, dtype=basis.dtype, device=basis.device)
+    return torch.linalg.solve(normal, weighted @ values.double()).float()
 
 
 def _middle(times: Tensor, present: Tensor) -> Tensor:
@@ -173,7 +178,6 @@ def _middle(times: Tensor, present: Tensor) -> Tensor:
 
 
 def _features(times: Tensor, middle: Tensor) -> Tensor:
-    """(B, n, FEATURES) of (B, n) decimal years: the season, and how far from the middle of the series."""
-    angle = 2 * torch.pi * (times % 1.0)
+    """(B, n, HARMONICS) of (B, n) decimal years: the season, and how far from the middle of the series."""
     away = (times - middle).clamp(-FARTHEST, FARTHEST)
-    return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos(), away], dim=-1).float()
+    return torch.cat([harmonics(times)[..., 1:], away.unsqueeze(-1)], dim=-1).float()

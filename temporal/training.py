@@ -153,7 +153,7 @@ class TemporalPretraining:
         vectors, times = self.values[part][chosen], self.times[part][chosen]
         present = some_dates(*times.shape, random)
         model = self.config.model
-        tokens = len(chosen) * (1 + 2 * times.shape[1])
+        tokens = len(chosen) * (2 * times.shape[1])
         noise = [LayerNoise(torch.randn(tokens, model.experts, generator=random)) for _ in range(model.depth)]
         told, found = self.module.foretell(vectors, times, present, times, noise if model.experts > 1 else None)
         error = (told - self.module.standardised(vectors)).square().mean(dim=-1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.temporal import TemporalConfig, TemporalModule, decimal_year
+from models.temporal import TemporalConfig, TemporalModule, decimal_year, fitted_year, harmonics
 from models.temporal_weights import (
     SHIPPED,
     read_temporal,
@@ -82,7 +82,18 @@ def test_days_that_are_asked_for_are_looked_at_by_nobody(module) -> None:
     told, alone = module.foretell(vectors, times, present, times[:, :1])
     more, among = module.foretell(vectors, times, present, torch.cat([times[:, :1], times - 0.4], dim=1))
     torch.testing.assert_close(told, more[:, :1], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(alone.cls, among.cls, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone.dates, among.dates, rtol=1e-4, atol=1e-5)
+
+
+def test_the_year_of_a_series_is_found_again() -> None:
+    """Values that are harmonics of the season come back as their coefficients, from any dates."""
+    times = series(dates=9)[1]
+    coefficients = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(2))
+    values = (harmonics(times) @ coefficients.double()).float()
+    weight = torch.ones(4, 9)
+    weight[:, 2] = 0.0
+    values[:, 2] = 1e6
+    torch.testing.assert_close(fitted_year(values, times, weight), coefficients, rtol=1e-3, atol=1e-3)
 
 
 def test_a_day_as_a_year_with_its_part() -> None:
@@ -106,7 +117,7 @@ def test_weights_come_back_as_they_were(module, tmp_path) -> None:
     path = tmp_path / "c.pth"
     write_temporal_checkpoint(path, module, step=3)
     content = read_temporal_checkpoint(path, path.read_bytes())
-    assert content["step"] == 3 and torch.equal(content["module"].cls, module.cls)
+    assert content["step"] == 3 and torch.equal(content["module"].asked, module.asked)
 
 
 def test_damaged_weights_are_refused_in_one_line(module, tmp_path) -> None:
@@ -124,8 +135,8 @@ def test_damaged_weights_are_refused_in_one_line(module, tmp_path) -> None:
     with np.load(_written(tmp_path / "whole.npz", module)) as file:
         arrays = {name: file[name] for name in file.files}
     for change, named in (
-        ({"cls": np.full(12, np.nan, np.float32)}, "NaN or infinite numbers in cls"),
-        ({"cls": np.zeros(5, np.float32)}, "weights that its config describes"),
+        ({"asked": np.full(12, np.nan, np.float32)}, "NaN or infinite numbers in asked"),
+        ({"asked": np.zeros(5, np.float32)}, "weights that its config describes"),
         ({"config": np.array('{"version": 99}')}, "version 99"),
     ):
         np.savez(path, **{**arrays, **change})
