@@ -25,9 +25,11 @@ from scenes.input.arrays import LoadedRows
 from scenes.input.grids import SceneGrid
 from scenes.input.reader import WithoutNumber
 from scenes.windows import Frame, make_frame
+from transformation.present_bands import PresentBands
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo
 from utils.metadata import AcquisitionTime
+from utils.sensors import OLI
 
 CELL = 20
 """Pixels along the side of a cell: half a parcel's."""
@@ -97,7 +99,7 @@ def _grid(scene: DatedScene, window: int) -> SceneGrid:
 
 def _cells(model: MOEMAE, numbers: np.ndarray, frame: Frame, time: AcquisitionTime, pool: str) -> np.ndarray:
     """(cells, D) of a scene's (7, h, w) numbers."""
-    reader = LoadedRows(numbers, 0, WithoutNumber((), numbers.shape[1:], None))
+    reader = LoadedRows(numbers, 0, WithoutNumber((), numbers.shape[1:], None), PresentBands.of(OLI))
     normalize, known = ZScoreNormalize(BigEarthNetInfo.STATISTICS), WindowMetadata(time, place=True)
     embedder = SceneEmbedder(reader, frame, Embedder(model, "all"), normalize, known, pool, BATCH, MIN_CLEAR)
     cells = np.concatenate(list(embedder.rows(0, frame.blocks_down)))
