@@ -97,7 +97,7 @@ def compare(runs: list[tuple[str, Path]], scratch: Path) -> dict[str, Any]:
         "pixels": {part: ground.counts(part).tolist() for part in ("train", "val", "test")},
         "block": config.ground.block,
         "rows": rows,
-        "provenance": provenance(),
+        "provenance": {key: value for key, value in provenance().items() if key != "command"},  # it names folders
     }
 
 
