@@ -155,10 +155,8 @@ class SensorMixture(MixedDataset):
     def order(self, seed: int, epoch: int) -> list[int]:
         """Indices of an epoch: batches of either sensor in random order, then what is left over of the first."""
         size, count = self.batch_size, len(self.first)
-        first, second = (
-            shuffled(count, seed, epoch),
-            _permuted(len(self) - count, seed, "order of second sensor", epoch),
-        )
+        first = shuffled(count, seed, epoch)
+        second = _permuted(len(self) - count, seed, "order of second sensor", epoch)
         whole = first[: count // size * size] + [count + at for at in second]
         drawn = _permuted(len(whole) // size, seed, "order of sensors", epoch)
         return [index for at in drawn for index in whole[at * size : (at + 1) * size]] + first[count // size * size :]

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from tiny import tiny_model
 
 from eval.probing import linear_probe
@@ -14,7 +15,7 @@ from studies.engine.stages import StageCache
 from studies.recipe import second_sensor_scores
 from studies.recipe.agreement import alike
 from studies.recipe.band_scores import simulated_patches
-from studies.recipe.second_sensor import COLUMNS, RESULT, TABLE, main, tables
+from studies.recipe.second_sensor import COLUMNS, RESULT, TABLE, TEXT, main, rows_as_csv, tables
 from studies.recipe.second_sensor_scores import BASELINES, _vectors, opened
 from utils.errors import ConfigError
 from utils.randomness import generator
@@ -47,6 +48,13 @@ def test_alike_is_by_the_first_ones_mean_and_spread() -> None:
     assert np.allclose(cosine, 1.0) and nearest.all()
     cosine, nearest = alike(here, here[::-1])
     assert np.abs(cosine.mean()) < 0.3 and nearest.sum() <= 2
+
+
+def test_the_stored_tables_are_made_from_the_stored_result() -> None:
+    folder = ROOT / "docs/evidence/second_sensor"
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    assert (folder / TEXT).read_text(encoding="utf-8") == tables(result)
+    assert (folder / TABLE).read_text(encoding="utf-8") == rows_as_csv(result)
 
 
 @pytest.mark.runs
