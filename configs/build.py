@@ -20,6 +20,7 @@ from utils.data_config import DATASETS, OTHER_SENSORS
 from utils.errors import ConfigError
 from utils.files import sha256
 from utils.provenance import provenance
+from utils.sensors import OLI, SENSORS
 
 
 def load_configured_model(config: Config, device: torch.device) -> MOEMAE:
@@ -112,8 +113,9 @@ def _require_sensor(model: ModelConfig, dataset: str, key: str) -> None:
 
 def _folder_options(data: DataSection) -> FolderOptions:
     """What the config says of a labelled folder."""
-    bands = None if data.bands is None else band_names(data.bands)
-    return FolderOptions(bands, data.scale, data.offset, (data.splits or {}).get(TRAIN), data.split_seed)
+    bands = None if data.bands is None else band_names(data.bands, SENSORS[data.sensor or OLI.name])
+    train = (data.splits or {}).get(TRAIN)
+    return FolderOptions(bands, data.scale, data.offset, train, data.split_seed, data.sensor)
 
 
 def resolved_config(config: Config, model: MOEMAE, dataset: PatchDataset, sections: set[str]) -> dict[str, Any]:

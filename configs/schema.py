@@ -16,7 +16,7 @@ from transformation.augmentations import AUGMENTATIONS
 from utils.config import PathText, Problem, Section, load_config, one_of
 from utils.data_config import DATASETS, OTHER_SENSORS, BigEarthNetInfo
 from utils.metadata import FIELDS
-from utils.sensors import OLI
+from utils.sensors import OLI, SENSORS, TAKEN, Sensor
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -147,6 +147,7 @@ class DataSection(Section):
     scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     split_seed: Count = 0
+    sensor: Annotated[str, one_of(tuple(sensor.name for sensor in TAKEN))] | None = None
 
 
 class EvalSection(Section):
@@ -181,6 +182,7 @@ class Config(Section):
 
 
 YOUNGER: dict[str, dict[str, object]] = {
+    "data": {"sensor": None},
     "model": {
         "meta_fields": None,
         "mask_strategy": None,
@@ -271,13 +273,13 @@ def data_problems(data: DataSection, wrong: set[str]) -> Iterator[Problem]:
     if data.dataset in OTHER_SENSORS and data.statistics != "auto" and "data.statistics" not in wrong:
         yield "data.statistics", f"{data.statistics} is Landsat's; leave it out for data.dataset: {data.dataset}"
     if data.dataset != LABELLED_FOLDER:
-        for key in ("bands", "scale", "offset", "split_seed"):
+        for key in ("bands", "scale", "offset", "split_seed", "sensor"):
             if key in data.model_fields_set and f"data.{key}" not in wrong:
                 yield f"data.{key}", f"is for data.dataset: labelled_folder, not {data.dataset}"
         if data.statistics == TRAIN:
             yield "data.statistics", f"train is for data.dataset: labelled_folder, not {data.dataset}"
-    else:
-        yield from _band_problems(data.bands, "data.bands")
+    elif "data.sensor" not in wrong:
+        yield from _band_problems(data.bands, "data.bands", SENSORS[data.sensor or OLI.name])
 
 
 def _mixture_problems(mixture: MixtureSection) -> Iterator[Problem]:
@@ -291,10 +293,10 @@ def _mixture_problems(mixture: MixtureSection) -> Iterator[Problem]:
     yield from _band_problems(mixture.bands, "training.mixture.bands")
 
 
-def _band_problems(bands: str | list[str] | None, key: str) -> Iterator[Problem]:
+def _band_problems(bands: str | list[str] | None, key: str, sensor: Sensor = OLI) -> Iterator[Problem]:
     if bands is not None:
         try:
-            band_names(bands)
+            band_names(bands, sensor)
         except ValueError as error:
             yield key, str(error)
 

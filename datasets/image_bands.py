@@ -13,7 +13,7 @@ from rasterio.io import DatasetReader
 
 from transformation.landsat_numbers import Scale, hidden_values, implausible
 from utils.errors import DataError
-from utils.sensors import ETM, IGNORED, OLI, misnamed, nearest_sentinel2, other_than_landsat, refusal
+from utils.sensors import ETM, IGNORED, OLI, Sensor, misnamed, nearest_sentinel2, other_than_landsat
 
 LABELLED_FOLDER = "labelled_folder"
 """A folder of any images, as `data.dataset` names it."""
@@ -35,8 +35,12 @@ class ImageBands(NamedTuple):
     """(n, H, W) bool; True where the file says that there is nothing."""
 
 
-def band_names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """The bands of a config: `RGB`, or a list of names and aliases.
+def band_names(given: str | Sequence[str], sensor: Sensor = OLI) -> tuple[str, ...]:
+    """The bands of a config, `RGB`, or a list of names and aliases, as the bands of OLI that see the same.
+
+    Args:
+        given: as the sensor or catalogues name them.
+        sensor: whose numbers they are.
 
     Raises:
         ValueError: with a sentence about what is wrong.
@@ -44,9 +48,9 @@ def band_names(given: str | Sequence[str]) -> tuple[str, ...]:
     names = list(given) if isinstance(given, str) and re.fullmatch("[rgbRGB]{3}", given) else given
     if isinstance(names, str):
         names = [names]
-    found = tuple(IGNORED if name.lower() == IGNORED else OLI.band(name) or "" for name in names)
+    found = tuple(IGNORED if name.lower() == IGNORED else sensor.oli_band(name) or "" for name in names)
     if strange := [name for name, band in zip(names, found, strict=True) if not band]:
-        known = ", ".join([*OLI.bands, *OLI.common])
+        known = ", ".join([*sensor.bands, *sensor.common])
         raise ValueError(f"knows no {', '.join(map(repr, strange))}; there are {known}, and {IGNORED} for the rest")
     present = [band for band in found if band != IGNORED]
     if len(set(present)) < len(present) or not present:
@@ -54,8 +58,12 @@ def band_names(given: str | Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def usual_bands(path: Path) -> tuple[str, ...]:
-    """The bands of files that a config says nothing about: as the files call them, else three are RGB, seven SR_B1..7.
+def usual_bands(path: Path, sensor: Sensor = OLI) -> tuple[str, ...]:
+    """The bands of files that a config says nothing about: as files call them, else three are RGB, or all the sensor's.
+
+    Args:
+        path: of one of the files.
+        sensor: that took them.
 
     Raises:
         DataError: for other numbers of bands without names, bands of Sentinel-2, and a band named twice.
@@ -72,16 +80,16 @@ def usual_bands(path: Path) -> tuple[str, ...]:
         raise DataError(
             f"{path}: its bands are Sentinel-2's ({', '.join(names)}); say what to take with data.bands{fix}"
         )
-    found = [OLI.band(name) for name in names]
+    found = [sensor.oli_band(name) for name in names]
     if any(found):
         twice = [band for band in found if band and found.count(band) > 1]
         if twice:
             raise DataError(f"{path}: names {twice[0]} twice ({', '.join(names)}); say what they are with data.bands")
         return tuple(band or IGNORED for band in found)
     count = len(names)
-    if count in (len(RGB), len(OLI.bands)):
-        return RGB if count == len(RGB) else OLI.bands
-    known = f"; {refusal(ETM)}" if count == len(ETM.bands) else ""
+    if count in (len(RGB), len(sensor.bands)):
+        return RGB if count == len(RGB) else band_names(sensor.common)
+    known = f"; those of Landsat 4, 5 or 7: data.sensor: {ETM.name}" if count == len(ETM.bands) else ""
     raise DataError(
         f"{path}: has {count} bands{known}; say what they are with data.bands, for example [blue, green, red, nir], "
         f"and {IGNORED!r} for those that are none of Landsat's seven"
@@ -107,13 +115,14 @@ def stored_type(path: Path) -> str:
         return source.dtypes[0]
 
 
-def read_image(path: Path, bands: Sequence[str], min_side: int) -> ImageBands:
+def read_image(path: Path, bands: Sequence[str], min_side: int, sensor: Sensor = OLI) -> ImageBands:
     """Read a file's bands but for transparency, within `rasterio.Env(**GDAL_OPTIONS)`.
 
     Args:
         path: a TIFF, PNG or JPEG.
         bands: as many as it has to have; they are named in errors.
         min_side: least height and width, pixels.
+        sensor: as whose the file may name its bands.
 
     Raises:
         DataError: one line naming the file and what is wrong with it.
@@ -130,7 +139,7 @@ def read_image(path: Path, bands: Sequence[str], min_side: int) -> ImageBands:
                 f"{path}: is {source.height} x {source.width} pixels, at least {min_side} are needed; leave it out of "
                 "the split, or set data.crop: resize"
             )
-        _require_agreement(path, bands, [source.descriptions[index - 1] or "" for index in indexes])
+        _require_agreement(path, bands, [source.descriptions[index - 1] or "" for index in indexes], sensor)
         try:
             numbers, masks = source.read(indexes), source.read_masks(indexes) == 0
         except RasterioError as error:
@@ -138,10 +147,10 @@ def read_image(path: Path, bands: Sequence[str], min_side: int) -> ImageBands:
         return ImageBands(numbers, tuple(source.nodatavals[index - 1] for index in indexes), masks)
 
 
-def _require_agreement(path: Path, bands: Sequence[str], names: list[str]) -> None:
+def _require_agreement(path: Path, bands: Sequence[str], names: list[str], sensor: Sensor) -> None:
     """Refuse a file that calls a band otherwise than it is taken for."""
     for band, name in zip(bands, names, strict=True):
-        if band != IGNORED and misnamed(names, band, name):
+        if band != IGNORED and misnamed(names, band, name, sensor):
             raise DataError(
                 f"{path}: data.bands takes a band for {band} ({OLI.common[OLI.bands.index(band)]}) that the file calls "
                 f"{name}; correct data.bands, or leave it out"

@@ -42,7 +42,7 @@ from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetInfo
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS
-from utils.sensors import OLI
+from utils.sensors import OLI, SENSORS, Sensor
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,12 @@ class FolderOptions(NamedTuple):
     """Whose statistics normalise numbers without reflectance."""
     seed: int = 0
     """Of splits given as ranges; see `split_rows`."""
+    sensor: str | None = None
+    """What took the images: oli, etm or tm; None: OLI, or what its names of bands mean."""
+
+    @property
+    def seen_by(self) -> Sensor:
+        return SENSORS[self.sensor or OLI.name]
 
 
 class LabelledFolderDataset(PatchDataset):
@@ -108,7 +114,7 @@ class LabelledFolderDataset(PatchDataset):
         self.classes, self.multilabel = self.table.classes, self.table.multilabel
         with rasterio.Env(**GDAL_OPTIONS):
             first = self.table.root / self.table.files[self._rows[0]]
-            bands = options.bands or usual_bands(first)
+            bands = options.bands or usual_bands(first, options.seen_by)
             options = _with_stated_scale(options, first)
         self.options, self.bands = options._replace(bands=bands), bands
         ids = [self.table.files[row] for row in self._rows]
@@ -152,7 +158,8 @@ class LabelledFolderDataset(PatchDataset):
 
     def fingerprint(self) -> str:
         """As for every dataset, and of what the numbers are taken for."""
-        said = [super().fingerprint(), self.options, self.statistics, self.classes, self._labels.tolist()]
+        options = self.options if self.options.sensor else self.options[:-1]  # as before there was a choice
+        said = [super().fingerprint(), options, self.statistics, self.classes, self._labels.tolist()]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def remarks(self) -> str:
@@ -170,6 +177,7 @@ class LabelledFolderDataset(PatchDataset):
         return {
             "bands": list(self.bands),
             "missing_bands": list(self.missing),
+            **({"sensor": self.options.sensor} if self.options.sensor else {}),
             "scale": self.options.scale,
             "offset": self.options.offset,
             "split_seed": self.options.seed,
@@ -187,7 +195,7 @@ class LabelledFolderDataset(PatchDataset):
 
         The second value counts pixels that hold no number (see `without_number`) although nothing says so.
         """
-        image = read_image(path, self.bands, self.min_side)
+        image = read_image(path, self.bands, self.min_side, self.options.seen_by)
         numbers, options = image.numbers, self.options
         scale = None if options.scale is None else (options.scale, options.offset)
         hidden = hidden_of(image, self.bands, scale, path)

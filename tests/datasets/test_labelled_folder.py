@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import torch
 from conftest import ROOT
-from scene_files import some_numbers
+from scene_files import some_numbers, write_band
 from tiny import TINY_MODEL, write_config
 
 from configs.schema import read_config
@@ -23,7 +23,7 @@ from models.checkpoint import write_checkpoint
 from train_logistic_regression import main as probe
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError, DataError
-from utils.sensors import OLI
+from utils.sensors import ETM, OLI
 
 COLOURS = {"forest": (40, 90, 30), "sand": (220, 200, 150), "water": (10, 30, 120)}
 
@@ -393,3 +393,52 @@ def test_configs_say_what_is_wrong(tmp_path) -> None:
         with pytest.raises(ConfigError, match=problem):
             read(**wrong)
     read_config(str(ROOT / "configs" / "embed_labelled_folder.yaml"), [], ())
+
+
+# --------------------------------------------------------------------------- other sensors
+
+
+def six_bands(root: Path, names: tuple[str, ...] | None = None) -> None:
+    """Ten images of ETM+ in each of two classes."""
+    for number in range(20):
+        path = root / ("wood", "field")[number % 2] / f"{number}.tif"
+        write_band(path, some_numbers((48, 48), number)[1:], descriptions=names)
+
+
+@pytest.mark.parametrize("names", [None, ETM.bands, ETM.common])
+def test_images_of_landsat_7(tmp_path, names) -> None:
+    """SR_B1 is blue there: taken by the sensor's own names, or in its order."""
+    six_bands(tmp_path / "etm", names)
+    given = FolderOptions(scale=2.75e-5, offset=-0.2, sensor="etm")
+    dataset = LabelledFolderDataset(tmp_path / "etm", "0-100%", options=given, crop="center")
+    assert dataset.bands == OLI.bands[1:] and dataset.missing == ("SR_B1",)
+    seven = LabelledFolderDataset(
+        tmp_path / "etm", "0-100%", options=FolderOptions(OLI.bands[1:], 2.75e-5, -0.2, sensor="etm"), crop="center"
+    )
+    assert np.array_equal(dataset.read([0])[0], seven.read([0])[0])
+    assert dataset.description()["sensor"] == "etm"
+    if names == ETM.bands:
+        of_oli = LabelledFolderDataset(tmp_path / "etm", "0-100%", options=FolderOptions(OLI.bands[1:], 2.75e-5, -0.2))
+        with pytest.raises(DataError, match="takes a band for SR_B2"):
+            of_oli.read([0])
+    if names is None:
+        with pytest.raises(DataError, match=r"has 6 bands; those of Landsat 4, 5 or 7: data\.sensor: etm"):
+            LabelledFolderDataset(tmp_path / "etm", "0-100%", options=FolderOptions(scale=2.75e-5, offset=-0.2))
+
+
+def test_weights_are_told_of_missing_bands(tmp_path) -> None:
+    six_bands(tmp_path / "etm")
+    said = {"scale": 2.75e-5, "offset": -0.2, "sensor": "etm", "crop": "center", "statistics": "auto"}
+    vectors = {}
+    for way in ("mean", "token", "rescale"):
+        config = configured(tmp_path / "etm", tmp_path / way, **said)
+        numbers = {key: value for key, value in TINY_MODEL.items() if key not in ("size", "device")}
+        model = build_model("XXS", seed=0, **numbers, missing_bands=way)
+        write_checkpoint(tmp_path / way / "model.pth", model, epoch=0, best_train_loss=0.0)
+        assert embed(["--config_yaml", str(config)]) == 0
+        with np.load(tmp_path / way / "out" / "images_test.npz") as found:
+            vectors[way] = found["x_test"]
+    np.testing.assert_array_equal(vectors["token"], vectors["rescale"])  # vectors of missing bands start at 0
+    assert np.abs(vectors["mean"] - vectors["token"]).max() > 1e-4
+    record = json.loads((tmp_path / "token" / "out" / "images_test.json").read_text())
+    assert record["labelled_folder"]["missing_bands"] == ["SR_B1"] and record["labelled_folder"]["sensor"] == "etm"

@@ -33,6 +33,7 @@ PICTURES = {
     "eval_logistic_regression_bigearthnet": 2,
     "eval_logistic_regression_eurosat": 2,
     "explore_embedding_tsne": 4,
+    "forty_years": 1,
     "moe_experiments": 10,
     "probe_your_labels": 1,
     "time": 3,
