@@ -78,7 +78,8 @@ def validation_losses(
     for batch in bar:
         if batch.ids:
             masking = evaluation_masking(batch, model, seed)
-            losses.add(*mae_loss(model, batch.images, batch.meta, masking, batch.valid), len(batch.ids))
+            of_batch = mae_loss(model, batch.images, batch.meta, masking, batch.valid, bands=batch.bands)
+            losses.add(*of_batch, len(batch.ids))
             patches += len(batch.ids)
     model.train(was_training)
     patches = losses.of_all(processes, patches)
@@ -113,7 +114,7 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
         patches += len(batch.ids)
         masking = evaluation_masking(batch, model, seed)
         p = model.config.patch_size
-        of_batch, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid)
+        of_batch, passed = mae_loss(model, batch.images, batch.meta, masking, batch.valid, bands=batch.bands)
         losses.add(of_batch, passed, len(batch.ids))
         psnr["model"].add(passed.predicted, batch, masking.mask, p)
         for name, baseline in BASELINES.items():
@@ -121,7 +122,8 @@ def evaluate_reconstruction(model: MOEMAE, loader: BatchLoader, seed: int, weigh
             guess_errors = patch_errors(guess, batch.images, batch.valid, p)
             add_errors(baseline_losses[name], guess_errors, masking.mask, losses.per_batch)
             psnr[name].add(guess, batch, masking.mask, p)
-        whole = masked_pass(model, batch.images, batch.meta, everything_kept(batch, model), batch.valid)
+        everything = everything_kept(batch, model)
+        whole = masked_pass(model, batch.images, batch.meta, everything, batch.valid, bands=batch.bands)
         add_errors(full, whole.errors, torch.ones_like(masking.mask))
     if not patches:
         raise DataError(

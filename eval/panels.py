@@ -25,7 +25,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
     batch = _some(model, dataset, count)
     masking = evaluation_masking(batch, model, seed)
     p, C = model.config.patch_size, batch.images.shape[1]
-    predicted, _ = model(batch.images, batch.meta, masking)
+    predicted, _ = model(batch.images, batch.meta, masking, bands=batch.bands)
     interpolated = inverse_distance(batch.images, batch.valid, masking.mask, p)
     original = patchify(batch.images, p)
     removed = masking.mask.bool().unsqueeze(-1)
@@ -44,7 +44,7 @@ def save_masked_panels(model: MOEMAE, dataset: PatchDataset, count: int, seed: i
 def save_full_panels(model: MOEMAE, dataset: PatchDataset, count: int, folder: Path) -> Path:
     """Original and the reconstruction that sees every patch, of `count` evenly spread patches."""
     batch = _some(model, dataset, count)
-    predicted, _ = model(batch.images, batch.meta, everything_kept(batch, model))
+    predicted, _ = model(batch.images, batch.meta, everything_kept(batch, model), bands=batch.bands)
     rebuilt = unpatchify(predicted, model.config.patch_size, batch.images.shape[1])
     images = {
         "original": to_digital_numbers(batch.images, batch, dataset),

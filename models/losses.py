@@ -184,7 +184,9 @@ def mae_loss(
     noise: bool | None = None,
     generator: torch.Generator | None = None,
     presampled: PassNoise | None = None,
+    bands: Tensor | None = None,
 ) -> tuple[Losses, MaskedPass]:
     """The losses of a batch that is whole, and its pass; arguments as for `masked_pass` and `losses_of`."""
-    passed = masked_pass(model, images, meta, masking, valid, noise=noise, generator=generator, presampled=presampled)
+    random = {"noise": noise, "generator": generator}
+    passed = masked_pass(model, images, meta, masking, valid, presampled=presampled, bands=bands, **random)
     return losses_of(passed.sums, model.config.experts, weights), passed

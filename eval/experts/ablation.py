@@ -71,7 +71,7 @@ def _masked_errors(model: MOEMAE, loader: BatchLoader, seed: int) -> tuple[np.nd
     for batch in loader.batches():
         if batch.ids:
             masking = evaluation_masking(batch, model, seed)
-            found = masked_pass(model, batch.images, batch.meta, masking, batch.valid).errors
+            found = masked_pass(model, batch.images, batch.meta, masking, batch.valid, bands=batch.bands).errors
             sums = [(values * masking.mask).sum(dim=1) for values in (found.error, found.weight)]
             parts.append(torch.stack(sums).double().cpu().numpy())
             ids += batch.ids

@@ -117,7 +117,7 @@ def record_routing(model: MOEMAE, loader: BatchLoader, order: Sequence[int] | No
         if not batch.ids:
             continue
         visible = visible_unless_all(batch.valid, config.patch_size)
-        encoded = model.encode(batch.images, batch.meta, visible=visible, noise=False)
+        encoded = model.encode(batch.images, batch.meta, visible=visible, bands=batch.bands, noise=False)
         hidden = ~counted_tokens(batch.valid, encoded).bool().unsqueeze(-1)
         for block, routing in enumerate(encoded.routing):
             if routing is not None:

@@ -49,7 +49,7 @@ def image_errors(model: MOEMAE, loader: BatchLoader, seed: int) -> tuple[dict[st
         if not batch.ids:
             continue
         masking, p = evaluation_masking(batch, model, seed), model.config.patch_size
-        errors = {MODEL: masked_pass(model, batch.images, batch.meta, masking, batch.valid).errors}
+        errors = {MODEL: masked_pass(model, batch.images, batch.meta, masking, batch.valid, bands=batch.bands).errors}
         for name, baseline in BASELINES.items():
             guess = baseline(batch.images, batch.valid, masking.mask, p)
             errors[name] = patch_errors(guess, batch.images, batch.valid, p)
