@@ -23,7 +23,7 @@ def band_notes(scene: Scene, config: ModelConfig) -> list[str]:
     if not scene.sensor.missing:
         return []
     name = scene.sensor.title.partition(",")[0]
-    notes = [f"{name}: missing to the model are the bands {_listed(scene.sensor.missing)}"]
+    notes = [f"{name}; missing to the model: {_listed(scene.sensor.missing)}"]
     if scene.adjusted:
         notes.append(f"reflectance is turned into OLI's by Roy et al. 2016 ({scene.adjusted.upper()})")
     if config.missing_bands == "mean":

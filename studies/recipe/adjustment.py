@@ -88,7 +88,7 @@ def compared(model: Any, scenes: list[tuple[Path, Path]]) -> dict[str, dict[str,
     for title, maps in cells.items():
         similar, nearest = alike(vectors(oli), vectors(maps))
         found[title] = {
-            name: [scale * value for value in resample(mean_of(values), place, 0, limits=SHARE).interval()]
+            name: [scale * (value or 0.0) for value in resample(mean_of(values), place, 0, limits=SHARE).interval()]
             for (name, scale), values in zip(
                 (("cosine similarity", 1.0), ("nearest to itself, %", 100.0)), (similar, nearest), strict=True
             )

@@ -245,7 +245,7 @@ def test_the_user_is_told_what_the_weights_do_not_know(tmp_path, places, token_w
     embed(places["etm"], checkpoint, tmp_path / "a")
     said = capsys.readouterr()
     text = said.out + said.err
-    assert "missing to the model are the bands coastal" in text and "not trained with missing bands" in text
+    assert "missing to the model: coastal" in text and "not trained with missing bands" in text
     embed(places["etm"], token_weights, tmp_path / "b")
     said = capsys.readouterr()
     assert "not trained with missing bands" not in said.out + said.err
