@@ -19,7 +19,7 @@ from utils.project_files import PROJECT
 from utils.provenance import provenance
 from utils.reporting import reporter
 
-DATES, SIZE = 12, 320
+DATES, SIZE = 12, 160
 STRIDE = "20"
 
 
@@ -76,7 +76,7 @@ def compare_speed(work: Path, out: Path, checkpoint: str, rounds: int) -> None:
 def made_with() -> dict[str, Any]:
     """Versions, as far as they may be told."""
     told = provenance()
-    return {name: told[name] for name in ("python", "packages", "threads", "git_revision")}
+    return {name: told[name] for name in ("python", "packages", "threads")}
 
 
 def _run(name: str, scenes: Sequence[Path], out: Path, checkpoint: str) -> Cost:

@@ -220,6 +220,12 @@ def change_tables(work: Path, out: Path, checkpoint: str, places: int) -> None:
         for way, found in rows.items():
             found.append(measure(way, place))
         reporter.info(f"place {seed}: {rows[COMMAND][-1]}")
+    write_change(out, rows)
+
+
+def write_change(out: Path, rows: dict[str, list[dict[str, float]]]) -> None:
+    """Write the measures of every way and place, and their means over places."""
+    places = len(next(iter(rows.values())))
     ways = {way: {name: summary([one[name] for one in found]) for name in MEASURES} for way, found in rows.items()}
     about = {"places": places, "first": FIRST_PLACE, "size": SIZE, "stride": STRIDE, "changed_parcels": SHARE}
     write_json(out / "change.json", {**about, "ways": ways, "of_places": rows, "made_with": made_with()})

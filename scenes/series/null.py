@@ -12,7 +12,7 @@ SEASON_DAYS = 45
 YEAR = 365.25
 LEAST_PAIRS = 2
 """Fewer pairs do not show how much pairs differ among themselves."""
-MOST_PAIRS = 20
+MOST_PAIRS = 12
 """More are thinned out evenly: all of them are in memory at once."""
 LEAST_CELLS = 500
 """Of all pairs of the null distribution together: p is not below 1 / (1 + cells)."""
@@ -93,7 +93,7 @@ def levelled(tested: np.ndarray, pairs: np.ndarray) -> Levelled:
         pairs: (pairs, …) scores of those that should not differ.
     """
     seen = np.isfinite(pairs)
-    count, total = seen.sum(0), np.where(seen, pairs, 0).sum(0)
+    count, total = seen.sum(0).astype(pairs.dtype), np.where(seen, pairs, 0).sum(0)
     mean = total / np.maximum(count, 1)
     others = np.where(seen & (count > 1), (total - np.where(seen, pairs, 0)) / np.maximum(count - 1, 1), 0)
     squares = float((others[seen] ** 2).sum())

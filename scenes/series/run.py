@@ -119,7 +119,8 @@ class SeriesRun:
         for path in (self._home / name, *self.outputs.existing(name)):
             if stored_fingerprint(path) == run.fingerprint and self.lattice.same_as(found := EmbeddingMap(path)):
                 reporter.info(f"embeddings   {path.name}: there already, made alike")
-                self.outputs.keep(path)
+                if self.settings.format != "zarr":
+                    self.outputs.keep(path)
                 return found
         made, target = run.cells(), make_folder(self._home) / name
         if self.lattice.same_as(made):

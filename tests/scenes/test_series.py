@@ -121,10 +121,23 @@ def two(tmp_path_factory) -> list[Path]:
     return [write_date(folder, DAYS[0]), write_date(folder, DAYS[1], origin=moved(50, -30), side=(100, 120))]
 
 
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, two, checkpoint) -> list[Path]:
+    """The embedding files of both, each by a run of its own."""
+    folder = tmp_path_factory.mktemp("single")
+    return [embed(scene, checkpoint, folder / scene.name, "--cell", 4) for scene in two]
+
+
+@pytest.fixture(scope="module")
+def union(tmp_path_factory, two, checkpoint) -> Path:
+    return series(two, checkpoint, tmp_path_factory.mktemp("union") / "out", "--cell", 4)
+
+
 @pytest.mark.parametrize("extent", ["union", "intersection", "first"])
-def test_scenes_with_other_extents_share_one_lattice(tmp_path, two, checkpoint, extent) -> None:
-    out = series(two, checkpoint, tmp_path / "out", "--cell", 4, "--extent", extent)
-    single = [embed(scene, checkpoint, tmp_path / scene.name, "--cell", 4) for scene in two]
+def test_scenes_with_other_extents_share_one_lattice(tmp_path, two, single, union, checkpoint, extent) -> None:
+    out = union
+    if extent != "union":
+        out = series(two, checkpoint, tmp_path / "out", "--cell", 4, "--extent", extent)
     maps = []
     for path in (*files_of(out), *single):
         with rasterio.open(path) as file:
@@ -244,8 +257,9 @@ def test_one_zarr_group_of_all_dates(tmp_path, place, checkpoint, made) -> None:
     pytest.importorskip("zarr", reason="zarr is not installed")
     import xarray
 
-    out = series(place, checkpoint, tmp_path / "out", "--stride", 20, "--format", "zarr")
-    assert not files_of(out)
+    out = shutil.copytree(made, tmp_path / "out")
+    series(place, checkpoint, out, "--stride", 20, "--format", "zarr")
+    assert not files_of(out), "the dates' files of the earlier run are of use, and go"
     with xarray.open_zarr(out / "embeddings.zarr", consolidated=False) as group:
         assert group.embedding.dims == ("time", "y", "x", "feature")
         assert [str(moment)[:19] for moment in group.time.values] == [

@@ -55,7 +55,8 @@ def test_the_vector_of_a_cell_is_that_of_its_dates(tmp_path, place, checkpoint) 
     seen = np.isfinite(cells[:, 0])
     np.testing.assert_array_equal(np.isfinite(found[0]), seen.any(axis=0))
     assert (seen.sum(axis=0) == 2).any() and (seen.sum(axis=0) == 0).any(), "cells hidden on one date, and on all"
-    times = torch.tensor([decimal_year(one.moment.date()) for one in find_series([place], SceneOptions())])
+    moments = [one.moment.date() for one in find_series([place], SceneOptions())]
+    times = torch.tensor([decimal_year(day) for day in moments], dtype=torch.float64)
     for row, column in ((12, 3), (15, 25), (20, 14)):
         with torch.no_grad():
             expected = module(torch.from_numpy(cells[:, :, row, column])[None], times)[0]
