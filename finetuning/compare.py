@@ -24,6 +24,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", dest="runs", action="append", required=True, type=user_path, metavar="NAME=DIR|DIR",
                         help="folder of a finished run of task segmentation; may be repeated")  # fmt: skip
     parser.add_argument("--out", required=True, type=user_path, metavar="DIR", help="folder for the table")
+    parser.add_argument("--only-runs", action="store_true", help="without the baselines, which take minutes")
     return parser.parse_args(argv)
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.markdown import markdown_table
     from utils.reporting import reporter
 
-    record = compare([_named(run) for run in arguments.runs], arguments.out)
+    record = compare([_named(run) for run in arguments.runs], arguments.out, not arguments.only_runs)
     folder = make_folder(arguments.out)
     write_json(folder / "comparison.json", record)
     rows = list(_rows(record))
@@ -45,12 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def compare(runs: list[tuple[str, Path]], scratch: Path) -> dict[str, Any]:
+def compare(runs: list[tuple[str, Path]], scratch: Path, baselines: bool = True) -> dict[str, Any]:
     """The whole table, JSON-ready.
 
     Args:
         runs: name and folder of each; the first is what differences are of.
         scratch: folder for what is not kept.
+        baselines: whether they are rows.
 
     Raises:
         DataError: for a run that is not finished, or of other ground than the first.
@@ -75,7 +77,7 @@ def compare(runs: list[tuple[str, Path]], scratch: Path) -> dict[str, Any]:
     model = read_checkpoint(first.best).config
     ground = read_ground(config.ground, model, statistics, scratch / ".unfinished", seed)
     powers: dict[str, float] = {}
-    for row in fitted_baselines(ground, ZScoreNormalize(statistics), seed):
+    for row in fitted_baselines(ground, ZScoreNormalize(statistics), seed) if baselines else ():
         confusions[row.name], powers[row.name] = row.confusions, row.power
     main_name = runs[0][0]
     reference = confusions[main_name]

@@ -105,6 +105,7 @@ def _of_scenes(section: GroundSection, statistics: BandStatistics, scratch: Path
         with rasterio.open(truth.path) as file:
             values = file.read(1)
         truth.path.unlink()
+        scratch.rmdir()
         names += [name for name in labels.names if name not in names]
         place = np.full(256, UNKNOWN, np.uint8)
         place[: len(labels.names)] = [names.index(name) for name in labels.names]

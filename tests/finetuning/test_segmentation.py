@@ -51,7 +51,7 @@ def test_a_run_leaves_log_config_provenance_and_scores(run_folder) -> None:
     scores = json.loads((run_folder / "scores.json").read_text())["test"]
     assert scores["low"] <= scores["miou"] <= scores["high"]
     assert (run_folder / "curves_finetuned.png").exists() and (run_folder / "config_finetuned.yaml").exists()
-    assert not (run_folder / ".unfinished").exists() or not list((run_folder / ".unfinished").iterdir())
+    assert not list(run_folder.glob(".*")), "nothing unfinished is left"
 
 
 @pytest.mark.parametrize("mode", ["frozen", "lora", "whole"])
@@ -231,6 +231,8 @@ def test_comparing_with_single_pixels(ground, run_folder, tmp_path) -> None:
     assert difference["value"] == pytest.approx(rows["decoder"]["miou"] - rows["RCF"]["miou"])
     assert difference["low"] <= difference["value"] <= difference["high"]
     assert len((out / "comparison.csv").read_text().splitlines()) == 6
+    assert compare(["--run", f"one={run_folder}", "--only-runs", "--out", str(tmp_path / "one")]) == 0
+    assert list(json.loads((tmp_path / "one" / "comparison.json").read_text())["rows"]) == ["one"]
     other = tmp_path / "other"
     assert main(["--config_yaml", str(ground_config(other, ground, training__seed=1))]) == 0
     with pytest.raises(DataError, match="was scored on other squares"):
