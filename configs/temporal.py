@@ -49,7 +49,7 @@ class ModuleSection(Section):
     k: Positive = 2
     expert_width: Positive = 80
     slots: Positive = 12
-    foretold: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 0.3
+    foretold: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 0.1
 
 
 class TemporalTrainingSection(Section):

@@ -51,7 +51,7 @@ class TemporalConfig:
     expert_width: int = 80
     slots: int = 12
     """Even steps of a year at which the place is foretold."""
-    foretold: float = 0.3
+    foretold: float = 0.1
     """Weight of what is foretold for a step, where what was seen on a date has 1."""
 
 

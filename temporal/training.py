@@ -151,7 +151,7 @@ class TemporalPretraining:
     def _loss(self, part: str, chosen: list[int], random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Squared error of what was left out, in variances, and the balance of the experts."""
         vectors, times = self.values[part][chosen], self.times[part][chosen]
-        present = some_dates(*times.shape, random)
+        present = some_dates(len(times), times.shape[1], random)
         model = self.config.model
         tokens = len(chosen) * (2 * times.shape[1])
         noise = [LayerNoise(torch.randn(tokens, model.experts, generator=random)) for _ in range(model.depth)]

@@ -24,7 +24,8 @@ class Parcels:
         self.size, self.spacing, self.seed, self.role = size, spacing, seed, role
         self.side = -(-size // spacing) + 2
         shift = self.uniform(2, "points").reshape(self.side, self.side, 2) - 0.5
-        corner = np.stack(np.mgrid[0 : self.side, 0 : self.side], axis=-1) - 0.5
+        rows, columns = np.mgrid[0 : self.side, 0 : self.side]
+        corner = np.stack([rows, columns], axis=-1) - 0.5
         self.points = (corner + _JITTER * shift) * spacing
         """(side, side, 2) row and column of every parcel's point; a border of parcels lies around the scene."""
 

@@ -125,7 +125,8 @@ def _write_growth(folder: Path, scene: DatedScene, first: str) -> None:
     assert scene.phenology is not None
     with rasterio.open(folder / first / "truth.tif") as file:
         profile, truth = _profile(file), file.read(1)
-    with rasterio.open(folder / "growth.tif", "w", **(profile | {"nodata": NO_TYPE})) as file:
+    profile["nodata"] = NO_TYPE
+    with rasterio.open(folder / "growth.tif", "w", **profile) as file:
         file.write(scene.phenology.types(0, truth), 1)
         file.update_tags(types=json.dumps([kind.name for kind in TYPES]))
 

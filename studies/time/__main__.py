@@ -20,6 +20,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="xxs", metavar="WEIGHTS", help="the encoder (default: xxs)")
     parser.add_argument("--fit", type=int, default=20, metavar="N", help="places to fit probes on (default: 20)")
     parser.add_argument("--score", type=int, default=16, metavar="N", help="other places to score (default: 16)")
+    parser.add_argument("--first", type=int, default=300_000, metavar="SEED",
+                        help="of the places to score (default: 300000)")  # fmt: skip
+    parser.add_argument("--years", type=int, nargs="+", default=[2022, 2023], metavar="YEAR",
+                        help="of the scored places; probes are fitted in the first (default: 2022 2023)")  # fmt: skip
     parser.add_argument("--windows", type=int, default=5, metavar="N", help="along a side of a place (default: 5)")
     return parser.parse_args(argv)
 
@@ -32,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.files import check_writable
 
     module = read_temporal(arguments.module or SHIPPED)
-    places = StudyPlaces(arguments.fit, arguments.score, arguments.windows)
+    places = StudyPlaces(arguments.fit, arguments.score, arguments.windows, arguments.first, tuple(arguments.years))
     rows = measure(module, arguments.checkpoint, places, check_writable(arguments.out))
     write_tables(arguments.out, rows, places)
     return 0

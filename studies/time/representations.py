@@ -20,13 +20,14 @@ def present_on(series: Series, least: int | None, most: int, seed: int) -> np.nd
         least, most: how many dates a place is seen on, at random days; least None: on all.
         seed: of the choice.
     """
-    seen = np.ones(series.times.shape, bool)
+    count, dates = series.times.shape[0], series.times.shape[1]
+    seen = np.ones((count, dates), bool)
     if least is None:
         return seen
     for place in np.unique(series.place):
         random = np.random.default_rng([seed, int(place)])
-        kept = random.choice(seen.shape[1], random.integers(least, most + 1), replace=False)
-        seen[series.place == place] = np.isin(np.arange(seen.shape[1]), kept)
+        kept = random.choice(dates, int(random.integers(least, most + 1)), replace=False)
+        seen[series.place == place] = np.isin(np.arange(dates), kept)
     return seen
 
 

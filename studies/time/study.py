@@ -29,10 +29,8 @@ from utils.files import sha256, write_json, write_text
 from utils.reporting import reporter
 
 DATES = 12
-YEARS = (2022, 2023)
-"""Probes are fitted in the first; the module was pretrained on earlier ones."""
-FIRST_FIT, FIRST_SCORED = 100_000, 300_000
-"""Seeds of places."""
+FIRST_FIT = 100_000
+"""Seed of the places to fit probes on."""
 LEAST_SHARE = 0.5
 """Of a cell's pixels that its growth type needs."""
 DRAWS = 3
@@ -42,29 +40,32 @@ MODULE, ONE_DATE = "temporal module", "one date, the best on the fitted places"
 
 
 class StudyPlaces(NamedTuple):
-    """How many places, and how large."""
+    """How many places, how large, which and when."""
 
     fit: int
     score: int
     windows: int
+    first: int
+    """Seed of the first that is scored."""
+    years: tuple[int, ...]
+    """Probes are fitted in the first; the module was pretrained on earlier ones."""
 
 
 class Condition(NamedTuple):
     """Which dates of a series are seen."""
 
     name: str
-    year: int
     least: int | None
     """Dates a place has at least; None: all."""
     most: int
+    in_other_years: bool
+    """Whether it is scored in the others than the first year as well."""
 
 
 CONDITIONS = (
-    Condition("12 dates", YEARS[0], None, DATES),
-    Condition("3 to 6 dates of 12", YEARS[0], 3, 6),
-    Condition("1 or 2 dates of 12", YEARS[0], 1, 2),
-    Condition("12 dates, scored in another year", YEARS[1], None, DATES),
-    Condition("3 to 6 dates of 12, scored in another year", YEARS[1], 3, 6),
+    Condition("12 dates", None, DATES, True),
+    Condition("3 to 6 dates of 12", 3, 6, True),
+    Condition("1 or 2 dates of 12", 1, 2, False),
 )
 
 
@@ -89,8 +90,8 @@ def measure(module: TemporalModule, checkpoint: str, places: StudyPlaces, out: P
         raise CheckpointError(f"{path}: is not the encoder that the temporal module was trained on; give that one")
     model, made = MOEMAE.from_pretrained(path), {}
     for name, first, count, year in (
-        ("fit", FIRST_FIT, places.fit, YEARS[0]),
-        *((f"score {year}", FIRST_SCORED, places.score, year) for year in YEARS),
+        ("fit", FIRST_FIT, places.fit, places.years[0]),
+        *((f"score {year}", places.first, places.score, year) for year in places.years),
     ):
         requests = [PlaceRequest(seed, even_days(DATES, year), True) for seed in place_seeds(count, first, STUDY)]
         made[name] = with_type(
@@ -98,9 +99,11 @@ def measure(module: TemporalModule, checkpoint: str, places: StudyPlaces, out: P
         )
     rows = []
     for condition in CONDITIONS:
-        for row in _under(condition, module, made["fit"], made[f"score {condition.year}"]):
-            reporter.info(f"{row.condition:45s} {row.representation:42s} {_text(row.accuracy.interval())}")
-            rows.append(row)
+        for year in places.years if condition.in_other_years else places.years[:1]:
+            named = condition if year == places.years[0] else condition._replace(name=f"{condition.name}, in {year}")
+            for row in _under(named, module, made["fit"], made[f"score {year}"]):
+                reporter.info(f"{row.condition:32s} {row.representation:42s} {_text(row.accuracy.interval())}")
+                rows.append(row)
     return rows
 
 
