@@ -80,5 +80,5 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         group.update(values)
         if group.get("capturable"):
             for parameter in group["params"]:
-                if state := optimizer.state.get(parameter):  # none where no step has reached it yet
-                    state["step"] = state["step"].to(parameter.device)
+                if found := optimizer.state.get(parameter):  # none where no step has reached it yet
+                    found["step"] = found["step"].to(parameter.device)
