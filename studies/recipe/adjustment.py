@@ -11,6 +11,7 @@ cells whose vector is nearest to OLI's of the same cell, among all cells of all 
 
 import csv
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,16 @@ def compared(model: Any, scenes: list[tuple[Path, Path]]) -> dict[str, dict[str,
     for title, maps in cells.items():
         similar, nearest = alike(vectors(oli), vectors(maps))
         found[title] = {
-            name: [scale * (value or 0.0) for value in resample(mean_of(values), place, 0, limits=SHARE).interval()]
+            name: [scale * _number(value) for value in resample(mean_of(values), place, 0, limits=SHARE).interval()]
             for (name, scale), values in zip(
                 (("cosine similarity", 1.0), ("nearest to itself, %", 100.0)), (similar, nearest), strict=True
             )
         }
     return found
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def table(found: dict[str, dict[str, dict[str, list[float]]]]) -> str:
