@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from studies.ablations.balance import load_loss_section, loss_scale_section
+from studies.ablations.bands import bands_section
 from studies.ablations.expert_number import expert_number_section
 from studies.ablations.labels import labels_section
 from studies.ablations.masking import masking_section
@@ -22,6 +23,7 @@ STUDIES: dict[str, Callable[[StudyContext], Section]] = {
     "pooling": pooling_section,
     "metadata": metadata_section,
     "missing_metadata": missing_metadata_section,
+    "bands": bands_section,
     "labels": labels_section,
     "masking": masking_section,
     "expert_number": expert_number_section,

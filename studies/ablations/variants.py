@@ -116,12 +116,15 @@ class EmbeddingSpec(NamedTuple):
     metadata: Metadata = "given"
     noise: int | None = None
     """Seed of routing noise."""
+    bands: str | None = None
+    """Those that the encoder is given, a key of `transformation.augmentations.BAND_SETS`; None: all."""
 
     @property
     def name(self) -> str:
         """For folders."""
         noise = "" if self.noise is None else f"_noise{self.noise}"
-        return f"{self.pool}{'' if self.metadata == 'given' else f'_{self.metadata}'}{noise}"
+        bands = "" if self.bands is None else f"_{self.bands}"
+        return f"{self.pool}{'' if self.metadata == 'given' else f'_{self.metadata}'}{noise}{bands}"
 
 
 def representation(
@@ -133,7 +136,14 @@ def representation(
     def vectors(split: str, fold: int) -> SplitRepresentation:
         run = run_of(context, variant, seed, fold if source is context.data.study else 0)
         return context.runs.embeddings(
-            run, spec.pool, split, source=source, fold=fold, metadata=spec.metadata, noise=spec.noise
+            run,
+            spec.pool,
+            split,
+            source=source,
+            fold=fold,
+            metadata=spec.metadata,
+            noise=spec.noise,
+            bands=spec.bands,
         )
 
     return vectors

@@ -14,7 +14,9 @@ from models.config import ModelConfig
 from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE
 from models.pooling import POOLINGS, pool_tokens
+from transformation.augmentations import BAND_SETS
 from utils.randomness import generator
+from utils.sensors import OLI
 
 Metadata = Literal["given", "missing", "shuffled"]
 """What the encoder is conditioned on: a patch's own metadata, none, or those of another patch of the split."""
@@ -100,6 +102,24 @@ class MetadataLoader(BatchLoader):
                 yield batch._replace(meta=torch.as_tensor(others).to(batch.meta))
             else:
                 yield batch
+
+
+class BandsLoader(BatchLoader):
+    """A loader whose batches say that the encoder is given some bands alone.
+
+    Args:
+        loader: of the patches; its reader is shared.
+        bands: a key of `transformation.augmentations.BAND_SETS`.
+    """
+
+    def __init__(self, loader: BatchLoader, bands: str) -> None:
+        vars(self).update(vars(loader))
+        self._given = torch.tensor([name in BAND_SETS[bands] for name in OLI.common])
+
+    def batches(self, order: Sequence[int] | None = None, part: Part = Part()) -> Iterator[Batch]:  # noqa: B008
+        for batch in super().batches(order, part):
+            given = self._given.to(batch.images.device).expand(len(batch.images), -1)
+            yield batch._replace(bands=given if batch.bands is None else given & batch.bands)
 
 
 def _shuffled_metadata(dataset: PatchDataset, seed: int) -> dict[str, np.ndarray] | None:

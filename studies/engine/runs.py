@@ -18,11 +18,12 @@ from models.masking import MaskingConfig
 from models.moe_mae import MOEMAE, build_model, count_parameters
 from models.pooling import POOLINGS
 from studies.engine.data import ReproductionData, Source
-from studies.engine.embedding import Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled
+from studies.engine.embedding import BandsLoader, Metadata, MetadataLoader, NoisyTokens, TokenParts, pooled
 from studies.engine.run_config import recipe_of, run_config
 from studies.engine.stages import StageCache
 from training.pretrain import Pretraining, held_folder
 from training.stopping import StopRequested, StopSignals
+from transformation.augmentations import BAND_SETS
 from utils.compilation import Compilation
 from utils.devices import mixed_precision, select_device
 from utils.errors import DataError
@@ -183,6 +184,7 @@ class Runs:
         fold: int = 0,
         metadata: Metadata = "given",
         noise: int | None = None,
+        bands: str | None = None,
     ) -> SplitRepresentation:
         """Vectors of a split's labelled patches; one pass over the patches serves all pools with `of_parts`.
 
@@ -194,10 +196,12 @@ class Runs:
             fold: index of its fold.
             metadata: what the encoder is conditioned on.
             noise: seed of routing noise; None embeds without, as everywhere else.
+            bands: which the encoder is given, a key of `transformation.augmentations.BAND_SETS`; None: all.
         """
         source = source or self.data.main
         kind = pool if POOLINGS[pool].of_parts is None else "parts"
         way = ("" if metadata == "given" else f"{metadata}_metadata/") + ("" if noise is None else f"noise{noise}/")
+        way += "" if bands is None else f"{bands}_bands/"
         place = f"embed/{run.name}/seed{run.seed}/{source.key}/{_fold_name(source, fold)}{way}{kind}_{split}"
         inputs = {
             "weights": run.digest,
@@ -208,10 +212,11 @@ class Runs:
             "amp": self.config.embed.amp,
             "seed": self.config.seed if metadata == "shuffled" else None,
         }
+        inputs |= {} if bands is None else {"bands": list(BAND_SETS[bands])}
         stage = self.cache.stage(
             place,
             inputs,
-            lambda folder: self._embed(folder, run, kind, split, source, fold, metadata, noise),
+            lambda folder: self._embed(folder, run, kind, split, source, fold, metadata, noise, bands),
             quiet=True,
         )
         return SplitRepresentation(
@@ -228,11 +233,14 @@ class Runs:
         fold: int,
         metadata: Metadata,
         noise: int | None,
+        bands: str | None,
     ) -> dict[str, Any]:
         model, settings = self.model(run), self.config.embed
         loader = source.loader(split, self.device, run.config, fold)
         if metadata != "given":
             loader = MetadataLoader(loader, metadata, self.config.seed)
+        if bands is not None:
+            loader = BandsLoader(loader, bands)
         everything = Embedder(
             model,
             "all" if kind == "parts" else kind,

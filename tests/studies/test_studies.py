@@ -57,7 +57,7 @@ def context(tmp_path_factory) -> StudyContext:
 
 
 @pytest.mark.parametrize("name", ["pooling", "metadata", "missing_metadata", "labels", "masking", "expert_number",
-                                  "load_loss", "loss_scale", "noise", "transfer"])  # fmt: skip
+                                  "load_loss", "loss_scale", "noise", "transfer", "bands"])  # fmt: skip
 def test_a_study_gives_a_table_with_intervals_a_figure_and_words(context: StudyContext, name: str) -> None:
     section = STUDIES[name](context)
     assert section.tables and section.figures and section.text
@@ -240,6 +240,7 @@ def test_an_embedding_of_another_condition_has_a_name_of_its_own() -> None:
         EmbeddingSpec("cls", "missing"),
         EmbeddingSpec("cls", noise=1),
         EmbeddingSpec("cls", "missing", 1),
+        EmbeddingSpec("cls", bands="six"),
     ]
     assert len({spec.name for spec in specs}) == len(specs)
 
