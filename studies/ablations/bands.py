@@ -1,7 +1,7 @@
 """Fewer bands than in pretraining: Landsat 4 to 7's six, RGB + NIR, RGB, with weights trained for it and without."""
 
 from studies.ablations.study import ProbeResults, Study
-from studies.ablations.variants import EmbeddingSpec, Variant, probe, recipe_model, variant_of
+from studies.ablations.variants import EmbeddingSpec, Variant, probe, recipe_model, recipe_value, variant_of
 from studies.engine.context import StudyContext
 from studies.report_parts.sections import Section
 from transformation.augmentations import AUGMENTATIONS, BAND_SETS
@@ -41,7 +41,9 @@ def bands_section(context: StudyContext) -> Section:
 
 def bands_variants(context: StudyContext) -> list[Variant]:
     """The recipe, and the recipe with missing bands in half of the training images."""
-    share = {"band_sets": AUGMENTATIONS["band_sets"].strength}
+    own = recipe_value(context, "training.augmentations")
+    given = own if isinstance(own, dict) else {name: AUGMENTATIONS[name].strength for name in own}
+    share = {**given, "band_sets": AUGMENTATIONS["band_sets"].strength}
     return [
         variant_of(context, "all_bands", "trained with all bands"),
         variant_of(context, "band_sets", "trained with fewer bands", model__missing_bands="token",
