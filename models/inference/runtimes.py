@@ -136,14 +136,26 @@ def _onnx_file(model: PatchEncoder) -> Iterator[str]:
 
 
 def _where_all_is_visible(run: Run, model: PatchEncoder) -> Encode:
-    """A program for patches without fill; PyTorch for batches with some."""
+    """A program for patches without fill; PyTorch for those with some."""
     otherwise = _torch(model)
 
-    def encode(images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
-        if visible is not None:
-            return otherwise(images, meta, visible, bands)
+    def of_program(images: Tensor, meta: Tensor, bands: Tensor | None) -> Tensor:
         given = np.ones(images.shape[:2], bool) if bands is None else bands.numpy()
         return torch.from_numpy(run(images.numpy(), meta.numpy(), given))
+
+    @torch.no_grad()
+    def encode(images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
+        if visible is None:
+            return of_program(images, meta, bands)
+        whole = visible.all(dim=1)
+        parts = []
+        if len(rows := whole.nonzero().flatten()):
+            parts.append((rows, of_program(images[rows], meta[rows], None if bands is None else bands[rows])))
+        if len(rows := (~whole).nonzero().flatten()):
+            some = None if bands is None else bands[rows]
+            parts.append((rows, otherwise(images[rows], meta[rows], visible[rows], some)))
+        places = torch.cat([rows for rows, _ in parts])
+        return torch.cat([tokens for _, tokens in parts])[places.argsort()]
 
     return encode
 

@@ -107,6 +107,28 @@ def test_a_missing_package_and_an_unknown_name_are_one_line(monkeypatch):
         choose_runtime("tensorrt", model, 1)
 
 
+@pytest.mark.parametrize("bands", [False, True])
+def test_a_program_computes_the_patches_without_fill_in_a_batch_with_some(bands):
+    model = tiny_model()
+    images, meta = runtimes._random_patches(model, 6)
+    given = runtimes._random_bands(model, 6) if bands else None
+    visible = torch.ones(6, model.config.num_patches, dtype=torch.bool)
+    visible[[1, 4], 3] = False
+    seen = []
+
+    def run(images, meta, bands):
+        seen.append((len(images), bands.all()))
+        arguments = (torch.from_numpy(values) for values in (images, meta))
+        tokens = model.encode(*arguments, bands=torch.from_numpy(bands), noise=False).pre_norm
+        return tokens.numpy()
+
+    with torch.no_grad():
+        found = runtimes._where_all_is_visible(run, model)(images, meta, visible, given)
+        expected = model.encode(images, meta, visible=visible, bands=given, noise=False).pre_norm
+    assert seen == [(4, not bands)]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.programs
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_other_runtimes_give_the_tokens_of_pytorch(name):
