@@ -94,7 +94,8 @@ def test_the_probe_of_another_run(run, tmp_path, suffix) -> None:
 
 def test_shipped_probes_are_those_of_the_manifest(tmp_path) -> None:
     shutil.copytree(ROOT / "weights", tmp_path / "weights")
-    probes = [path for path in (tmp_path / "weights").rglob("*_*.*") if path.suffix in PROBE_SUFFIXES]
+    folders = (tmp_path / "weights").glob("logistic_regression_*")
+    probes = [path for folder in folders for path in folder.iterdir() if path.suffix in PROBE_SUFFIXES]
     assert len(probes) >= 4
     for path in probes:
         LogisticRegressionModel.load(path)
