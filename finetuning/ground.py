@@ -203,7 +203,8 @@ class Crops:
         self.places = np.array([place for number in range(len(ground.areas)) for place in self._places(number)], int)
         if not len(self.places):
             raise DataError(
-                f"{ground.areas[0].source.name}: no crop of it has training labels; set a larger training.crop"
+                f"{ground.areas[0].source.name}: no visible pixel of a training square is labelled "
+                "(fill, clouds and shadow hide them); give another scene, or more labels"
             )
         self.of_class = [self._of_class(label) for label in range(len(ground.classes))]
         self.of_class = [places for places in self.of_class if len(places)]

@@ -28,6 +28,7 @@ from utils.errors import ConfigError, DataError
 from utils.files import check_writable, sha256
 from utils.provenance import provenance
 from utils.reporting import reporter
+from utils.sensors import OLI
 
 RECORD = "prediction.json"
 KNOWN = ("classes.tif", "classes.tif.aux.xml", "classes.qml", "classes.png", "classes_legend.png",
@@ -110,7 +111,10 @@ def _say(source: Source, tuned: Finetuned) -> None:
     for note in source.of.notes if isinstance(source.of, Scene) else ():
         reporter.info(f"note         {note}")
     if set(source.missing) != set(tuned.about["missing_bands"]):
-        trained, here = (", ".join(bands) or "none" for bands in (tuned.about["missing_bands"], source.missing))
+        trained, here = (
+            ", ".join(OLI.common[OLI.bands.index(band)] for band in bands) or "none"
+            for bands in (tuned.about["missing_bands"], source.missing)
+        )
         reporter.warning(
             f"note: the run was trained on scenes that lack other bands ({trained}) than this one ({here})"
         )

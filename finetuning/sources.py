@@ -105,6 +105,8 @@ def scene_source(section: LabelledSceneSection, statistics: BandStatistics) -> S
         missing = tuple(OLI.bands[OLI.common.index(name)] for name in scene.sensor.missing)
         of_mean = statistics if missing else None
         return Source(scene.name, scene, scene.grid, known, scene.simulated, missing, of_mean)
+    if Path(path).is_dir():
+        raise DataError(f"{path}: is a folder, and bands are named of one GeoTIFF; leave bands out for a product")
     grid = scene_grid(open_raster(path))
     return image_source(Path(path), section, statistics, grid)
 
