@@ -153,7 +153,7 @@ class ImageLearner:
         return dataset
 
     def _pooled(self, batch: Batch) -> Tensor:
-        tokens, visible = self.encoder.tokens(batch.images, batch.meta, batch.valid)
+        tokens, visible = self.encoder.tokens(batch.images, batch.meta, batch.valid, batch.bands)
         return pool_tokens(tokens, self.pool, self.encoder.model.config.num_prefix, visible)
 
     @torch.no_grad()

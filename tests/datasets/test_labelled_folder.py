@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import torch
 from conftest import ROOT
-from scene_files import some_numbers, write_band
+from scene_files import six_band_folder, some_numbers
 from tiny import TINY_MODEL, write_config
 
 from configs.schema import read_config
@@ -398,17 +398,10 @@ def test_configs_say_what_is_wrong(tmp_path) -> None:
 # --------------------------------------------------------------------------- other sensors
 
 
-def six_bands(root: Path, names: tuple[str, ...] | None = None) -> None:
-    """Ten images of ETM+ in each of two classes."""
-    for number in range(20):
-        path = root / ("wood", "field")[number % 2] / f"{number}.tif"
-        write_band(path, some_numbers((48, 48), number)[1:], descriptions=names)
-
-
 @pytest.mark.parametrize("names", [None, ETM.bands, ETM.common])
 def test_images_of_landsat_7(tmp_path, names) -> None:
     """SR_B1 is blue there: taken by the sensor's own names, or in its order."""
-    six_bands(tmp_path / "etm", names)
+    six_band_folder(tmp_path / "etm", names)
     given = FolderOptions(scale=2.75e-5, offset=-0.2, sensor="etm")
     dataset = LabelledFolderDataset(tmp_path / "etm", "0-100%", options=given, crop="center")
     assert dataset.bands == OLI.bands[1:] and dataset.missing == ("SR_B1",)
@@ -427,7 +420,7 @@ def test_images_of_landsat_7(tmp_path, names) -> None:
 
 
 def test_weights_are_told_of_missing_bands(tmp_path) -> None:
-    six_bands(tmp_path / "etm")
+    six_band_folder(tmp_path / "etm")
     said = {"scale": 2.75e-5, "offset": -0.2, "sensor": "etm", "crop": "center", "statistics": "auto"}
     vectors = {}
     for way in ("mean", "token", "rescale"):

@@ -5,11 +5,12 @@ import json
 import pytest
 import yaml
 from conftest import SAMPLE
-from scene_files import tiny_checkpoint
+from scene_files import six_band_folder, tiny_checkpoint
 from tiny import sample_ids
 
 from configs.finetuning import read_finetuning_config
 from finetune import main
+from models import MOEMAE
 from utils.errors import ConfigError, DataError
 
 
@@ -47,6 +48,27 @@ def test_one_label(tmp_path) -> None:
     }
     assert main(["--config_yaml", image_config(tmp_path, task="multiclass", data=data)]) == 0
     assert 0 <= json.loads((tmp_path / "run" / "scores.json").read_text())["test"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("mode", ["frozen", "whole"])
+def test_bands_that_images_lack_are_missing_to_the_encoder(tmp_path, monkeypatch, mode: str) -> None:
+    given = []
+    encode = MOEMAE.encode
+
+    def noted(self, *arguments, bands=None, **options):
+        given.append(bands)
+        return encode(self, *arguments, bands=bands, **options)
+
+    monkeypatch.setattr(MOEMAE, "encode", noted)
+    data = {
+        "dataset": "labelled_folder",
+        "dataset_path": str(six_band_folder(tmp_path / "images")),
+        **{"sensor": "etm", "scale": 2.75e-5, "offset": -0.2, "crop": "center", "statistics": "auto"},
+        "splits": {"train": "0-60%", "val": "60-80%", "test": "80-100%"},
+    }
+    path = image_config(tmp_path, task="multiclass", data=data, encoder={"mode": mode})
+    assert main(["--config_yaml", path]) == 0
+    assert given and all(bands is not None and bands[0].tolist() == [False] + [True] * 6 for bands in given)
 
 
 def test_no_map_of_images_and_no_other_task(tmp_path) -> None:

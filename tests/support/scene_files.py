@@ -94,3 +94,11 @@ def write_probe(path: Path, checkpoint: Path | None = None, width: int = WIDTH, 
         record = {"classes": ["low", "middle", "high"], "embeddings": {"train": origin}}
         path.with_suffix(".json").write_text(json.dumps(record))
     return path
+
+
+def six_band_folder(root: Path, names: tuple[str, ...] | None = None) -> Path:
+    """Ten images of ETM+ in each of two classes."""
+    for number in range(20):
+        path = root / ("wood", "field")[number % 2] / f"{number}.tif"
+        write_band(path, some_numbers((48, 48), number)[1:], descriptions=names)
+    return root
