@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from finetuning.decoder import HALO, DenseDecoder, TokenLinear
 from finetuning.ground import turned, turned_back
+from finetuning.sources import GivenReader
 from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE
 from scenes.embed import PixelReader, SceneEmbedder, WindowMetadata
@@ -42,27 +43,13 @@ class Seen(NamedTuple):
     """(C,) bool, bands that are given; None: all."""
 
 
-class GivenBands(Embedder):
-    """An embedder of images that all have the same bands."""
-
-    given: Tensor | None = None
-
-    def of_visible(
-        self, images: Tensor, meta: Tensor | None, visible: Tensor | None, bands: Tensor | None = None
-    ) -> Tensor:
-        """See `Embedder.of_visible`."""
-        if bands is None and self.given is not None:
-            bands = self.given.to(images.device).expand(len(images), -1)
-        return super().of_visible(images, meta, visible, bands)
-
-
 def token_rows(model: MOEMAE, seen: Seen) -> Iterator[np.ndarray]:
     """Tokens of every block row, (cells down, cells across, D) float32, NaN where a patch shows nothing."""
     frame = seen.frame
     least = 1.0 / frame.patch**2
-    embedder = GivenBands(model, "all")
-    embedder.given = seen.bands
-    cells = SceneEmbedder(seen.reader, frame, embedder, seen.normalize, seen.metadata, "patch_mean", BATCH, least)
+    reader = seen.reader if seen.bands is None else GivenReader(seen.reader, seen.bands)
+    embedder = Embedder(model, "all")
+    cells = SceneEmbedder(reader, frame, embedder, seen.normalize, seen.metadata, "patch_mean", BATCH, least)
     return cells.rows(0, frame.blocks_down)
 
 

@@ -66,6 +66,23 @@ class FilledReader(SceneReader):
         return filled
 
 
+class GivenReader:
+    """The given bands of a reader that has all: those that the encoder takes.
+
+    Args:
+        reader: with the mean in the others, which heads see.
+        bands: (C,) bool.
+    """
+
+    def __init__(self, reader: PixelReader, bands: Tensor) -> None:
+        self.reader, self.given = reader, PresentBands(tuple(bands.tolist()))
+        self.where, self.without_number = reader.where, reader.without_number
+
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """(bands given, height, width) from row `top` and column `left`; 0 outside, and where nothing is seen."""
+        return self.reader.read(top, left, height, width)[list(self.given.places)]
+
+
 class Source(NamedTuple):
     """What is known of some pixels before all of them are read."""
 
