@@ -25,7 +25,7 @@ from scenes.options import (
 )
 from scenes.settings import DTYPES, SceneSettings
 from utils.arguments import ArgumentParser, day_of, user_path
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 from utils.project_files import find_shipped
 
 
@@ -98,18 +98,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from scenes.input.product import SceneOptions, find_scene
     from scenes.run import SceneRun
-    from utils.files import remove_empty
+    from utils.files import empty_if_refused
 
     stated = (arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
     scene = find_scene(arguments.scene, SceneOptions(*stated, arguments.sensor, arguments.adjust_to_oli))
-    settings = SceneSettings(**{name: getattr(arguments, name) for name in SceneSettings._fields})
-    was_there = settings.out.exists()
-    try:
+    settings = SceneSettings.of(arguments)
+    with empty_if_refused(settings.out):
         SceneRun(scene, settings).execute()
-    except UserError:
-        if not was_there:
-            remove_empty(settings.out)
-        raise
     return 0
 
 

@@ -16,7 +16,7 @@ from scenes.input.virtual_files import path_of
 from scenes.options import add_cell_options, add_model_options, add_reading_options, check_options, joined, share_of
 from scenes.series.settings import EXTENTS, FORMATS, SHIPPED_VECTOR, SeriesSettings
 from utils.arguments import ArgumentParser, user_path
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 
 
 def _moment(text: str) -> datetime | str:
@@ -99,18 +99,13 @@ def main(argv: list[str] | None = None) -> int:
     from scenes.input.product import SceneOptions
     from scenes.series.dates import find_series, stated_times
     from scenes.series.run import SeriesRun
-    from utils.files import remove_empty
+    from utils.files import empty_if_refused
 
     options = SceneOptions(arguments.bands, arguments.scale, sensor=arguments.sensor, adjust=arguments.adjust_to_oli)
     dates = find_series(arguments.scenes, options, stated_times(arguments.dates))
-    settings = SeriesSettings(**{name: getattr(arguments, name) for name in SeriesSettings._fields})
-    was_there = settings.out.exists()
-    try:
+    settings = SeriesSettings.of(arguments)
+    with empty_if_refused(settings.out):
         SeriesRun(dates, settings).execute()
-    except UserError:
-        if not was_there:
-            remove_empty(settings.out)
-        raise
     return 0
 
 

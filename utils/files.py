@@ -39,13 +39,21 @@ def check_writable(folder: str | Path) -> Path:
     return folder
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder and those in it as far as they hold no file: what was made by then, the next run goes on from."""
-    for place in sorted(folder.rglob("*/"), reverse=True):
-        with suppress(OSError):
-            place.rmdir()
-    with suppress(OSError):
-        folder.rmdir()
+@contextmanager
+def empty_if_refused(folder: Path) -> Iterator[None]:
+    """Where a run is refused within it, a folder that was not there goes again, with those in it that hold no file.
+
+    What was made by then stays: the next run goes on from it.
+    """
+    was_there = folder.exists()
+    try:
+        yield
+    except UserError:
+        if not was_there:
+            for place in (*sorted(folder.rglob("*/"), reverse=True), folder):
+                with suppress(OSError):
+                    place.rmdir()
+        raise
 
 
 @contextmanager

@@ -63,7 +63,11 @@ def export_web(settings: WebSettings) -> None:
         raise ConfigError(f"--pool {settings.pool}: cells of a map have none; use {', '.join(MAP_POOLINGS)}")
     probe = load_probe(settings.probe, model.config) if settings.probe else None
     asked = SceneSettings(
-        settings.checkpoint, settings.folder, pool=settings.pool, statistics=settings.statistics, probe=settings.probe
+        checkpoint=settings.checkpoint,
+        out=settings.folder,
+        pool=settings.pool,
+        statistics=settings.statistics,
+        probe=settings.probe,
     )
     choices = choose(asked, probe, model.config, weights)
     with atomic_folder(settings.folder) as folder:

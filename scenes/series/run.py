@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class SeriesRun:
         loaded = LoadedModel.of(settings.checkpoint, settings.device)
         self.vectors = SeriesVectors(settings.vector, loaded.weights) if settings.vector else None
         if self.vectors:
-            self.settings = settings = settings._replace(pool=self.vectors.pool_for(settings.pool))
+            self.settings = settings = replace(settings, pool=self.vectors.pool_for(settings.pool))
         config = loaded.model.config
         frames = [
             make_frame(date.scene.grid, config.img_size, config.patch_size, settings.stride, settings.cell)

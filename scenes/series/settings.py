@@ -1,9 +1,9 @@
 """What a run on a series is asked for, without what answers it: the command line is read before that is imported."""
 
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
-from scenes.settings import SceneSettings
+from scenes.settings import CellSettings, SceneSettings
 
 FORMATS = ("cog", "zarr", "both")
 """A Cloud-Optimised GeoTIFF a date, one Zarr group of all dates, or both."""
@@ -14,22 +14,10 @@ SHIPPED_VECTOR = "shipped"
 """Stands for the weights of the temporal module that come with the project."""
 
 
-class SeriesSettings(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class SeriesSettings(CellSettings):
     """The options of `embed_series.py` that are not about finding the scenes."""
 
-    checkpoint: Path
-    out: Path
-    stride: int = 40
-    cell: int | None = None
-    pool: str | None = None
-    batch_size: int = 64
-    min_clear: float = 0.5
-    statistics: str | None = None
-    metadata: str = "auto"
-    device: str = "auto"
-    amp: str = "false"
-    compile: str = "auto"
-    backend: str = "torch"
     format: str = "cog"
     extent: str = "union"
     like: Path | None = None
@@ -44,5 +32,5 @@ class SeriesSettings(NamedTuple):
 
     def of_date(self, out: Path) -> SceneSettings:
         """What a date is asked for, with another folder for its results."""
-        shared = {name: value for name, value in self._asdict().items() if name in SceneSettings._fields}
+        shared = {field.name: getattr(self, field.name) for field in fields(CellSettings)}
         return SceneSettings(**{**shared, "out": out})
