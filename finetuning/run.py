@@ -1,5 +1,6 @@
 """The loop of fine-tuning: epochs, validation, stopping early, and going on after a kill with the same bits."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from utils.randomness import derive_seed
 from utils.reporting import reporter
 
 GRAD_CLIP = 1.0
+STATE = ("epoch", "step", "loss_sum", "best_score", "best_epoch")
+"""What a checkpoint keeps of a run's progress."""
 SCORE_KEYS = {"miou": "mean IoU", "map_micro": "micro mAP", "accuracy": "accuracy"}
 
 
@@ -122,7 +125,7 @@ class Finetuning:
         self.encoder.restore(content[EXTRA_KEY][ENTRY]["adapters"])
         self.average.model.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(content["opt_state"])
-        for name in ("epoch", "step", "loss_sum", "best_score", "best_epoch"):
+        for name in STATE:
             setattr(self, name, saved[name])
         self._log_offsets = found[1]["log_offsets"]
 
@@ -180,7 +183,7 @@ class Finetuning:
         self.optimizer.step()
         self.average.update(torch.tensor(float(number), device=self.device))
         value = float(loss.detach())
-        if not torch.isfinite(torch.tensor(value)):
+        if not math.isfinite(value):
             raise TrainingDiverged(
                 f"training.learning_rate: the loss is {value} in epoch {self.epoch + 1}; give a smaller one"
             )
@@ -271,8 +274,7 @@ class Finetuning:
         }
 
     def _save(self) -> None:
-        names = ("epoch", "step", "loss_sum", "best_score", "best_epoch")
-        run = {name: getattr(self, name) for name in names}
+        run = {name: getattr(self, name) for name in STATE}
         average = {name: value.cpu() for name, value in self.average.model.state_dict().items()}
         entry = {**self._entry(), "run": {**run, "recipe": self.recipe, "average": average}}
         self.folder.save(

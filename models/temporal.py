@@ -100,8 +100,7 @@ class TemporalModule(nn.Module):
             present: (B, T) bool; None: where no number of a date is NaN.
         """
         values, times, present = self._read(vectors, times, present)
-        steps = (torch.arange(self.config.slots, device=times.device) + 0.5) / self.config.slots
-        days = _middle(times, present) - 0.5 + steps
+        days = self.steps_around(_middle(times, present))
         foretold, _ = self._foretell(values, times, present, days)
         weight = torch.cat([present.float(), torch.full_like(foretold[..., 0], self.config.foretold)], dim=1)
         year = fitted_year(torch.cat([values, foretold], dim=1), torch.cat([times, days], dim=1), weight)
@@ -123,6 +122,11 @@ class TemporalModule(nn.Module):
             noise: of the blocks' gates, for training.
         """
         return self._foretell(*self._read(vectors, times, present), days, noise)
+
+    def steps_around(self, middle: Tensor) -> Tensor:
+        """(B, slots) even steps of the year around (B, 1) decimal years."""
+        steps = (torch.arange(self.config.slots, device=middle.device) + 0.5) / self.config.slots
+        return middle - 0.5 + steps
 
     def standardised(self, vectors: Tensor) -> Tensor:
         """In standard deviations from the mean of the pretraining's embeddings."""

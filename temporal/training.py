@@ -34,7 +34,7 @@ from utils.reporting import reporter
 SIZE = "temporal"
 """In the names of a run's files."""
 FORM = CheckpointForm(write_temporal_checkpoint, read_temporal_checkpoint, ("epoch", "train_loss", "lr"), ".npz")
-SERIES = {"train": "train", "val": "val"}
+PARTS = ("train", "val")
 
 
 class TemporalPretraining:
@@ -76,8 +76,8 @@ class TemporalPretraining:
         self.offsets: dict[str, int] | None = None
         if found is not None:
             self._take_up(*found)
-        self.values = {name: torch.from_numpy(getattr(self, name).vectors) for name in SERIES}
-        self.times = {name: torch.from_numpy(getattr(self, name).times.copy()) for name in SERIES}
+        self.values = {name: torch.from_numpy(getattr(self, name).vectors) for name in PARTS}
+        self.times = {name: torch.from_numpy(getattr(self, name).times.copy()) for name in PARTS}
 
     def _first_module(self) -> TemporalModule:
         vectors = torch.from_numpy(self.train.vectors)

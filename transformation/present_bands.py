@@ -1,5 +1,6 @@
 """Which of a model's bands a sensor has: pixels of those, in the places where a model takes them."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,12 @@ class PresentBands(NamedTuple):
 
     @classmethod
     def of(cls, sensor: Sensor) -> "PresentBands":
-        return cls(tuple(name in sensor.common for name in OLI.common))
+        return cls.named(sensor.common)
+
+    @classmethod
+    def named(cls, common: Collection[str]) -> "PresentBands":
+        """Those of some common names."""
+        return cls(tuple(name in common for name in OLI.common))
 
     def normalized(self, numbers: Tensor, normalize: ZScoreNormalize) -> Normalized:
         """Digital numbers of the given bands, (B, given, H, W) uint16, as (B, C, H, W) z-scores and the valid mask.

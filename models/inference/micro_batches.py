@@ -19,7 +19,8 @@ PATCHES_AT_ONCE = 16
 class MicroBatches:
     """`encode` of `models.inference.runtimes`, on as many threads as PyTorch has, `PATCHES_AT_ONCE` patches at a time.
 
-    The parts of a batch do not depend on the number of threads, so neither does what comes out.
+    The parts of a batch do not depend on the number of threads, so neither does what comes out of a batch of several.
+    One of a single part is computed where it is asked for, by kernels of all threads.
 
     Args:
         encode: images, metadata, visible patches and bands to tokens; called by several threads at once.

@@ -3,11 +3,12 @@
 from studies.ablations.study import ProbeResults, Study
 from studies.ablations.variants import EmbeddingSpec, Variant, probe, recipe_model, recipe_value, variant_of
 from studies.engine.context import StudyContext
+from studies.recipe.sensors import TITLES
 from studies.report_parts.sections import Section
-from transformation.augmentations import AUGMENTATIONS, BAND_SETS
+from transformation.augmentations import AUGMENTATIONS
 
-TITLES = {None: "7, OLI", "six": "6, TM and ETM+", "rgb_nir": "RGB + NIR", "rgb": "RGB"}
-"""Of `BAND_SETS`; None is all bands."""
+SETS = {title: None if name == "seven" else name for name, title in TITLES.items()}
+"""Title to a key of `BAND_SETS`; None is all bands."""
 
 
 def bands_section(context: StudyContext) -> Section:
@@ -16,17 +17,16 @@ def bands_section(context: StudyContext) -> Section:
     if recipe_model(context).published_behaviour:
         return study.not_run("as published, a missing band is the dataset's mean and no training knows of it.")
     plain, trained = (_by_bands(study, variant) for variant in bands_variants(context))
-    fewer = [TITLES[bands] for bands in BAND_SETS]
     differences = [
         trained.compare(title, title, plain, (f"trained with fewer bands, {title}", f"trained with all, {title}"))
-        for title in TITLES.values()
+        for title in SETS
     ]
     claims = {
         f"training with fewer bands helps where they are {title}": one
-        for title, one in zip(TITLES.values(), differences, strict=True)
-        if title in fewer
+        for (title, bands), one in zip(SETS.items(), differences, strict=True)
+        if bands is not None
     }
-    whole = TITLES[None]
+    whole = TITLES["seven"]
     tables = [
         *study.claims(claims),
         plain.table("bands_all", "Trained with all bands", "bands given", whole),
@@ -53,5 +53,5 @@ def bands_variants(context: StudyContext) -> list[Variant]:
 
 def _by_bands(study: Study, variant: Variant) -> ProbeResults:
     pool = study.context.config.study.pool
-    rows = {title: probe(study.context, variant, EmbeddingSpec(pool, bands=bands)) for bands, title in TITLES.items()}
+    rows = {title: probe(study.context, variant, EmbeddingSpec(pool, bands=bands)) for title, bands in SETS.items()}
     return study.results(rows)

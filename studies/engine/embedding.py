@@ -15,8 +15,8 @@ from models.masking import visible_unless_all
 from models.moe_mae import MOEMAE
 from models.pooling import POOLINGS, pool_tokens
 from transformation.augmentations import BAND_SETS
+from transformation.present_bands import PresentBands
 from utils.randomness import generator
-from utils.sensors import OLI
 
 Metadata = Literal["given", "missing", "shuffled"]
 """What the encoder is conditioned on: a patch's own metadata, none, or those of another patch of the split."""
@@ -114,12 +114,12 @@ class BandsLoader(BatchLoader):
 
     def __init__(self, loader: BatchLoader, bands: str) -> None:
         vars(self).update(vars(loader))
-        self._given = torch.tensor([name in BAND_SETS[bands] for name in OLI.common])
+        self._given = PresentBands.named(BAND_SETS[bands])
 
     def batches(self, order: Sequence[int] | None = None, part: Part = Part()) -> Iterator[Batch]:  # noqa: B008
         for batch in super().batches(order, part):
-            given = self._given.to(batch.images.device).expand(len(batch.images), -1)
-            yield batch._replace(bands=given if batch.bands is None else given & batch.bands)
+            given = self._given.mask(len(batch.images), batch.images.device)
+            yield batch._replace(bands=given if batch.bands is None or given is None else given & batch.bands)
 
 
 def _shuffled_metadata(dataset: PatchDataset, seed: int) -> dict[str, np.ndarray] | None:

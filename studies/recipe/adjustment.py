@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.recipe.sensors import shown
 from utils.arguments import ArgumentParser, user_path
 from utils.errors import run_script
 from utils.markdown import markdown_table
@@ -105,15 +106,11 @@ def table(found: dict[str, dict[str, dict[str, list[float]]]]) -> str:
     """The figures in Markdown."""
     weights = list(found)
     rows = [
-        [f"{title}: {figure}", *(_shown(found[name][title][figure], digits) for name in weights)]
+        [f"{title}: {figure}", *(shown(found[name][title][figure], digits) for name in weights)]
         for figure, digits in FIGURES.items()
         for title in WAYS
     ]
     return markdown_table(["ETM+, beside OLI on the same day", *weights], rows) + "\n"
-
-
-def _shown(value: list[float], digits: int) -> str:
-    return f"{value[0]:.{digits}f} ({value[1]:.{digits}f} to {value[2]:.{digits}f})"
 
 
 def rows_as_csv(found: dict[str, dict[str, dict[str, list[float]]]]) -> str:

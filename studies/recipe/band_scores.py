@@ -24,6 +24,7 @@ from models.pretrained import read_weights, weights_path
 from studies.engine.stages import StageCache
 from studies.recipe.sensors import PROBES, plain
 from transformation.augmentations import BAND_SETS
+from transformation.present_bands import PresentBands
 from utils.data_config import BigEarthNetInfo
 from utils.errors import ConfigError
 from utils.files import sha256, write_npz
@@ -149,10 +150,11 @@ def _write_scores(case: Case, train: PatchDataset, test: PatchDataset, folder: P
 def vectors_by_set(model: MOEMAE, dataset: PatchDataset) -> dict[str, Vectors]:
     """Embeddings of patches with every set of bands."""
     embedder, parts = Embedder(model, model.config.pool), {key: [] for key in SETS}
-    given = {key: torch.tensor([name in names for name in OLI.common]) for key, names in SETS.items()}
+    given = {key: PresentBands.named(names) for key, names in SETS.items()}
     for start in range(0, len(dataset), BATCH):
         batch = dataset.batch(range(start, min(start + BATCH, len(dataset))))
         for key, bands in given.items():
-            parts[key].append(embedder(batch.images, batch.meta, batch.valid, bands.expand(len(batch.images), -1)))
+            mask = bands.mask(len(batch.images), batch.images.device)
+            parts[key].append(embedder(batch.images, batch.meta, batch.valid, mask))
     assert dataset.labels is not None
     return {key: Vectors(torch.cat(found).numpy(), dataset.labels.numpy(), dataset.ids) for key, found in parts.items()}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from models.temporal import TemporalModule, fitted_year
+from models.temporal import TemporalModule, fitted_year, harmonics
 from temporal.series import Series
 
 YEAR_RIDGE = (0.0, 0.3, 0.3, 0.6, 0.6)
@@ -62,9 +62,7 @@ def side_by_side(series: Series, seen: np.ndarray) -> np.ndarray:
 
 def year_of_dates(series: Series, seen: np.ndarray) -> np.ndarray:
     """(N, 5 D): mean and two harmonics of the year fitted to the dates themselves, with a penalty on the harmonics."""
-    angle = 2 * np.pi * (series.times % 1.0)
-    ones = np.ones_like(angle)
-    basis = np.stack([ones, np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)], axis=-1)
+    basis = harmonics(torch.from_numpy(np.array(series.times))).numpy()
     weighted = (basis * seen[..., None]).transpose(0, 2, 1)
     year = np.linalg.solve(weighted @ basis + np.diag(YEAR_RIDGE), weighted @ series.vectors)
     return year.reshape(len(year), -1)
@@ -86,8 +84,7 @@ def foretold_only(module: TemporalModule) -> Callable[[Series, np.ndarray], np.n
     @torch.no_grad()
     def vectors(series: Series, seen: np.ndarray) -> np.ndarray:
         values, times, present = (torch.from_numpy(np.array(part)) for part in (series.vectors, series.times, seen))
-        steps = (torch.arange(module.config.slots, dtype=times.dtype) + 0.5) / module.config.slots
-        days = times.mean(dim=1, keepdim=True) - 0.5 + steps
+        days = module.steps_around(times.mean(dim=1, keepdim=True))
         told, _ = module.foretell(values, times, present, days)
         return fitted_year(told, days, torch.ones_like(days).float()).flatten(1).numpy()
 
