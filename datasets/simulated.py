@@ -73,6 +73,8 @@ KINDS = (*DATASET_OF, "scene")
 MOST_DATES = 1000
 SMALLEST_SCENE = 64
 """Pixels; less is no scene."""
+OF_SERIES = ("phenology", "changed", "changed_on")
+"""Options that need --dates."""
 BASELINE_PATCHES = 2000
 """Patches to fit the baselines on, and as many others to test them on."""
 
@@ -135,6 +137,9 @@ def _write(options: argparse.Namespace) -> None:
     for name in ("kind", "out", "patches"):
         if getattr(options, name) is None:
             raise ConfigError(f"--{name} is required to write patches; see --help")
+    for name in ("dates", *OF_SERIES):
+        if getattr(options, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is for --kind scene; leave it out")
     if options.patches < 3:
         raise ConfigError(f"--patches {options.patches}: give at least 3, one for each split")
     counts = split_counts(options.patches, options.splits, options.kind)
@@ -172,7 +177,7 @@ def _check_scene(options: argparse.Namespace) -> None:
 def _write_scene(options: argparse.Namespace) -> None:
     """Simulate and write a scene."""
     _check_scene(options)
-    for name in ("phenology", "changed", "changed_on"):
+    for name in OF_SERIES:
         if getattr(options, name):
             raise ConfigError(f"--{name.replace('_', '-')} is for a series; give --dates as well")
     start = time.perf_counter()

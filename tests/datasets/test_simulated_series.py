@@ -142,6 +142,9 @@ def test_what_cannot_be_made_is_refused_in_one_line(tmp_path, folder) -> None:
     ):
         with pytest.raises(ConfigError, match=named):
             main(["--kind", "scene", *out, *options])
+    for options in (["--dates", "3"], ["--phenology"], ["--changed", "0.1"]):
+        with pytest.raises(ConfigError, match="is for --kind scene"):
+            main(["--kind", "bigearthnet", "--out", str(tmp_path / "a"), "--patches", "3", *options])
     (tmp_path / "photo.jpg").write_text("mine")
     with pytest.raises(DataError, match=r"photo\.jpg"):
         main(["--kind", "scene", "--size", "64", "--dates", "1", "--out", str(tmp_path)])
