@@ -216,6 +216,12 @@ def test_refusals(ground, run_folder, tmp_path) -> None:
         main(["--predict", ground["scene"], "--run", str(tmp_path), "--out", str(tmp_path / "map")])
     with pytest.raises(ConfigError, match="is required with --bands"):
         main(["--predict", "x.tif", "--run", str(run_folder), "--out", str(tmp_path / "map"), "--bands", "blue,green"])
+    with pytest.raises(DataError, match=r"x\.tif"):
+        main(["--predict", "x.tif", "--run", str(run_folder), "--out", str(tmp_path / "map")])
+    config = ground_config(tmp_path, ground, ground__block=1000, training__weight_path=str(tmp_path / "refused"))
+    with pytest.raises(DataError, match="too few for 3 parts"):
+        main(["--config_yaml", str(config)])
+    assert not (tmp_path / "map").exists() and not (tmp_path / "refused").exists(), "no folder of a refused run"
 
 
 def test_comparing_with_single_pixels(ground, run_folder, tmp_path) -> None:
