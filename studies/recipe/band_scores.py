@@ -69,10 +69,10 @@ def scores_of(cache: StageCache, weights: Sequence[str], patches: int, seed: int
     """
     if patches < 2:
         raise ConfigError(f"--patches {patches}: give at least 2, for a probe is fitted on them")
+    cases = [Case.of(name) for name in weights]  # what is not there is said before anything is made
     folder, digest = simulated_patches(cache, patches, seed)
     found, blocks = {}, None
-    for name in weights:
-        case = Case.of(name)
+    for case in cases:
         train, test = (_dataset(case, folder, split) for split in ("train", "test"))
         if blocks is None:
             blocks = neighbour_blocks(test.ids, test.places())
@@ -85,7 +85,7 @@ def scores_of(cache: StageCache, weights: Sequence[str], patches: int, seed: int
         stage = cache.stage(f"scores/{case.place}", inputs, partial(_write_scores, case, train, test))
         assert test.labels is not None
         with np.load(stage.folder / "scores.npz") as arrays:
-            found[name] = {
+            found[case.name] = {
                 key: resample(micro_map(test.labels.numpy(), arrays[key]), blocks, seed, limits=SHARE) for key in arrays
             }
     first = found[weights[0]]
