@@ -158,6 +158,7 @@ def _write(
     write_class_names(path, names)
     shares = {name: float(count / counts.sum()) for name, count in zip(names, counts, strict=True)}
     if isinstance(source.of, Scene):
-        save_figure(plot_land_cover(source.of, path, names, shares), path.with_suffix(".png"))
+        figure = plot_land_cover(source.of, path, names, shares, "the fine-tuned head")
+        save_figure(figure, path.with_suffix(".png"))
     save_figure(plot_legend(names), path.with_name("classes_legend.png"))
     return shares

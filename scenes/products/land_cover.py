@@ -215,7 +215,9 @@ def write_land_cover(folder: Path, embeddings: EmbeddingMap, probe: Probe, scrat
     return {name: float(count / total) for name, count in zip(probe.classes, counts, strict=True)}
 
 
-def plot_land_cover(scene: Scene, land_cover: Path, classes: tuple[str, ...], shares: dict[str, float]) -> Figure:
+def plot_land_cover(
+    scene: Scene, land_cover: Path, classes: tuple[str, ...], shares: dict[str, float], mapped_by: str = "the probe"
+) -> Figure:
     """The map beside the scene in true colour, with the colours, names and shares of the classes that it shows."""
     colours = {index: np.array(colour) / 255 for index, colour in class_colours(classes).items()}
     shown = sorted((k for k, name in enumerate(classes) if shares[name] > 0), key=lambda k: -shares[classes[k]])
@@ -229,7 +231,7 @@ def plot_land_cover(scene: Scene, land_cover: Path, classes: tuple[str, ...], sh
     for index, colour in colours.items():
         image[named == index] = colour
     show_cells(right, image, transform, scene.grid, step)
-    right.set_title("land cover as mapped by the probe", fontsize=10)
+    right.set_title(f"land cover as mapped by {mapped_by}", fontsize=10)
     right.legend(
         handles=handles,
         loc="upper left",

@@ -52,7 +52,7 @@ def plot_change(dates: Sequence[Date], change: Change, like: EmbeddingMap, fdr: 
         grey[change.significant] = FOUND
         grey[~np.isfinite(change.distance), 3] = 0
         show_picture(panels[3], grey, ground)
-        panels[3].set_title(f"changed, {fdr:.0%} of them false in the mean", fontsize=9)
+        panels[3].set_title(f"changed, false discovery rate {fdr:.0%}", fontsize=9)
     for axes in panels:
         axes.set(xlim=(left, right), ylim=(bottom, top))
     return figure

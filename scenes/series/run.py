@@ -156,8 +156,8 @@ class SeriesRun:
         files.append(save_figure(figure, self.outputs.new(CHANGE_PICTURE)))
         if change.significant is not None:
             reporter.info(
-                f"change       {record['significant_cells']:,} of {record['cells']:,} cells, of which {asked.fdr:.0%} "
-                f"are to be false in the mean; p by {len(asked.null)} pairs of dates"
+                f"change       {record['significant_cells']:,} of {record['cells']:,} cells at a false discovery "
+                f"rate of {asked.fdr:.0%}; p by {len(asked.null)} pairs of dates"
             )
         return {"change": record}
 
