@@ -76,6 +76,14 @@ def _one_thread_again(_one_thread: None) -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """Weights of a tiny model, the same for all who embed with them; nobody writes there."""
+    from scene_files import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _figures_are_drawn_once() -> Iterator[Callable[..., None]]:
     """Saving a figure does not look for its layout first, unless a test asks for it (`laid_out`); gives that way."""

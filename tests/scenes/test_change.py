@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from scene_files import CLEAR, CLOUD, read, some_numbers, tiny_checkpoint, write_product
+from scene_files import CLEAR, CLOUD, read, some_numbers, write_product
 from series_files import SIDE, product_of, series, write_date
 
 import scenes.series.change
@@ -131,11 +131,6 @@ def test_pairs_of_one_season_that_do_not_span_the_change() -> None:
     many = [(number, number + 1) for number in range(100)]
     assert len(thinned(many)) == MOST_PAIRS and thinned(many)[0] == many[0] and thinned(many)[-1] == many[-1]
     assert thinned(many[:3]) == many[:3] and thinned([]) == []
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

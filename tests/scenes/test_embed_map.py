@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import xarray
 from rasterio.crs import CRS
-from scene_files import CLEAR, CLOUD, ORIGIN, embed, some_numbers, tiny_checkpoint, write_band, write_product
+from scene_files import CLEAR, CLOUD, ORIGIN, embed, some_numbers, write_band, write_product
 from tiny import UTM_33N
 
 from models import MOEMAE
@@ -28,11 +28,6 @@ def qa() -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, qa) -> Path:
     return write_product(tmp_path_factory.mktemp("scene") / "a", some_numbers(), qa)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import torch
 from metadata_pairs import pairs
-from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers, tiny_checkpoint, write_product
+from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers, write_product
 
 from models.checkpoint import load_model
 from models.inference.embedder import Embedder
@@ -28,11 +28,6 @@ from utils.errors import DataError
 
 ROUNDING = 2e-3
 """Half precision of numbers up to about 2."""
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from scene_files import embed, read, tiny_checkpoint, write_band
+from scene_files import embed, read, write_band
 from serving import answering
 
 from datasets.simulated import main as simulate
@@ -24,11 +24,6 @@ from utils.sensors import HLS_L30, OLI
 SIZE = 110
 GRANULE = "HLS.L30.T32TMR.{day}.v2.0"
 PC_KEYS = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.warp import Resampling, calculate_default_transform, reproject, transform, transform_geom
-from scene_files import ORIGIN, UTM_33N, embed, read, some_numbers, tiny_checkpoint, write_band, write_product
+from scene_files import ORIGIN, UTM_33N, embed, read, some_numbers, write_band, write_product
 
 from models.config import ModelConfig
 from scenes.input.grids import SceneGrid
@@ -25,11 +25,6 @@ NAMES = ("bare soil", "crop", "wood")
 COLUMNS = {"wood": (0, 50), "bare soil": (60, 100), "crop": (104, 160)}
 """Stripes of the scene; between them nothing is labelled, nor below row 100."""
 ROWS = 100
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -37,11 +37,6 @@ from utils.randomness import generator
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     qa = np.full((130, 170), CLEAR)
     qa[60:100, 100:130] = CLOUD

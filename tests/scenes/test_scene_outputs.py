@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scene_files import CLEAR, CLOUD, embed, some_numbers, tiny_checkpoint, write_band, write_probe, write_product
+from scene_files import CLEAR, CLOUD, embed, some_numbers, write_band, write_probe, write_product
 
 from scenes.embed import SceneEmbedder
 from scenes.input.product import find_scene
@@ -17,11 +17,6 @@ from scenes.products.quick_look import plot_quick_look
 from utils.errors import ConfigError, UserError
 
 SIDE = (90, 130)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,6 @@ from utils.metadata import AcquisitionTime
 SIDE = (60, 70)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
-
-
 def check(path, **options) -> None:
     """Everything that is checked before a model runs."""
     with SceneReader(find_scene(path, SceneOptions(**options))) as reader:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from scene_files import CLEAR, CLOUD, embed, read, tiny_checkpoint, write_band
+from scene_files import CLEAR, CLOUD, embed, read, write_band
 from series_files import DAYS, SIDE, files_of, moved, series, write_date
 
 import scenes.products.zarr_group
@@ -15,11 +15,6 @@ import scenes.series.run
 from scenes.run import SceneRun
 from scenes.series.dates import scenes_in
 from utils.errors import ConfigError, DataError, UserError
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from scene_files import CLEAR, CLOUD, WIDTH, read, tiny_checkpoint
+from scene_files import CLEAR, CLOUD, WIDTH, read
 from series_files import DAYS, SIDE, files_of, series, write_date
 
 from models.temporal import TemporalConfig, TemporalModule, decimal_year
@@ -16,11 +16,6 @@ from scenes.input.product import SceneOptions
 from scenes.series.dates import find_series
 from utils.errors import CheckpointError, ConfigError
 from utils.files import sha256
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from scene_files import tiny_checkpoint, write_probe
+from scene_files import write_probe
 
 from classification_models.logistic_regression import LogisticRegressionModel
 from export import main
@@ -17,11 +17,6 @@ from scenes.products.land_cover import load_probe
 from utils.errors import UserError
 from web.export import ASSETS, plain_probe
 from web.runtime import PACKAGES, place_runtime
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.pth")
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:
