@@ -8,11 +8,11 @@ Every script takes a pack as `dataset_path`. What a pack is on disk stands in `p
 """
 
 import argparse
-import os
 import sys
 import time
 
 from utils.arguments import user_path
+from utils.cores import usable_cores
 from utils.data_config import DATASETS, IMAGE_SIZE
 from utils.entry_points import lazy_names
 from utils.errors import ConfigError, DataError, run_script
@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--published_behaviour", action="store_true",
                         help="truncate resized values, as published; a centre crop is the same either way")  # fmt: skip
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable files out and list them")
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, metavar="N",
-                        help="reader processes (default: all cores; 0 reads in this one)")  # fmt: skip
+    parser.add_argument("--num_workers", type=int, metavar="N",
+                        help="reader processes (default: one a core that may be used; 0: this one)")  # fmt: skip
     parser.add_argument("--check", type=user_path, metavar="DIR",
                         help="verify a pack's checksums; with --dataset_path, the source's files too")  # fmt: skip
     return parser
@@ -58,7 +58,8 @@ def _pack(options: argparse.Namespace) -> None:
     for name in ("dataset", "dataset_path", "dataset_csv", "out"):
         if getattr(options, name) is None:
             raise ConfigError(f"--{name} is required to pack; see --help")
-    if options.image_size < 1 or options.num_workers < 0:
+    num_workers = usable_cores() if options.num_workers is None else options.num_workers
+    if options.image_size < 1 or num_workers < 0:
         raise ConfigError("--image_size needs at least 1, --num_workers at least 0")
     from datasets.pack.dataset import make_recipe
     from datasets.pack.format import PIXELS
@@ -69,7 +70,7 @@ def _pack(options: argparse.Namespace) -> None:
     source = PackSource(options.dataset_path, options.dataset_csv, recipe)
     started = time.perf_counter()
     try:
-        header, files = write_pack(source, options.out, options.skip_bad, options.num_workers)
+        header, files = write_pack(source, options.out, options.skip_bad, num_workers)
     except KeyboardInterrupt:
         reporter.warning(f"{options.out}: unfinished; run the same command again to go on")
         raise

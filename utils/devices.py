@@ -9,17 +9,20 @@ from utils.calibration import bfloat16_is_fast
 from utils.errors import ConfigError
 from utils.processes import Processes, local_rank
 from utils.reporting import reporter
+from utils.threads import keep_within_quota
 
 
 def select_device(name: str) -> torch.device:
     """The device a config asks for: "auto", "cpu", "cuda", "cuda:1", "mps".
 
-    An accelerator that this machine lacks falls back to the CPU, with one line saying so.
+    An accelerator that this machine lacks falls back to the CPU, with one line saying so. In a container the threads
+    of this process are kept within its quota.
 
     Raises:
         ConfigError: for a name that is no device.
     """
     _keep_freed_memory()
+    keep_within_quota()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

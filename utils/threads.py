@@ -1,9 +1,32 @@
 """How many threads PyTorch's linear algebra uses, and in what precision it multiplies."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+
+from utils.cores import usable_cores
+from utils.reporting import reporter
+
+ASKED_FOR = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables by which a user, or `torchrun`, sets the number of threads."""
+
+
+@cache
+def keep_within_quota() -> None:
+    """Use no more threads than the cores that a container's quota is worth, unless the environment sets their number.
+
+    PyTorch counts the machine's cores. With more threads than quota all of them are halted for a part of the time,
+    in the middle of each product that they share.
+    """
+    if any(os.environ.get(name) for name in ASKED_FOR):
+        return
+    usable, present = usable_cores(), torch.get_num_threads()
+    if usable < present:
+        torch.set_num_threads(usable)
+        reporter.info(f"threads      {usable}, the cores that may be used; OMP_NUM_THREADS sets another number")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from datasets.layout import layout_of
 from datasets.pack.dataset import make_recipe
 from datasets.pack.source import PackSource
 from datasets.patches import dataset_folder
+from utils.cores import usable_cores
 from utils.data_config import IMAGE_SIZE, EuroSATInfo
 from utils.data_utils import list_some
 from utils.errors import DataError
@@ -179,7 +180,7 @@ def _read_whole(reader: PackSource, names: list[str]) -> list[Finding]:
     """What is wrong with the patches that are read."""
     chunks = [names[at : at + READ_AT_ONCE] for at in range(0, len(names), READ_AT_ONCE)]
     bad: dict[str, str] = {}
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, usable_cores())) as pool:
         reads = pool.map(reader.read_chunk, chunks)
         for chunk in tqdm(reads, total=len(chunks), desc="reading patches", leave=False, disable=None):
             bad.update(chunk.bad)
