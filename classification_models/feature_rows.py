@@ -69,10 +69,18 @@ class FeatureRows:
         """Bytes of features visited at a time."""
         return CPU_CHUNK_BYTES if self.device.type == "cpu" else CUDA_CHUNK_BYTES
 
-    def chunks(self, dtype: torch.dtype, chunk_bytes: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and their centred features (n, D) in `dtype`; a chunk is valid until the next is asked for."""
+    def chunks(
+        self, dtype: torch.dtype, chunk_bytes: int | None = None, every: int = 1
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their centred features (n, D) in `dtype`; a chunk is valid until the next is asked for.
+
+        Args:
+            dtype: of the chunks.
+            chunk_bytes: of features, as stored, in a chunk.
+            every: one row of so many, evenly spaced.
+        """
         buffers: dict[str, Tensor] = {}
-        for rows in self._slices(chunk_bytes or self.chunk_bytes):
+        for rows in self._slices(chunk_bytes or self.chunk_bytes, every):
             yield rows, self._centred(rows, dtype, buffers)
 
     def visit(self, function: Callable[[slice, Tensor], T], dtype: torch.dtype) -> Iterator[T]:
@@ -92,9 +100,9 @@ class FeatureRows:
         with torch_threads(1):
             yield from self._pool.map(work, self._slices(self.chunk_bytes))
 
-    def _slices(self, chunk_bytes: int) -> list[slice]:
-        step = max(1, chunk_bytes // (self.width * self.stored.itemsize))
-        return [slice(start, min(start + step, self.count)) for start in range(0, self.count, step)]
+    def _slices(self, chunk_bytes: int, every: int = 1) -> list[slice]:
+        step = every * max(1, chunk_bytes // (self.width * self.stored.itemsize))
+        return [slice(start, min(start + step, self.count), every) for start in range(0, self.count, step)]
 
     def _load(self, rows: slice, buffers: dict[str, Tensor]) -> Tensor:
         """Features (n, D) as stored, on the device: of the matrix there, or in a buffer that is used again."""
@@ -112,7 +120,7 @@ class FeatureRows:
 
     def _buffer(self, buffers: dict[str, Tensor], rows: slice, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Room for the features of `rows`, (n, D), in the thread's own `buffers`."""
-        name, length = f"{dtype} {device}", rows.stop - rows.start
+        name, length = f"{dtype} {device}", len(range(self.count)[rows])
         if name not in buffers or len(buffers[name]) < length:
             pinned = device.type == "cpu" and self.device.type == "cuda"
             buffers[name] = torch.empty((length, self.width), dtype=dtype, device=device, pin_memory=pinned)

@@ -46,6 +46,15 @@ def test_features_of_any_type_order_and_alignment_give_the_same_statistics_and_r
     assert np.array_equal(unaligned, x)
 
 
+def test_chunks_of_every_third_row(monkeypatch):
+    monkeypatch.setattr(feature_rows, "CPU_CHUNK_BYTES", 4 * 9 * 7)
+    x = np.float32(np.random.default_rng(0).integers(-50, 50, (100, 9)))
+    rows = FeatureRows(x, CPU)
+    chunks = [(part, chunk.clone()) for part, chunk in rows.chunks(torch.float32, every=3)]
+    assert [len(chunk) for _, chunk in chunks] == [7, 7, 7, 7, 6] and chunks[-1][0] == slice(84, 100, 3)
+    np.testing.assert_allclose(torch.cat([chunk for _, chunk in chunks]), (x - x.mean(axis=0))[::3], atol=1e-5)
+
+
 def test_statistics_keep_their_digits_beside_a_large_mean():
     x = np.random.default_rng(0).normal(size=(1000, 3)) * 1e-3 + 1e6
     x[:, 2] = 1e6 + 0.1

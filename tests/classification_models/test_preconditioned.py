@@ -15,7 +15,7 @@ from classification_models import feature_rows, fitting, preconditioned_lbfgs, p
 from classification_models.feature_rows import FeatureRows
 from classification_models.logistic_loss import LogisticLoss
 from classification_models.logistic_regression import LogisticRegressionModel
-from classification_models.preconditioner import GramPreconditioner, block_edges
+from classification_models.preconditioner import GramPreconditioner, block_edges, row_spacing
 from classification_models.solvers import PRECONDITIONED
 from utils.errors import ConfigError, DataError
 
@@ -188,6 +188,28 @@ def test_preconditioning_saves_iterations_and_blocks_lose_only_some(monkeypatch)
     whole, blocks, diagonal = fitted(30), fitted(10), fitted(1)
     assert whole[0] < blocks[0] < diagonal[0] and 5 * whole[0] < diagonal[0]
     np.testing.assert_allclose(blocks[1], whole[1], rtol=1e-6)
+
+
+def test_a_part_of_the_rows_preconditions_many_to_the_same_objective(monkeypatch):
+    x, multi_hot, _ = make_data(1001, 30)
+    x = x @ (np.random.default_rng(1).normal(size=(30, 30)) * np.logspace(0, -2.5, 30)[:, None]).astype(np.float32)
+    whole = LogisticRegressionModel(multilabel=True, solver=PRECONDITIONED).fit(x, multi_hot).report
+    taken, add = [], preconditioner._add_lower_products
+    monkeypatch.setattr(preconditioner, "GRAM_MAX_WORK", 1)
+    monkeypatch.setattr(preconditioner, "GRAM_CHUNK_BYTES", 4 * 30 * 7)
+    monkeypatch.setattr(
+        preconditioner, "_add_lower_products", lambda gram, chunk: (taken.append(len(chunk)), add(gram, chunk))
+    )
+    part = LogisticRegressionModel(multilabel=True, solver=PRECONDITIONED).fit(x, multi_hot).report
+    assert sum(taken) == 126 and max(taken) == 7  # one row of eight: at least four a feature
+    assert part["converged"] and max(part["n_iter"]) <= 2 * max(whole["n_iter"])
+    np.testing.assert_allclose(part["objective"], whole["objective"], rtol=2e-6)
+
+
+def test_rows_are_left_out_only_where_their_products_take_minutes():
+    assert row_spacing(269_694, [15_120]) == 4
+    assert row_spacing(269_694, [1512]) == row_spacing(26_969, [15_120]) == row_spacing(119, [15_120]) == 1
+    assert row_spacing(269_694, [15_000] * 2) == 4
 
 
 def test_the_preconditioner_is_the_hessian_where_every_probability_has_one_variance(monkeypatch):
