@@ -8,7 +8,8 @@ from models.losses import counted_tokens, masked_pass, with_error_times
 from models.masking import make_masking
 from models.moe_mae import MOEMAE
 from models.noise import LayerNoise, PassNoise
-from models.targets import Examples, Targets, TrainingPass
+from models.target import Examples, TrainingPass
+from models.targets import Targets
 from utils.compilation import EAGER, Compilation
 
 

@@ -14,7 +14,8 @@ from datasets.patches import PatchDataset
 from models.config import ModelConfig, to_record
 from models.moe_mae import MOEMAE, build_model
 from models.pooling import DEFAULT_POOL
-from models.targets import FITTED_ON, Examples, TargetOptions, Targets
+from models.target import Examples, TargetOptions
+from models.targets import FITTED_ON, Targets
 from scheduler.schedulers import SCHEDULES, Plan, Schedule, same_until
 from training.step import StepOptions
 from transformation.augmentations import AUGMENTATIONS

@@ -11,7 +11,8 @@ from models.losses import masked_pass
 from models.masking import patchify, random_masking
 from models.moe import NO_NOISE
 from models.noise import PassNoise
-from models.targets import Examples, Targets
+from models.target import Examples
+from models.targets import Targets
 from models.weights_folder import read_weights_folder, write_weights_folder
 from training.objective import Objective
 from utils.errors import CheckpointError

@@ -7,7 +7,8 @@ from tiny_step import CONFIG, SIZE, a_batch
 
 from models import build_model
 from models.losses import LossWeights
-from models.targets import Examples, TargetOptions, Targets
+from models.target import Examples, TargetOptions
+from models.targets import Targets
 from training.step import StepOptions, TrainStep
 from utils.compilation import EAGER, Compilation
 

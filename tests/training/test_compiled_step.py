@@ -14,7 +14,7 @@ from tiny import training_config
 from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, a_step, numbers, padded
 
 from models import ModelConfig
-from models.targets import TargetOptions
+from models.target import TargetOptions
 from pretrain_mae import main as pretrain
 from training.capture import WARM_UP, CapturedStep
 from training.objective import Objective

@@ -10,7 +10,8 @@ from tiny_step import ROWS, a_batch, padded
 
 from configs.schema import read_config
 from models.contrast import info_nce
-from models.targets import TargetOptions, Targets
+from models.target import TargetOptions
+from models.targets import Targets
 from training.pretrain import Pretraining
 from training.stopping import StopSignals
 from utils.errors import ConfigError

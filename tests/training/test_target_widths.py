@@ -7,7 +7,8 @@ from tiny import training_config
 from tiny_step import CONFIG, a_batch
 
 from configs.schema import read_config
-from models.targets import TARGETS, TargetOptions
+from models.target import TargetOptions
+from models.targets import TARGETS
 from training.pretrain import Pretraining
 from training.stopping import StopSignals
 from utils.errors import ConfigError

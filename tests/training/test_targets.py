@@ -10,7 +10,8 @@ from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, padded
 from configs.schema import TrainingSection, read_config
 from models.checkpoint import EXTRA_KEY, read_checkpoint
 from models.losses import LossWeights
-from models.targets import TARGETS, Examples
+from models.target import Examples
+from models.targets import TARGETS
 from training.progress import EpochSums
 from training.recipe import step_options
 from transformation.augmentations import Augmented, symmetries
