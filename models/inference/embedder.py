@@ -7,7 +7,7 @@ from torch import Tensor
 from models.inference.protocol import PatchEncoder
 from models.inference.runtimes import choose_runtime, require_known
 from models.masking import visible_unless_all
-from models.pooling import pool_tokens
+from models.pooling import WINDOW_POOLINGS, pool_tokens
 from utils.compilation import EAGER, Compilation
 from utils.errors import ConfigError
 
@@ -45,7 +45,9 @@ class Embedder:
                     f"backend: {backend} is float32 and needs no compiling; use torch, or amp and compile off"
                 )
             backend = "torch"
-        self.backend, self._tokens = choose_runtime(backend, model, patches)
+        # Where the patches' own tokens are not pooled, what would become of them in the last block is left out.
+        self._read = model.config.num_prefix if pool in WINDOW_POOLINGS else None
+        self.backend, self._tokens = choose_runtime(backend, model, patches, self._read)
         self.model, self.pool, self.autocast = model, pool, autocast
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)
@@ -83,4 +85,4 @@ class Embedder:
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False):
             missing = images.new_zeros(len(images), len(self.model.config.meta_fields), 2)
             tokens = self._tokens(images, missing if meta is None else meta, visible, bands)
-        return pool_tokens(tokens, self.pool, self.model.config.num_prefix, visible)
+        return pool_tokens(tokens, self.pool, self.model.config.num_prefix, visible if self._read is None else None)

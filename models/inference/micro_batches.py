@@ -15,29 +15,34 @@ from torch import Tensor
 PATCHES_AT_ONCE = 16
 """Patches that go through all blocks together: fewer spend their time on starting operations, more leave the cache."""
 
+Encode = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+"""Normalised patches (B, C, H, W), metadata (B, F, 2), visible patches (B, N) and given bands (B, C), each bool or None
+for all, to tokens (B, P + N, D) or the first of them."""
+
 
 class MicroBatches:
-    """`encode` of `models.inference.runtimes`, on as many threads as PyTorch has, `PATCHES_AT_ONCE` patches at a time.
+    """An encoder on as many threads as PyTorch has, a few patches at a time.
 
     The parts of a batch do not depend on the number of threads, so neither does what comes out of a batch of several.
     One of a single part is computed where it is asked for, by kernels of all threads.
 
     Args:
-        encode: images, metadata, visible patches and bands to tokens; called by several threads at once.
+        encode: called by several threads at once.
+        at_once: patches at a time.
     """
 
-    def __init__(self, encode: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]) -> None:
-        self.encode = encode
+    def __init__(self, encode: Encode, at_once: int = PATCHES_AT_ONCE) -> None:
+        self.encode, self.at_once = encode, at_once
 
     def __call__(self, images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
         """Tokens of a batch of any size; arguments as of `encode`."""
 
         def tokens(start: int) -> Tensor:
-            part = slice(start, start + PATCHES_AT_ONCE)
+            part = slice(start, start + self.at_once)
             given = (None if values is None else values[part] for values in (visible, bands))
             return self.encode(images[part], meta[part], *given)
 
-        starts = range(0, max(len(images), 1), PATCHES_AT_ONCE)
+        starts = range(0, max(len(images), 1), self.at_once)
         threads = min(torch.get_num_threads(), len(starts))
         if threads == 1 or not _threads_are_told_apart():
             return torch.cat([tokens(start) for start in starts])

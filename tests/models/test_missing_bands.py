@@ -150,7 +150,9 @@ def test_an_embedder_leaves_bands_out(kind: str, backend: str) -> None:
 def test_a_runtime_that_takes_a_missing_band_for_given_is_refused(monkeypatch) -> None:
     model = a_model("token")
     wrong = runtimes.RUNTIMES["folded"]._replace(
-        build=lambda model: lambda images, meta, visible, bands: runtimes._torch(model)(images, meta, visible, None)
+        build=lambda model, read: (
+            lambda images, meta, visible, bands: runtimes._torch(model, read)(images, meta, visible, None)
+        )
     )
     monkeypatch.setitem(runtimes.RUNTIMES, "folded", wrong)
     with pytest.raises(runtimes.ConfigError, match="away from PyTorch"):

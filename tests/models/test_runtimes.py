@@ -6,6 +6,7 @@ import torch
 from models import ModelConfig, build_model
 from models.inference import runtimes
 from models.inference.embedder import Embedder
+from models.inference.encoder_program import encoder_program
 from models.inference.folded import FoldedEncoder
 from models.inference.micro_batches import MicroBatches
 from models.inference.runtimes import CHOICES, RUNTIMES, choose_runtime
@@ -24,24 +25,63 @@ def tiny_model(**numbers: object):
     return model
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-@pytest.mark.parametrize("numbers", [{}, {"experts": 1}, {"k": 1}, {"k": 3, "experts": 4}, {"num_groups": 4}])
-def test_folded_weights_give_the_tokens_of_pytorch(numbers, hidden):
-    model = tiny_model(**numbers)
-    images, meta = runtimes._random_patches(model, 5)
-    visible = torch.rand(5, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
-    seen = visible if hidden else None
+FORMS = [{}, {"experts": 1}, {"k": 1}, {"k": 3, "experts": 4}, {"num_groups": 4}]
+"""Kinds of layers."""
+
+
+def in_pytorch(model, images, meta, visible=None, bands=None):
     with torch.no_grad():
-        expected = model.encode(images, meta, visible=seen, noise=False).pre_norm
-    found = FoldedEncoder(model.encoder)(images, meta, seen)
-    if seen is not None:  # the others only fill up the shape
-        kept = torch.cat([torch.ones(5, model.config.num_prefix, dtype=torch.bool), visible], dim=1)
+        return model.encode(images, meta, visible=visible, bands=bands, noise=False).pre_norm
+
+
+def random_visible(model, count):
+    return torch.rand(count, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
+
+
+def assert_same_tokens(found, expected, visible, num_prefix):
+    """But for those of hidden patches, which only fill up the shape; `found` may be the first tokens only."""
+    expected = expected[:, : found.shape[1]]
+    if visible is not None:
+        kept = torch.cat([torch.ones(len(found), num_prefix, dtype=torch.bool), visible], dim=1)[:, : found.shape[1]]
         expected, found = expected[kept], found[kept]
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_micro_batches_are_the_same_on_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr("models.inference.micro_batches.PATCHES_AT_ONCE", 2)
+@pytest.mark.parametrize("read", [None, 5, 1])
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("numbers", FORMS)
+def test_folded_weights_give_the_tokens_of_pytorch(numbers, hidden, read):
+    model = tiny_model(**numbers)
+    images, meta = runtimes._random_patches(model, 5)
+    visible = random_visible(model, 5) if hidden else None
+    found = FoldedEncoder(model.encoder, read)(images, meta, visible)
+    assert found.shape[1] == (read or model.config.num_tokens)
+    assert_same_tokens(found, in_pytorch(model, images, meta, visible), visible, model.config.num_prefix)
+
+
+@pytest.mark.parametrize("read", [None, 5])
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("numbers", FORMS)
+def test_a_program_gives_the_tokens_of_pytorch(numbers, hidden, read):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = tiny_model(**numbers)
+    images, meta = runtimes._random_patches(model, 11)
+    visible = random_visible(model, 11) if hidden else None
+    bands = runtimes._random_bands(model, 11)
+    found = RUNTIMES["onnxruntime"].build(model, read)(images, meta, visible, bands)
+    assert_same_tokens(found, in_pytorch(model, images, meta, visible, bands), visible, model.config.num_prefix)
+
+
+def test_a_program_is_of_standard_operators_and_passes_the_checks_of_onnx():
+    onnx = pytest.importorskip("onnx")
+    for hidden in (False, True):
+        program = encoder_program(FoldedEncoder(tiny_model().encoder), hidden)
+        onnx.checker.check_model(program, full_check=True)
+        assert {node.domain for node in program.graph.node} == {""}
+
+
+def test_micro_batches_are_the_same_on_any_number_of_threads():
     model = tiny_model()
     images, meta = runtimes._random_patches(model, 11)
     visible = torch.rand(11, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
@@ -54,7 +94,7 @@ def test_micro_batches_are_the_same_on_any_number_of_threads(monkeypatch):
         found = {}
         for count in (1, 3):
             torch.set_num_threads(count)
-            found[count] = MicroBatches(folded)(images, meta, visible, bands)
+            found[count] = MicroBatches(folded, 2)(images, meta, visible, bands)
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
@@ -69,21 +109,32 @@ def test_a_failure_on_a_thread_ends_the_batch():
         MicroBatches(refuse)(torch.zeros(40, 1), torch.zeros(40, 1), None, None)
 
 
-def test_an_embedder_pools_what_another_runtime_computes():
+@pytest.mark.parametrize("pool", ["mean", "cls", "meta_cls", "summary"])
+def test_an_embedder_pools_what_another_runtime_computes(pool):
     model = tiny_model()
     images, meta = runtimes._random_patches(model, 3)
-    for given in (meta, None):
-        plain, folded = (Embedder(model, "mean", backend=name) for name in ("torch", "folded"))
-        torch.testing.assert_close(folded(images, given), plain(images, given), atol=1e-5, rtol=1e-4)
+    some = random_visible(model, 3)
+    plain, folded = (Embedder(model, pool, backend=name) for name in ("torch", "folded"))
+    for given, visible in ((meta, None), (None, None), (meta, some)):
+        found, expected = (embedder.of_visible(images, given, visible) for embedder in (folded, plain))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(ConfigError, match="float32"):
         Embedder(model, "mean", backend="folded", autocast=torch.bfloat16)
+
+
+def nothing_installed(monkeypatch):
+    """No package of any runtime is."""
+    for name, runtime in RUNTIMES.items():
+        if runtime.packages:
+            monkeypatch.setitem(RUNTIMES, name, runtime._replace(packages=("no_such_package",)))
 
 
 def test_what_differs_is_refused_by_name_and_passed_over_by_auto(monkeypatch):
     model = tiny_model()
     wrong = RUNTIMES["folded"]._replace(
-        build=lambda model: lambda images, meta, visible, bands: torch.zeros(4, 105, 24)
+        build=lambda model, read: lambda images, meta, visible, bands: torch.zeros(4, 105, 24)
     )
+    nothing_installed(monkeypatch)
     monkeypatch.setitem(RUNTIMES, "folded", wrong)
     with pytest.raises(ConfigError, match="away from PyTorch"):
         choose_runtime("folded", model, 1)
@@ -93,6 +144,7 @@ def test_what_differs_is_refused_by_name_and_passed_over_by_auto(monkeypatch):
 def test_auto_takes_the_fastest_and_tries_nothing_for_few_patches(monkeypatch):
     model = tiny_model()
     names = []
+    nothing_installed(monkeypatch)
     monkeypatch.setattr(runtimes._Check, "seconds", lambda self, encode: names.append(encode) or 1 / len(names))
     assert choose_runtime("auto", model, 5000)[0] == "folded" and len(names) == 2
     assert choose_runtime("auto", model, 10)[0] == "torch" and len(names) == 2
@@ -100,48 +152,23 @@ def test_auto_takes_the_fastest_and_tries_nothing_for_few_patches(monkeypatch):
 
 def test_a_missing_package_and_an_unknown_name_are_one_line(monkeypatch):
     model = tiny_model()
-    monkeypatch.setitem(RUNTIMES, "openvino", RUNTIMES["openvino"]._replace(packages=("no_such_package",)))
+    nothing_installed(monkeypatch)
     with pytest.raises(ConfigError, match="pip install no_such_package"):
         choose_runtime("openvino", model, 1)
     with pytest.raises(ConfigError, match=f"use {', '.join(CHOICES)}"):
         choose_runtime("tensorrt", model, 1)
 
 
-@pytest.mark.parametrize("bands", [False, True])
-def test_a_program_computes_the_patches_without_fill_in_a_batch_with_some(bands):
-    model = tiny_model()
-    images, meta = runtimes._random_patches(model, 6)
-    given = runtimes._random_bands(model, 6) if bands else None
-    visible = torch.ones(6, model.config.num_patches, dtype=torch.bool)
-    visible[[1, 4], 3] = False
-    seen = []
-
-    def run(images, meta, bands):
-        seen.append((len(images), bands.all()))
-        arguments = (torch.from_numpy(values) for values in (images, meta))
-        tokens = model.encode(*arguments, bands=torch.from_numpy(bands), noise=False).pre_norm
-        return tokens.numpy()
-
-    with torch.no_grad():
-        found = runtimes._where_all_is_visible(run, model)(images, meta, visible, given)
-        expected = model.encode(images, meta, visible=visible, bands=given, noise=False).pre_norm
-    assert seen == [(4, not bands)]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.programs
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_other_runtimes_give_the_tokens_of_pytorch(name):
+def test_other_runtimes_pass_the_check_and_what_is_all_visible_has_the_same_bits(name):
+    pytest.importorskip("onnx")
     pytest.importorskip(name)
     model = tiny_model(depth=1)
     images, meta = runtimes._random_patches(model, 3)
-    visible = torch.ones(3, model.config.num_patches, dtype=torch.bool)
-    visible[:, 0] = False
     found, encode = choose_runtime(name, model, 1)  # compares
-    assert found == name and encode(images, meta, None, None).shape == (3, model.config.num_tokens, 24)
-    with torch.no_grad():
-        expected = model.encode(images, meta, visible=visible, noise=False).pre_norm
-        assert torch.equal(encode(images, meta, visible, None), expected), "patches with fill are PyTorch's"
+    tokens = encode(images, meta, None, None)
+    assert found == name and tokens.shape == (3, model.config.num_tokens, 24)
+    assert torch.equal(encode(images, meta, torch.ones(3, model.config.num_patches, dtype=torch.bool), None), tokens)
 
 
 @pytest.mark.programs
@@ -165,6 +192,6 @@ def test_auto_never_takes_what_is_not_exact(monkeypatch):
     for name in RUNTIMES:
         if name != "torch" and RUNTIMES[name].exact:
             monkeypatch.setitem(RUNTIMES, name, other)
-    tried = RUNTIMES["onnxruntime-int8"]._replace(build=lambda model: pytest.fail("was built"), packages=())
+    tried = RUNTIMES["onnxruntime-int8"]._replace(build=lambda model, read: pytest.fail("was built"), packages=())
     monkeypatch.setitem(RUNTIMES, "onnxruntime-int8", tried)
     assert choose_runtime("auto", tiny_model(), 10**9)[0] == "torch"
