@@ -225,11 +225,11 @@ class Finetuning:
             "test": figures,
             "simulated": self.learner.simulated,
         }
-        write_json(self.folder.scores, scores)
         save_figure(
             plot_curves(self.folder.metrics, SCORE_KEYS[self.learner.measure], self.learner.simulated),
             self.folder.curve,
         )
+        write_json(self.folder.scores, scores)  # last: it says that the run is finished
         value = figures.get(self.learner.measure)
         said = "" if value is None else f"; {SCORE_KEYS[self.learner.measure]} of the test part {value:.1%}"
         if figures.get("low") is not None:

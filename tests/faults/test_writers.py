@@ -1,14 +1,11 @@
 """Other writers at every file call: exports, probes, and the outputs of a scene."""
 
 import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import Attempt
-from file_calls import KILLED, SAVED, Ended, Fault, faults_of, forked
+from every_call import at_every_call
+from file_calls import SAVED, Ended
 from PIL import Image
 from probe_data import make_data
 from tiny import tiny_model
@@ -20,49 +17,10 @@ from release.folder import atomic_folder
 from scenes.outputs import OutputSet
 from studies.report import FIGURES, REPORT, RESULTS, TABLES, Report, write_report
 from studies.report_parts.sections import Figure, Section, Table
-from utils.files import check_writable
 from utils.recorded import PROBE_SUFFIXES
 
-Check = Callable[[Ended], None]
 
-
-@pytest.fixture
-def at_every_call(
-    campaign, tmp_path
-) -> Callable[[str, int, int, Callable[[Path], None], Callable[[], object], Check], None]:
-    """Do work in a folder that `prepare` fills, with a fault at each file call, and check what is there afterwards."""
-
-    def run(
-        name: str, ci: int, size: int, prepare: Callable[[Path], None], work: Callable[[], object], check: Check
-    ) -> None:
-        folder = tmp_path / "place"
-
-        def afresh() -> None:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            prepare(folder)
-
-        afresh()
-        faults = faults_of(forked(work, folder).calls, size)
-
-        def one(attempt: Attempt) -> str:
-            afresh()
-            fault: Fault = faults[attempt.number * 7 % len(faults)]
-            ended = forked(work, folder, fault)
-            attempt.keep(folder, "place")
-            attempt.keep(f"{fault} {ended}", "fault.txt")
-            assert ended.code != 1 and "\n" not in ended.said, ended.said
-            check(ended)
-            check_writable(folder)
-            assert not [path.name for path in folder.glob(".*.tmp*")]
-            return {SAVED: "saved", KILLED: "killed"}.get(ended.code, "refused")
-
-        campaign(name, ci, len(faults)).run(one)
-
-    return run
-
-
-def test_an_export_is_whole_or_absent(at_every_call, tmp_path) -> None:
+def test_an_export_is_whole_or_absent(tmp_path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     from models.weights_folder import write_weights_folder
 
@@ -77,10 +35,10 @@ def test_an_export_is_whole_or_absent(at_every_call, tmp_path) -> None:
         if out.exists():
             assert MOEMAE.from_pretrained(out).config == model.config
 
-    at_every_call("file calls of an export", 12, 200_000, lambda folder: None, work, check)
+    at_every_call(tmp_path / "place", "file calls of an export", 12, 200_000, lambda folder: None, work, check)
 
 
-def test_a_probe_is_whole_or_not_there(at_every_call, tmp_path) -> None:
+def test_a_probe_is_whole_or_not_there(tmp_path) -> None:
     x, _, y = make_data()
     probe, folder = LogisticRegressionModel(multilabel=False).fit(x, y), tmp_path / "place"
     expected = probe.predict(x)
@@ -99,10 +57,10 @@ def test_a_probe_is_whole_or_not_there(at_every_call, tmp_path) -> None:
                 assert np.array_equal(found.predict(x), expected)
         work()
 
-    at_every_call("file calls of a probe", 12, 4_000, lambda folder: None, work, check)
+    at_every_call(folder, "file calls of a probe", 12, 4_000, lambda folder: None, work, check)
 
 
-def test_the_outputs_of_a_scene_are_of_one_run(at_every_call, tmp_path) -> None:
+def test_the_outputs_of_a_scene_are_of_one_run(tmp_path) -> None:
     """Where its record is, all files that it names are there and of its run; the next run completes a set."""
     folder = tmp_path / "place"
 
@@ -132,6 +90,7 @@ def test_the_outputs_of_a_scene_are_of_one_run(at_every_call, tmp_path) -> None:
         publish("second", ["embeddings.tif", "similarity.tif", "cells.parquet"])
 
     at_every_call(
+        folder,
         "file calls of a scene's outputs",
         40,
         3_500,
@@ -141,7 +100,7 @@ def test_the_outputs_of_a_scene_are_of_one_run(at_every_call, tmp_path) -> None:
     )
 
 
-def test_each_part_of_a_report_is_of_one_report(at_every_call, tmp_path) -> None:
+def test_each_part_of_a_report_is_of_one_report(tmp_path) -> None:
     """Its page, its results, its tables and its figures: all of the earlier one or of the new one, and none in part."""
     folder = tmp_path / "place"
     for run in ("first", "second"):
@@ -182,5 +141,11 @@ def test_each_part_of_a_report_is_of_one_report(at_every_call, tmp_path) -> None
         assert parts() == known["second"]
 
     at_every_call(
-        "file calls of a report", 12, 4_000, lambda place: report("first", 2), lambda: report("second", 1), check
+        folder,
+        "file calls of a report",
+        12,
+        4_000,
+        lambda place: report("first", 2),
+        lambda: report("second", 1),
+        check,
     )

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from scene_files import CLEAR, CLOUD, WIDTH, read
-from series_files import DAYS, SIDE, files_of, series, write_date
+from scene_files import CLEAR, CLOUD, read
+from series_files import DAYS, SIDE, files_of, series, temporal_weights, write_date
 
-from models.temporal import TemporalConfig, TemporalModule, decimal_year
-from models.temporal_weights import read_temporal, write_temporal
+from models.temporal import decimal_year
+from models.temporal_weights import read_temporal
 from scenes.input.product import SceneOptions
 from scenes.series.dates import find_series
 from utils.errors import CheckpointError, ConfigError
@@ -31,15 +31,8 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def weights(path: Path, **about: object) -> Path:
-    torch.manual_seed(0)
-    sizes = {"width": WIDTH, "pool": "patch_mean", "dim": 12, "heads": 2, "groups": 1, "expert_width": 6, "slots": 3}
-    write_temporal(path, TemporalModule(TemporalConfig(**{**sizes, **about})))
-    return path
-
-
 def test_the_vector_of_a_cell_is_that_of_its_dates(tmp_path, place, checkpoint) -> None:
-    file = weights(tmp_path / "temporal.npz", encoder=sha256(checkpoint))
+    file = temporal_weights(tmp_path / "temporal.npz", encoder=sha256(checkpoint))
     out = series(place, checkpoint, tmp_path / "out", "--stride", 20, "--vector", file)
     found = read(out / "vector.tif")
     module = read_temporal(file)
@@ -61,10 +54,10 @@ def test_the_vector_of_a_cell_is_that_of_its_dates(tmp_path, place, checkpoint) 
 
 
 def test_other_weights_and_other_poolings_are_refused(tmp_path, place, checkpoint) -> None:
-    file = weights(tmp_path / "temporal.npz", encoder="0" * 64)
+    file = temporal_weights(tmp_path / "temporal.npz", encoder="0" * 64)
     with pytest.raises(ConfigError, match="reads embeddings of another checkpoint than"):
         series(place, checkpoint, tmp_path / "out", "--vector", file)
-    file = weights(tmp_path / "temporal.npz")
+    file = temporal_weights(tmp_path / "temporal.npz")
     with pytest.raises(ConfigError, match="--pool cls: --vector reads embeddings of pool patch_mean; leave --pool out"):
         series(place, checkpoint, tmp_path / "out", "--vector", file, "--pool", "cls")
     with pytest.raises(CheckpointError, match="no such weights of a temporal module"):

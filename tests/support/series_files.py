@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from scene_files import CLEAR, ORIGIN, PRODUCT, some_numbers, write_product
+import torch
+from scene_files import CLEAR, ORIGIN, PRODUCT, WIDTH, some_numbers, write_product
 
 from embed_series import main
+from models.temporal import TemporalConfig, TemporalModule
+from models.temporal_weights import write_temporal
 
 SIDE = (90, 130)
 DAYS = ("20180704", "20180720", "20190707")
@@ -41,3 +44,11 @@ def series(scenes: list[Path] | Path, checkpoint: Path, out: Path, *options: obj
 def files_of(folder: Path) -> list[Path]:
     """The dates' files, earliest first."""
     return sorted(folder.glob("embeddings_*.tif"))
+
+
+def temporal_weights(path: Path, **about: object) -> Path:
+    """A temporal module of a few numbers on the tiny model's cells."""
+    torch.manual_seed(0)
+    sizes = {"width": WIDTH, "pool": "patch_mean", "dim": 12, "heads": 2, "groups": 1, "expert_width": 6, "slots": 3}
+    write_temporal(path, TemporalModule(TemporalConfig(**{**sizes, **about})))
+    return path
