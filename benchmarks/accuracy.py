@@ -16,20 +16,12 @@ from statistics import mean, stdev
 from typing import NamedTuple
 from unittest.mock import patch
 
-import torch
-
-from benchmarks.machine import describe
-from benchmarks.rows_load import make_pack
-from benchmarks.setting import SAMPLE
-from models.kernels import backend
 from pretrain_mae import main as pretrain
 from utils.errors import UserError, run_script
-from utils.files import write_json
 from utils.reporting import reporter
 
 CONFIG = "configs/sample_pretrain.yaml"
 METRICS = "training_metrics_XXS.csv"
-CPU = torch.device("cpu")
 
 
 class RunLosses(NamedTuple):
@@ -47,6 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="benchmarks/results/accuracy.json", metavar="FILE")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
+    import torch
+
+    from benchmarks.machine import describe
+    from benchmarks.rows_load import make_pack
+    from benchmarks.setting import SAMPLE
+    from utils.files import write_json
+
     losses: dict[str, list[RunLosses]] = {"off": [], "on": [], "on, bfloat16": []}
     with tempfile.TemporaryDirectory() as folder:
         pack = make_pack(SAMPLE, Path(folder) / "pack", splits=("bigearthnet-train.csv", "bigearthnet-val.csv"))
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             spread = stdev(values) if len(values) > 1 else 0.0
             reporter.info(f"fast paths {way}: {name} {mean(values):.3f}, standard deviation over seeds {spread:.3f}")
     plain_values = {way: [run._asdict() for run in found] for way, found in losses.items()}
-    record = {"config": CONFIG, "overrides": options.overrides, "losses": plain_values, **describe(CPU)}
+    record = {"config": CONFIG, "overrides": options.overrides, "losses": plain_values, **describe(torch.device("cpu"))}
     reporter.info(f"written: {write_json(options.out, record)}")
     return 0
 
@@ -75,6 +74,8 @@ def losses_of_run(folder: Path, seed: int, way: str, pack: Path, overrides: list
         pack: the packed sample.
         overrides: of the config.
     """
+    from benchmarks.setting import SAMPLE
+
     on = way != "off"
     asked = {
         "training.weight_path": folder,
@@ -100,6 +101,8 @@ def losses_of_run(folder: Path, seed: int, way: str, pack: Path, overrides: list
 @contextmanager
 def plain() -> Iterator[None]:
     """Within it, products are PyTorch's own, attention is its fused kernel, and nothing is padded."""
+    from models.kernels import backend
+
     with patch.object(backend, "CPU", backend.PLAIN), patch.object(backend, "CPU_INFERENCE", backend.PLAIN):
         yield
 
@@ -107,6 +110,8 @@ def plain() -> Iterator[None]:
 @contextmanager
 def aligned() -> Iterator[None]:
     """Within it, widths are padded as for a GPU."""
+    from models.kernels import backend
+
     with ExitStack() as stack:
         for name in ("CPU", "CPU_INFERENCE", "COMPILED_CPU", "COMPILED_CPU_INFERENCE"):
             wider = getattr(backend, name)

@@ -13,22 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
-from benchmarks.machine import describe
-from benchmarks.ours import OurTraining, forget_compiled
-from benchmarks.reference_work import BATCH
-from benchmarks.report import NOT_MEASURED
-from benchmarks.setting import sample_batch
-from models.config import ModelConfig
 from utils.arguments import ArgumentParser, user_path
-from utils.devices import select_device
 from utils.errors import ConfigError, DataError, run_script
-from utils.files import check_writable, write_json
 from utils.parsing import parse_json
 from utils.reporting import reporter
+
+if TYPE_CHECKING:
+    import torch
 
 MINUTES = 8.0
 SCHEDULE_MINUTES, SCHEDULE_PATCHES = 3.0, 65_536
@@ -42,7 +35,7 @@ LARGEST_DIFFERENCE = 1e-4
 class Run(NamedTuple):
     """What every part is given."""
 
-    device: torch.device
+    device: "torch.device"
     quick: bool
     seconds: float
     """Left."""
@@ -51,6 +44,13 @@ class Run(NamedTuple):
 
 def captured_step(run: Run) -> dict[str, Any]:
     """Eager and captured steps of the same seed on the same patches: largest difference of weights."""
+    import torch
+
+    from benchmarks.ours import OurTraining, forget_compiled
+    from benchmarks.reference_work import BATCH
+    from benchmarks.setting import sample_batch
+    from models.config import ModelConfig
+
     config = ModelConfig.of_size("S", depth=2 if run.quick else None)
     batch = sample_batch(4 if run.quick else BATCH).to(run.device).training()
     said: list[str] = []
@@ -81,6 +81,8 @@ def table(run: Run) -> dict[str, Any]:
 
 def schedule(run: Run) -> dict[str, Any]:
     """The paper's schedule at batch 128 on a simulated pack."""
+    from benchmarks.reference_work import BATCH
+
     minutes, patches = (0.1, 2 * BATCH) if run.quick else (SCHEDULE_MINUTES, SCHEDULE_PATCHES)
     tiny = ["--set", "model.size=XXS", "--set", "training.compile=off"] if run.quick else []
     return _module(run, "benchmarks.paper_schedule", "--minutes", str(minutes), "--patches", str(patches), *tiny)
@@ -96,6 +98,11 @@ PARTS: dict[str, Callable[[Run], dict[str, Any]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Make what is not there yet; returns the exit code, 1 where captured steps are not like eager ones."""
     options = _parser().parse_args(arguments)
+    from benchmarks.machine import describe
+    from benchmarks.report import NOT_MEASURED
+    from utils.devices import select_device
+    from utils.files import check_writable, write_json
+
     device = select_device(options.device)
     if device.type != "cuda" and options.device == "auto":
         reporter.info(f"no GPU here: {NOT_MEASURED}")

@@ -14,22 +14,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-import yaml
-
-from benchmarks.goals import goal
-from benchmarks.large_pack import SPLIT, make_large_pack
-from benchmarks.machine import describe
-from benchmarks.report import write_results
-from datasets.pack.format import is_pack, open_header
-from utils.analysis_utils import plot_loss_curve, save_figure
 from utils.data_config import BigEarthNetInfo
-from utils.devices import select_device
 from utils.errors import ConfigError, UserError, run_script
-from utils.files import check_writable
 from utils.reporting import reporter
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = BigEarthNetInfo.SPLIT_SIZES["train"]
@@ -63,6 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.minutes <= 0 or options.patches < options.batch or options.batch < 1:
         raise ConfigError("--minutes and --batch must be positive, and --patches at least --batch")
+    from benchmarks.large_pack import make_large_pack
+    from benchmarks.machine import describe
+    from benchmarks.report import write_results
+    from datasets.pack.format import is_pack, open_header
+    from utils.analysis_utils import plot_loss_curve, save_figure
+    from utils.devices import select_device
+    from utils.files import check_writable
+
     device = select_device(options.device)
     out = check_writable(options.out)
     with tempfile.TemporaryDirectory() as scratch:
@@ -101,8 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(config: Path, pack: Path, folder: Path, device: torch.device, options: argparse.Namespace) -> list[str]:
+def _command(config: Path, pack: Path, folder: Path, device: "torch.device", options: argparse.Namespace) -> list[str]:
     """What a user would type; the recipe is the published one."""
+    import yaml
+
+    from benchmarks.large_pack import SPLIT
+
     training = {
         "dataset_path": str(pack.resolve()),
         "dataset_csv": SPLIT,
@@ -164,8 +168,10 @@ def _epochs(folder: Path) -> int:
         return 0
 
 
-def summary(progress: Progress, patches: int, batch: int, device: torch.device) -> dict[str, Any]:
+def summary(progress: Progress, patches: int, batch: int, device: "torch.device") -> dict[str, Any]:
     """Figures of a run; what is projected has it in its name, and is None before two epochs are finished."""
+    from benchmarks.goals import goal
+
     steps = -(-patches // batch)
     each = [later - earlier for earlier, later in zip(progress.finished, progress.finished[1:], strict=False)]
     epoch = statistics.median(each) if each else None

@@ -11,27 +11,29 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import rasterio
-from rasterio.windows import Window
-from scipy.spatial.distance import pdist
+from typing import TYPE_CHECKING, NamedTuple
 
 import embed_scene
 from utils.errors import run_script
 from utils.reporting import reporter
 
+if TYPE_CHECKING:
+    import numpy as np
+    import rasterio
+
 
 class Differences(NamedTuple):
     """Of squares' cells from the same ones of the whole scene, relative to the mean distance between two cells."""
 
-    border: np.ndarray
-    inner: np.ndarray
+    border: "np.ndarray"
+    inner: "np.ndarray"
 
 
 def cut(scene: Path, top: int, left: int, side: int, folder: Path) -> Path:
     """Write a square of every band of a product's folder."""
+    import rasterio
+    from rasterio.windows import Window
+
     folder.mkdir()
     for path in sorted(scene.glob("*.TIF")):
         with rasterio.open(path) as band:
@@ -42,8 +44,11 @@ def cut(scene: Path, top: int, left: int, side: int, folder: Path) -> Path:
     return folder
 
 
-def embed(scene: Path, checkpoint: Path, out: Path, options: list[str]) -> tuple[np.ndarray, rasterio.Affine]:
+def embed(scene: Path, checkpoint: Path, out: Path, options: list[str]) -> "tuple[np.ndarray, rasterio.Affine]":
     """Cells (rows, columns, D) of a scene, and where they lie."""
+    import numpy as np
+    import rasterio
+
     paths = ["--scene", str(scene), "--checkpoint", str(checkpoint), "--out", str(out)]
     embed_scene.main([*paths, *options])
     with rasterio.open(out / "embeddings.tif") as file:
@@ -64,6 +69,10 @@ def differences(
         work: an empty folder for what is made.
         options: further ones of `embed_scene.py`.
     """
+    import numpy as np
+    import rasterio
+    from scipy.spatial.distance import pdist
+
     whole, at = embed(scene, checkpoint, work / "whole", options)
     seen = whole[np.isfinite(whole).all(axis=-1)]
     spread = pdist(seen).mean()

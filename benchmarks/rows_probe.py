@@ -153,7 +153,7 @@ def wide_row(setting: Setting, rows: int, width: int) -> Row:
                 work, "s", goal=goal("large probe", setting.kind), note=str(error), reached=setting.kind == "cpu"
             )
     note = (
-        f"only worked out, by {plan.solver}; the {x.nbytes / 1e9:.1f} GB of features stay on the disk; "
+        f"only worked out, not fitted: {plan.solver}; the {x.nbytes / 1e9:.1f} GB of features stay on the disk; "
         "`python -m benchmarks.large_probe` fits it"
     )
     megabytes = plan.needed / 2**20

@@ -8,36 +8,29 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from benchmarks.check import PUBLISHED_CORES
-from benchmarks.machine import Limits, describe, measure_limits
-from benchmarks.profile import profile_table
-from benchmarks.published import check_published
-from benchmarks.report import Row, results_table, write_results
-from benchmarks.rows_embed import embed_rows
-from benchmarks.rows_load import load_rows, pack_rows
-from benchmarks.rows_memory import memory_rows
-from benchmarks.rows_probe import probe_rows
-from benchmarks.rows_train import profile_steps, train_rows
-from benchmarks.setting import Setting
-from benchmarks.timing import Waiting
 from utils.arguments import user_path
+from utils.entry_points import load_named
 from utils.errors import ConfigError, run_script
-from utils.files import check_writable
 from utils.reporting import progress, reporter
 
-WORKS: dict[str, Callable[[Setting], list[Row]]] = {
-    "train": train_rows,
-    "embed": embed_rows,
-    "load": load_rows,
-    "pack": pack_rows,
-    "probe": probe_rows,
-    "memory": memory_rows,
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.machine import Limits
+    from benchmarks.report import Row
+    from benchmarks.setting import Setting
+
+WORKS = {
+    "train": "benchmarks.rows_train:train_rows",
+    "embed": "benchmarks.rows_embed:embed_rows",
+    "load": "benchmarks.rows_load:load_rows",
+    "pack": "benchmarks.rows_load:pack_rows",
+    "probe": "benchmarks.rows_probe:probe_rows",
+    "memory": "benchmarks.rows_memory:memory_rows",
 }
+"""Functions from a `Setting` to rows of the table."""
 
 ROUNDS, QUICK_ROUNDS = 7, 2
 RESULTS = "benchmarks/results"
@@ -49,6 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what was asked for, print the table, keep it; returns the exit code."""
     options = _parser().parse_args(arguments)
     works = _works(options.only)
+    from benchmarks.machine import describe, measure_limits
+    from benchmarks.profile import profile_table
+    from benchmarks.published import check_published
+    from benchmarks.report import results_table, write_results
+    from benchmarks.rows_train import profile_steps
+    from benchmarks.setting import Setting
+    from benchmarks.timing import Waiting
+    from utils.files import check_writable
+
     device = _device(options.device)
     _set_threads(options.threads, device)
     if options.rounds is not None and options.rounds < 1:
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[Row] = []
     for name in works:
         progress(f"measuring: {name}")
-        measured = WORKS[name](setting)
+        measured = load_named(WORKS[name])(setting)
         progress("\n".join(f"  {row.sentence}" for row in measured))
         rows += measured
     profiles = profile_steps(setting) if options.profile else {}
@@ -118,8 +120,10 @@ def _works(only: str | None) -> list[str]:
     return names
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> "torch.device":
     """Unlike training, a benchmark never falls back to another device."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -133,8 +137,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _set_threads(asked: int | None, device: torch.device) -> None:
+def _set_threads(asked: int | None, device: "torch.device") -> None:
     """On a CPU two by default: the goals, and the published code's own timings, are for two cores."""
+    import torch
+
+    from benchmarks.check import PUBLISHED_CORES
+
     cores = os.cpu_count() or 1
     if asked is None and device.type == "cpu":
         asked = min(PUBLISHED_CORES, cores)
@@ -144,13 +152,13 @@ def _set_threads(asked: int | None, device: torch.device) -> None:
         torch.set_num_threads(asked)
 
 
-def _stem(setting: Setting, works: list[str], chosen: bool) -> str:
+def _stem(setting: "Setting", works: list[str], chosen: bool) -> str:
     """`<device>_<date>`, with what is particular about a partial or a quick run."""
     parts = [setting.kind, time.strftime("%Y-%m-%d"), *(works if chosen else []), *(["quick"] * setting.quick)]
     return "_".join(parts)
 
 
-def _heading(limits: Limits, machine: dict[str, Any], busy: float | None, quick: bool) -> str:
+def _heading(limits: "Limits", machine: dict[str, Any], busy: float | None, quick: bool) -> str:
     """What was measured on, in a few lines."""
     packages = machine["packages"]
     lines = [
@@ -170,7 +178,7 @@ def _heading(limits: Limits, machine: dict[str, Any], busy: float | None, quick:
     return "\n\n".join(lines)
 
 
-def _limits_record(limits: Limits) -> dict[str, Any]:
+def _limits_record(limits: "Limits") -> dict[str, Any]:
     library, shape = limits.float32_by
     return {**limits._asdict(), "float32_by": {"library": library, "shape": list(shape)}}
 

@@ -44,27 +44,27 @@ patches too (`eval_mae.py`; squared error summed over the 112 values of a 4 x 4 
 import argparse
 import time
 from datetime import date
+from typing import TYPE_CHECKING
 
-import torch
-
-from datasets.simulator.baselines import baseline_inputs, baseline_table
-from datasets.simulator.calibration import calibrate
-from datasets.simulator.constants import CONSTANTS
 from datasets.simulator.instruments import MISSIONS, USUAL, Observation
-from datasets.simulator.patch_writer import MARK, SPLITS, check_target, write_bigearthnet, write_eurosat
-from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
-from datasets.simulator.scene import SimulatedScene
-from datasets.simulator.scene_writer import write_scene
-from datasets.simulator.sentinel2 import NOISELESS
-from datasets.simulator.series import Change, History, spread_dates
-from datasets.simulator.series_writer import write_series
 from utils.arguments import day_of, user_path
 from utils.data_config import DATASETS
+from utils.entry_points import lazy_names
 from utils.errors import ConfigError, run_script
 from utils.reporting import reporter
 from utils.sensors import MSI
 
+if TYPE_CHECKING:
+    import torch
+
+    from datasets.simulator.patches import SimulatedPatches, simulate, simulate_chunks
+
 __all__ = ["SimulatedPatches", "main", "simulate", "simulate_chunks", "split_counts"]
+
+_PATCHES = "datasets.simulator.patches"
+__getattr__ = lazy_names(
+    __name__, f"{_PATCHES}:SimulatedPatches", f"{_PATCHES}:simulate", f"{_PATCHES}:simulate_chunks"
+)
 
 DATASET_OF = {info.SIMULATOR: info for info in DATASETS.values() if info.SIMULATOR}
 """Kind to the dataset in whose layout patches are written."""
@@ -83,9 +83,14 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     options = _parser().parse_args(arguments)
     if options.calibrate:
+        from datasets.simulator.calibration import calibrate
+
         for name, count in calibrate(options.calibrate).items():
             reporter.info(f"{count:4d} real patches  {name}")
     elif options.baselines:
+        from datasets.simulator.baselines import baseline_inputs, baseline_table
+        from datasets.simulator.patches import simulate_chunks
+
         chunks = simulate_chunks(2 * BASELINE_PATCHES, options.seed, _device(options.device))
         for name, score in baseline_table(*baseline_inputs(chunks).split(BASELINE_PATCHES)).items():
             reporter.info(f"{name:35s} {score:5.1f}")
@@ -143,6 +148,11 @@ def _write(options: argparse.Namespace) -> None:
     if options.patches < 3:
         raise ConfigError(f"--patches {options.patches}: give at least 3, one for each split")
     counts = split_counts(options.patches, options.splits, options.kind)
+    from datasets.simulator.constants import CONSTANTS
+    from datasets.simulator.patch_writer import check_target, write_bigearthnet, write_eurosat
+    from datasets.simulator.patches import simulate_chunks
+    from datasets.simulator.sentinel2 import NOISELESS
+
     device, observation = _device(options.device), _observation(options)
     check_target(options.out)
     # MSI has noise of its own.
@@ -180,6 +190,9 @@ def _write_scene(options: argparse.Namespace) -> None:
     for name in OF_SERIES:
         if getattr(options, name):
             raise ConfigError(f"--{name.replace('_', '-')} is for a series; give --dates as well")
+    from datasets.simulator.scene import SimulatedScene
+    from datasets.simulator.scene_writer import write_scene
+
     start = time.perf_counter()
     scene = SimulatedScene(options.size, options.seed, _device(options.device), observation=_observation(options))
     product = write_scene(options.out, scene)
@@ -195,6 +208,9 @@ def _write_series(options: argparse.Namespace) -> None:
     _check_scene(options)
     if options.year is not None:
         raise ConfigError("--year: the year of a series is that of its dates; leave it out")
+    from datasets.simulator.series import Change, History
+    from datasets.simulator.series_writer import write_series
+
     dates, change = _dates(options.dates), None
     if options.changed is not None:
         if not 0 < options.changed <= 1:
@@ -215,6 +231,8 @@ def _dates(given: list[str]) -> list[date]:
     if len(given) == 1 and given[0].isdecimal():
         if not 1 <= int(given[0]) <= MOST_DATES:
             raise ConfigError(f"--dates {given[0]}: give a number from 1 to {MOST_DATES}")
+        from datasets.simulator.series import spread_dates
+
         return spread_dates(int(given[0]))
     try:
         return [date.fromisoformat(text) for text in given]
@@ -233,6 +251,8 @@ def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[i
     Raises:
         ConfigError: they do neither, or a split would be empty.
     """
+    from datasets.simulator.patch_writer import SPLITS
+
     if splits is None:
         published = DATASET_OF[kind].SPLIT_SIZES
         splits = [published[name] / sum(published.values()) for name in SPLITS]
@@ -249,8 +269,10 @@ def split_counts(patches: int, splits: list[float] | None, kind: str) -> tuple[i
     return counts
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> "torch.device":
     """A usable device, tried out."""
+    import torch
+
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -261,6 +283,10 @@ def _device(name: str) -> torch.device:
 
 def _readme(options: argparse.Namespace, counts: tuple[int, int, int], observation: Observation) -> str:
     """README.md of the written folder."""
+    import torch
+
+    from datasets.simulator.patch_writer import MARK
+
     command = f"python -m datasets.simulated --kind {options.kind} --out DIR --patches {options.patches}"
     command += f" --seed {options.seed} --splits {' '.join(map(str, counts))}"
     command += observation.options

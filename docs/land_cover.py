@@ -10,12 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import rasterio
-
 from datasets.simulated import main as simulate
 from embed_scene import main as embed_scene
-from scenes.products.labelled import UNKNOWN
 from train_logistic_regression import main as fit_probe
 from utils.errors import run_script
 from utils.reporting import reporter
@@ -25,6 +21,11 @@ WEIGHTS = "weights/moe_mae_plus/pretrained_XXS_best.pth"
 
 def halves(truth: Path) -> dict[str, Path]:
     """Write two rasters beside a truth, each with the other half of the rows unknown; "upper" and "lower"."""
+    import numpy as np
+    import rasterio
+
+    from scenes.products.labelled import UNKNOWN
+
     with rasterio.open(truth) as file:
         classes, profile, tags = file.read(1), file.profile, file.tags()
     rows = np.arange(len(classes))[:, None]

@@ -10,18 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-import rasterio
-from matplotlib.colors import to_rgba
-from matplotlib.patches import Patch
-from PIL import Image
-
 from embed_scene import main as embed_scene
-from scenes.input.product import find_scene
-from scenes.products.embedding_file import EmbeddingMap, map_statistics, tag_name
-from scenes.products.pictures import GREY, scene_panels, show_cells
-from scenes.products.quick_look import component_colours
-from utils.analysis_utils import save_figure
 from utils.errors import run_script
 from utils.reporting import reporter
 
@@ -49,6 +38,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def draw(scene_folder: Path, results: Path) -> Path:
     """True colour, components of the embeddings and land cover side by side, from what `embed_scene.py` wrote."""
+    import numpy as np
+    import rasterio
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Patch
+    from PIL import Image
+
+    from scenes.input.product import find_scene
+    from scenes.products.embedding_file import EmbeddingMap, map_statistics, tag_name
+    from scenes.products.pictures import GREY, scene_panels, show_cells
+    from scenes.products.quick_look import component_colours
+    from utils.analysis_utils import save_figure
+
     scene = find_scene(scene_folder)
     figure, panels = scene_panels(scene, 3, side=2.9)
     _, middle, right = panels

@@ -5,11 +5,14 @@ entry, `moe_mae` (format version, model config, and whatever a training run need
 published one and selects `published_behaviour` by itself.
 """
 
-import argparse
+if __name__ == "__main__":  # before PyTorch is imported, which `--help` need not wait for
+    from models.weights_command import command
+
+    command()
+
 import hashlib
 import io
 import pickle
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,15 +23,13 @@ from torch import Tensor
 
 from models.config import ModelConfig, from_record, to_record
 from models.masking import MASKING_KEYS, MaskingConfig
-from models.moe_mae import MOEMAE, count_parameters
-from models.named_weights import listing
-from models.pooling import vector_width
+from models.moe_mae import MOEMAE
 from models.published_layout import from_published, infer_config, to_published
 from models.second_sensor import first_weights
 from models.wrappings import other_kind, unwrapped
 from utils.archives import ZIP_START, damage_of
-from utils.errors import CheckpointError, run_script
-from utils.files import atomic_path, sha256
+from utils.errors import CheckpointError
+from utils.files import atomic_path
 from utils.recorded import require_recorded
 from utils.reporting import reporter
 
@@ -257,37 +258,3 @@ def _with_second_sensor(state: dict[str, Tensor], config: ModelConfig) -> dict[s
 def _shown(value: Any) -> Any:
     """As a configuration file writes it."""
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else value
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m models.checkpoint [WEIGHTS]`: say what weights are, after checking every entry; or list the names."""
-    from models.pretrained import read_weights, weights_path  # which reads checkpoints by this module
-
-    parser = argparse.ArgumentParser(description="Check weights by their content and say what they hold.")
-    parser.add_argument(
-        "weights",
-        nargs="?",
-        metavar="WEIGHTS",
-        help="a .pth file, ours or published, or what else MOEMAE.from_pretrained takes; none: the names are listed",
-    )
-    source = parser.parse_args(argv).weights
-    if source is None:
-        for line in listing():
-            reporter.info(line)
-        return 0
-    checkpoint = read_weights(weights_path(source))
-    config = checkpoint.config
-    reporter.info(
-        f"{source}: {'a published file' if checkpoint.published else 'a file of this project'}, every entry in place"
-    )
-    reporter.info(f"  size        {config.size}, {count_parameters(checkpoint.build()):,} parameters")
-    reporter.info(f"  input       {config.in_channels} bands of {config.img_size} x {config.img_size} pixels")
-    reporter.info(f"  metadata    {', '.join(config.meta_fields) or 'none'}")
-    reporter.info(f"  pooling     {config.pool}, {vector_width(config, config.pool)} numbers a patch")
-    reporter.info(f"  published_behaviour: {str(config.published_behaviour).lower()}")
-    reporter.info(f"  sha256      {sha256(checkpoint.path)}")
-    return 0
-
-
-if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]))

@@ -31,7 +31,7 @@ COMMANDS = {
     "explore": Command("explore:main", "embeddings as one interactive page"),
     "reproduce": Command("reproduce:main", "every stage from data to one report"),
     "export": Command("export:main", "weights to a folder for others"),
-    "weights": Command("models.checkpoint:main", "check weights, or list those with a name"),
+    "weights": Command("models.weights_command:main", "check weights, or list those with a name"),
     "download": Command("datasets.download.__main__:main", "fetch a dataset from the Hugging Face hub"),
     "pack": Command("datasets.packed:main", "a dataset's images to one file"),
     "simulate": Command("datasets.simulated:main", "simulated patches and scenes"),

@@ -9,22 +9,16 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from models.api import DEFAULT_CROP
-from models.inference.digital_numbers import LandsatPatches
-from models.inference.embedding import embed_patches
-from models.inference.patch_input import read_input
-from models.moe_mae import MOEMAE
-from models.weights_folder import read_about
-from release.check import check_patches
-from release.formats import FORMATS, Run
 from utils.arguments import user_path
 from utils.errors import CheckpointError, ConfigError, run_script
-from utils.metadata import unknown_columns, with_fields
 from utils.reporting import reporter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from release.formats import Run
 
 BATCHES = (1, 64)
 TURNS = 9
@@ -42,6 +36,18 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES, turns: int = TURNS
     Raises:
         CheckpointError: when it is another folder.
     """
+    import numpy as np
+
+    from models.api import DEFAULT_CROP
+    from models.inference.digital_numbers import LandsatPatches
+    from models.inference.embedding import embed_patches
+    from models.inference.patch_input import read_input
+    from models.moe_mae import MOEMAE
+    from models.weights_folder import read_about
+    from release.check import check_patches
+    from release.formats import FORMATS
+    from utils.metadata import unknown_columns, with_fields
+
     about = read_about(folder)
     try:
         pool, statistics_name = about["output"]["pool"], about["statistics"]["name"]
@@ -67,7 +73,7 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES, turns: int = TURNS
     return medians
 
 
-def _in_turns(ways: dict[str, Run], inputs: tuple[np.ndarray, np.ndarray], turns: int) -> dict[str, list[float]]:
+def _in_turns(ways: "dict[str, Run]", inputs: "tuple[np.ndarray, np.ndarray]", turns: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, run in ways.items():
@@ -87,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.turns < 1 or arguments.threads < 1:
         raise ConfigError("--turns and --threads are at least 1")
+    import torch
+
     torch.set_num_threads(arguments.threads)
     medians = measure(arguments.folder, turns=arguments.turns)
     reporter.info(f"{'milliseconds a call':20s}" + "".join(f"{f'{batch} patches':>12s}" for batch in BATCHES))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from benchmarks.interval_coverage import Simulation, comparisons, coverage
+from benchmarks.coverage_simulation import Simulation, comparisons, coverage
 from classification_models.scores import score_multiclass, score_multilabel
 from eval.statistics.bootstrap import (
     SHARE,

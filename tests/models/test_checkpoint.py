@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from models import build_model
-from models.checkpoint import EXTRA_KEY, load_model, main, read_checkpoint, write_checkpoint
+from models.checkpoint import EXTRA_KEY, load_model, read_checkpoint, write_checkpoint
 from models.moe_mae import count_parameters
 from models.published_layout import from_published, to_published
+from models.weights_command import main
 from utils.errors import CheckpointError
 from utils.files import sha256
 

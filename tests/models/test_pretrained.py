@@ -17,8 +17,9 @@ from tiny_weights import tiny_model, write_published_checkpoint, write_tiny_chec
 from configs.build import configured_checkpoint, load_configured_model
 from configs.schema import read_config
 from models import MOEMAE, build_model
-from models.checkpoint import main, write_checkpoint
+from models.checkpoint import write_checkpoint
 from models.pretrained import load_published, weights_path
+from models.weights_command import main
 from utils.errors import CheckpointError, ConfigError
 
 REPOSITORY = "someone/small-landsat-model"

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from models import ModelConfig
+from models import ModelConfig, diagram
+from models.architecture_figure import plot_architecture
 from models.config import SIZES
-from models.diagram import main, plot_architecture
 from studies.recipe.report import summary
 
 README, ARCHITECTURE, CONTRIBUTING = (
@@ -123,6 +123,10 @@ def test_the_architecture_figure_follows_the_config(size: str) -> None:
     assert [text for text in texts if text.isdigit()] == [str(w) for w in (*config.expert_widths, 54, 54)]
 
 
+def test_the_figure_is_drawn_of_every_published_size() -> None:
+    assert tuple(SIZES) == diagram.SIZES
+
+
 def test_the_figure_is_written(tmp_path, laid_out) -> None:
-    assert main(["--size", "XXS", "--out", str(tmp_path / "a.png")]) == 0
+    assert diagram.main(["--size", "XXS", "--out", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 20_000

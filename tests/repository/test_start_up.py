@@ -10,12 +10,21 @@ from conftest import ROOT
 HEAVY = ("torch", "sklearn", "scipy", "pandas", "matplotlib", "rasterio", "joblib", "onnxruntime")
 """Packages that take a tenth of a second or more to import."""
 
-SCRIPTS = (
-    "pretrain_mae", "eval_mae", "train_logistic_regression", "embed_scene", "embed_series", "reproduce", "export",
-    "explore", "embed.compute_embed", "datasets.download", "datasets.packed", "eval.split_by_area", "studies.recipe",
-    "studies.recipe.sensors", "studies.recipe.second_sensor", "finetune",
-    "studies.sanity", "moemae",
-)  # fmt: skip
+NOT_ASKED = {"benchmarks/published_worker.py", "docs/site.py", "release/onnx_example.py"}
+"""What `benchmarks.published` starts, what `make docs` starts, and an example for ONNX Runtime beside an export."""
+
+GUARD = 'if __name__ == "__main__":'
+
+
+def scripts() -> list[str]:
+    """Modules of the project that run as scripts; none outside of a git checkout."""
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True)
+    paths = [path for path in listed.stdout.splitlines() if not path.startswith("tests/") and (ROOT / path).exists()]
+    paths = [path for path in paths if path not in NOT_ASKED and GUARD in (ROOT / path).read_text("utf-8")]
+    return sorted(path.removesuffix(".py").removesuffix("/__main__").replace("/", ".") for path in paths)
+
+
+SCRIPTS = scripts()
 
 ASK = """
 import json, runpy, sys

@@ -11,7 +11,8 @@ from tiny_weights import write_published_checkpoint, write_tiny_checkpoint
 
 from datasets.bigearthnet import BigEarthNetDatasetLS
 from eval.probing import protocols
-from studies.hidden_half import AS_MEAN, LEFT_OUT, WHOLE, embed_ways, main, outcomes
+from studies.half_patches import AS_MEAN, LEFT_OUT, WHOLE, embed_ways, outcomes
+from studies.hidden_half import main
 from utils.errors import CheckpointError
 
 pytestmark = pytest.mark.runs
