@@ -18,8 +18,9 @@ from configs.schema import (
     data_problems,
     model_problems,
 )
+from datasets.simulator.constants import STANDARD, VARIANTS
 from models.pooling import POOLINGS
-from utils.config import PathText, Problem, Section, load_config
+from utils.config import PathText, Problem, Section, load_config, one_of
 from utils.data_config import DATASETS
 
 LabelShare = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -45,6 +46,7 @@ class SimulateSection(Section):
     patches: Annotated[int, Field(ge=3)]
     seed: Count = 0
     splits: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    variant: Annotated[str, one_of(VARIANTS)] = STANDARD
 
 
 class SourceSection(DataSection):

@@ -6,6 +6,7 @@
     python -m datasets.simulated --kind scene --out DIR --size 600 --dates 12 --phenology --changed 0.1
     python -m datasets.simulated --kind scene --out DIR --size 7700 --seed 0 --sensor tm --year 1984
     python -m datasets.simulated --kind bigearthnet --out DIR --patches 2000 --seed 0 --sensor msi
+    python -m datasets.simulated --kind bigearthnet --out DIR --patches 2000 --seed 0 --variant realistic
 
 No satellite took these patches. They exist so that the whole pipeline can be tried, tested and timed without the
 downloads, on data with the same files, the same difficulties and about the same answers to simple predictors.
@@ -19,7 +20,8 @@ What they are made of, each part with its constants in `simulated_constants.py`:
   and sensor noise (`simulated_landscape.py`);
 - the sensor: OLI, or what TM and ETM+ see of the same land, ETM+ with its gaps as well (`simulator/instruments.py`), or
   the 12 bands of Sentinel-2's MSI at 30 m, where red edge is assumed (`simulator/sentinel2.py`);
-- labels from the map, which is not always what the ground shows (`draw_surfaces`).
+- labels from the map, which is not always what the ground shows (`draw_surfaces`);
+- for `--variant realistic`, other pixels of the same land (`simulator/realistic.py`).
 
 Micro mAP of logistic regression (C = 1, standardised, one-vs-rest on the 19 classes), 2,000 patches to fit and 2,000
 others to test, by `python -m datasets.simulated --baselines --seed 0`; "real" is of 80 held-out real patches with 119
@@ -46,6 +48,7 @@ import time
 from datetime import date
 from typing import TYPE_CHECKING
 
+from datasets.simulator.constants import STANDARD, VARIANTS
 from datasets.simulator.instruments import MISSIONS, USUAL, Observation
 from utils.arguments import day_of, user_path
 from utils.data_config import DATASETS
@@ -91,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         from datasets.simulator.baselines import baseline_inputs, baseline_table
         from datasets.simulator.patches import simulate_chunks
 
-        chunks = simulate_chunks(2 * BASELINE_PATCHES, options.seed, _device(options.device))
+        chunks = simulate_chunks(2 * BASELINE_PATCHES, options.seed, _device(options.device), variant=options.variant)
         for name, score in baseline_table(*baseline_inputs(chunks).split(BASELINE_PATCHES)).items():
             reporter.info(f"{name:35s} {score:5.1f}")
     elif options.kind == "scene":
@@ -117,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
                         help="counts that sum to N or fractions that sum to 1 (default: published shares)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to generate: cpu (default), cuda, cuda:1, …")
+    parser.add_argument("--variant", choices=VARIANTS, default=STANDARD,
+                        help="of patches: realistic has the same land in pixels nearer to real ones")  # fmt: skip
     parser.add_argument("--sensor", choices=MISSIONS, default=USUAL.sensor.name,
                         help="what sees scenes and BigEarthNet patches (default: oli)")  # fmt: skip
     parser.add_argument("--year", type=int, metavar="Y",
@@ -157,7 +162,9 @@ def _write(options: argparse.Namespace) -> None:
     check_target(options.out)
     # MSI has noise of its own.
     constants = NOISELESS if observation.sensor is MSI else CONSTANTS
-    chunks = simulate_chunks(options.patches, options.seed, device, options.kind, constants)
+    if options.variant != STANDARD and observation.sensor is MSI:
+        raise ConfigError(f"--variant {options.variant}: is for Landsat's sensors; leave it out or --sensor msi")
+    chunks = simulate_chunks(options.patches, options.seed, device, options.kind, constants, variant=options.variant)
     start = time.perf_counter()
     readme = _readme(options, counts, observation)
     if options.kind == "bigearthnet":
@@ -178,6 +185,8 @@ def _check_scene(options: argparse.Namespace) -> None:
     for name in ("patches", "splits"):
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name} is for patches; a scene takes --size")
+    if options.variant != STANDARD:
+        raise ConfigError(f"--variant {options.variant}: is for patches; leave it out")
     if options.sensor == MSI.name:
         raise ConfigError("--sensor msi: is for --kind bigearthnet; no scenes of Sentinel-2 are simulated")
     if options.size < SMALLEST_SCENE:
@@ -290,6 +299,8 @@ def _readme(options: argparse.Namespace, counts: tuple[int, int, int], observati
     command = f"python -m datasets.simulated --kind {options.kind} --out DIR --patches {options.patches}"
     command += f" --seed {options.seed} --splits {' '.join(map(str, counts))}"
     command += observation.options
+    if options.variant != STANDARD:
+        command += f" --variant {options.variant}"
     if torch.device(options.device).type != "cpu":
         command += f" --device {options.device}"
     return README.format(mark=MARK, layout=DATASET_OF[options.kind].TITLE, command=command)

@@ -20,6 +20,8 @@ CHUNK = 256
 SIZES = ((41, 41), (43, 43), (45, 45), (45, 44), (44, 44))
 SIZE_SHARES = (0.41, 0.36, 0.15, 0.05, 0.03)
 """File sizes (height, width) and their shares, as among 120 real patches."""
+STANDARD, REALISTIC = VARIANTS = ("standard", "realistic")
+"""Of the pixels: those of the benches, which stay as they are, and ones nearer to real windows."""
 EUROSAT_SIZES = ((22, 22), (21, 22), (22, 21), (21, 21))
 EUROSAT_SIZE_SHARES = (0.7, 0.1, 0.1, 0.1)
 

@@ -40,7 +40,7 @@ def smooth_field(shape: tuple[int, ...], cells: int, side: int, random: torch.Ge
     return basis @ weights @ basis.T
 
 
-def _octaves(n: int, octaves: tuple[tuple[int, float], ...], side: int, random: torch.Generator) -> Tensor:
+def octave_sum(n: int, octaves: tuple[tuple[int, float], ...], side: int, random: torch.Generator) -> Tensor:
     """Weighted sum of smooth fields, (cells, weight) an octave: (n, side, side)."""
     fields = [weight * smooth_field((n,), cells, side, random) for cells, weight in octaves]
     return reduce(torch.add, fields)
@@ -75,12 +75,12 @@ def draw_landscape(
     amplitude = (traits.transpose(1, 2) @ flat_cover).unflatten(2, (side, side))  # (n, 8, h, h)
 
     week = iso_week(places.day) + constants.landsat_delay_std * torch.randn(n, generator=weather, device=device)
-    spectra = _spectra(classes, traits, places.lat, week, (random, weather), constants)
+    spectra = draw_spectra(classes, traits, places.lat, week, (random, weather), constants)
     fields = _fields(amplitude, side, (random, weather), constants)  # (n, 4, h, h)
     directions = torch.tensor([constants.greenness, constants.soil, constants.moisture, constants.haze_path])
     mixing = torch.cat([spectra, directions.to(device).expand(n, 4, 7)], dim=1)  # (n, K + 4, 7)
     image = (mixing.transpose(1, 2) @ torch.cat([flat_cover, fields.flatten(2)], dim=1)).unflatten(2, (side, side))
-    image *= _light(amplitude[:, RELIEF], places, week, side, random, constants)[:, None]
+    image *= light(amplitude[:, RELIEF], places, week, side, random, constants)[:, None]
 
     snowy = _snowy(places.lat, week, random, constants)
     cloudy = torch.rand(n, generator=random, device=device) < constants.cloud_share
@@ -116,7 +116,7 @@ def _cover(
     return torch.softmax(score / constants.boundary_softness, dim=1)
 
 
-def _spectra(
+def draw_spectra(
     classes: Tensor,
     traits: Tensor,
     lat: Tensor,
@@ -170,7 +170,7 @@ def _fields(
     """Greenness, brightness, moisture and haze fields: (n, 4, side, side); streams: land, weather."""
     random, weather = streams
     n, device = len(amplitude), random.device
-    green, bright = _parcels(n, side, random, constants).unbind(1)
+    green, bright = parcel_fields(n, 2, side, random, constants).unbind(1)
     grain = torch.randn(n, 2, side, side, generator=random, device=device)
     own, neighbour = constants.grain_blur  # the optics blur the grain
     grain = own * grain + neighbour * (grain.roll(1, dims=-1) + grain.roll(1, dims=-2))
@@ -189,8 +189,8 @@ def _fields(
     )
 
 
-def _parcels(n: int, side: int, random: torch.Generator, constants: GeneratorConstants) -> Tensor:
-    """Greenness and soil brightness of field parcels, one standard normal pair a parcel: (n, 2, side, side).
+def parcel_fields(n: int, values: int, side: int, random: torch.Generator, constants: GeneratorConstants) -> Tensor:
+    """Standard normal values of field parcels, such as greenness and soil brightness: (n, values, side, side).
 
     Parcels are the Voronoi cells of random seeds in a stretched, rotated plane: long fields with a common direction.
     """
@@ -207,8 +207,8 @@ def _parcels(n: int, side: int, random: torch.Generator, constants: GeneratorCon
     pixels = torch.cat([pixels @ frame, torch.ones(n, len(pixels), 1, device=device)], dim=-1)
     seeds = torch.cat([seeds, -0.5 * seeds.square().sum(-1, keepdim=True)], dim=-1)
     cell = (pixels @ seeds.transpose(1, 2)).argmax(-1)  # (n, side²)
-    value = torch.randn(n, 2, constants.parcels, generator=random, device=device)
-    return value.gather(2, cell[:, None].expand(n, 2, -1)).unflatten(2, (side, side))
+    value = torch.randn(n, values, constants.parcels, generator=random, device=device)
+    return value.gather(2, cell[:, None].expand(n, values, -1)).unflatten(2, (side, side))
 
 
 def sun_cosine(places: Places, week: Tensor) -> Tensor:
@@ -224,13 +224,13 @@ def sun_cosine(places: Places, week: Tensor) -> Tensor:
     return torch.sin(lat) * torch.sin(declination) + torch.cos(lat) * torch.cos(declination) * torch.cos(hour_angle)
 
 
-def _light(
+def light(
     relief: Tensor, places: Places, week: Tensor, side: int, random: torch.Generator, constants: GeneratorConstants
 ) -> Tensor:
     """Factor on reflectance: what correction leaves of the sun's height, and slopes facing it or not; (n, h, h)."""
     cosine = sun_cosine(places, week).clamp(0.08, 1.0)[:, None, None]
     tangent = torch.sqrt(1 - cosine**2) / cosine
-    slope = _octaves(len(relief), constants.relief_octaves, side, random)
+    slope = octave_sum(len(relief), constants.relief_octaves, side, random)
     shade = (constants.relief_shade * tangent.clamp(max=4) * relief * slope).clamp(-0.6, 0.6)
     return (cosine / 0.75) ** constants.illumination_power * (1 + shade)
 
@@ -242,28 +242,40 @@ def _snowy(lat: Tensor, week: Tensor, random: torch.Generator, constants: Genera
     return torch.rand(len(lat), generator=random, device=lat.device) < constants.snow_share * north * winter
 
 
+def snow_shares(openness: Tensor, side: int, random: torch.Generator, constants: GeneratorConstants) -> Tensor:
+    """Of the pixels of n patches with snow, (n, h, h): open ground has more than woods."""
+    n, device = len(openness), random.device
+    level = constants.snow_level_std * torch.randn(n, 1, 1, generator=random, device=device)
+    share = torch.sigmoid(level + octave_sum(n, constants.snow_octaves, side, random))
+    return share * (constants.snow_in_woods + (1 - constants.snow_in_woods) * openness)
+
+
+def cloud_shares(n: int, side: int, random: torch.Generator, constants: GeneratorConstants) -> Tensor:
+    """Of the pixels of n patches with thick cloud, (n, h, h)."""
+    return torch.sigmoid(octave_sum(n, constants.cloud_octaves, side, random))
+
+
+def blend(image: Tensor, rows: Tensor, colour: Tensor, share: Tensor) -> None:
+    """Cover a share of the pixels, (n, h, h), of some patches with a colour, in place."""
+    image[rows] = torch.lerp(image[rows], colour.expand_as(image[rows]), share[:, None])
+
+
 def _cover_with_snow(
     image: Tensor, openness: Tensor, snowy: Tensor, random: torch.Generator, constants: GeneratorConstants
 ) -> None:
-    """Blend snow into the patches that have it, in place: open ground more than woods."""
+    """Blend snow into the patches that have it, in place."""
     rows = snowy.nonzero()[:, 0]
-    n, side = len(rows), image.shape[-1]
     low, high = constants.snow_brightness
-    level = constants.snow_level_std * torch.randn(n, 1, 1, generator=random, device=image.device)
-    share = torch.sigmoid(level + _octaves(n, constants.snow_octaves, side, random))
-    share = share * (constants.snow_in_woods + (1 - constants.snow_in_woods) * openness[rows])
-    bright = low + (high - low) * torch.rand(n, 1, 1, 1, generator=random, device=image.device)
-    snow = bright * torch.tensor(constants.snow, device=image.device)[:, None, None]
-    image[rows] = torch.lerp(image[rows], snow.expand(n, 7, side, side), share[:, None])
+    share = snow_shares(openness[rows], image.shape[-1], random, constants)
+    bright = low + (high - low) * torch.rand(len(rows), 1, 1, 1, generator=random, device=image.device)
+    blend(image, rows, bright * torch.tensor(constants.snow, device=image.device)[:, None, None], share)
 
 
 def _cover_with_cloud(image: Tensor, cloudy: Tensor, random: torch.Generator, constants: GeneratorConstants) -> None:
     """Blend thick cloud into the patches that have it, in place."""
     rows = cloudy.nonzero()[:, 0]
-    n, side = len(rows), image.shape[-1]
-    share = torch.sigmoid(_octaves(n, constants.cloud_octaves, side, random))
-    cloud = torch.tensor(constants.cloud, device=image.device)[:, None, None]
-    image[rows] = torch.lerp(image[rows], cloud.expand(n, 7, side, side), share[:, None])
+    share = cloud_shares(len(rows), image.shape[-1], random, constants)
+    blend(image, rows, torch.tensor(constants.cloud, device=image.device)[:, None, None], share)
 
 
 @cache

@@ -17,6 +17,7 @@ from datasets.simulator.constants import (
     EUROSAT_SIZES,
     SIZE_SHARES,
     SIZES,
+    STANDARD,
     GeneratorConstants,
 )
 from datasets.simulator.landscape import Landscape, draw_landscape
@@ -28,6 +29,7 @@ from datasets.simulator.overpasses import (
     draw_surfaces,
     iso_week,
 )
+from datasets.simulator.realistic import repainted
 from utils.data_config import REFLECTANCE_OFFSET, REFLECTANCE_SCALE, EuroSATInfo
 from utils.randomness import generator
 
@@ -66,12 +68,14 @@ def simulate(
     kind: str = "bigearthnet",
     constants: GeneratorConstants = CONSTANTS,
     later: int = 0,
+    variant: str = STANDARD,
 ) -> SimulatedPatches:
-    """Simulate n patches in memory; patch i depends on (seed, kind, device type, i) alone.
+    """Simulate n patches in memory; patch i depends on (seed, kind, device type, variant, i) alone.
 
-    BigEarthNet's can be those of the same land so many days `later`, under the same haze and with the same noise.
+    BigEarthNet's can be those of the same land so many days `later`, under the same haze and with the same noise. The
+    variants differ in their pixels alone.
     """
-    chunks = list(simulate_chunks(n, seed, device, kind, constants, later))
+    chunks = list(simulate_chunks(n, seed, device, kind, constants, later, variant))
     places = Places(*(torch.cat(parts) for parts in zip(*(chunk.places for chunk in chunks), strict=True)))
     fields = {
         name: torch.cat([getattr(chunk, name) for chunk in chunks])
@@ -90,10 +94,11 @@ def simulate_chunks(
     kind: str = "bigearthnet",
     constants: GeneratorConstants = CONSTANTS,
     later: int = 0,
+    variant: str = STANDARD,
 ) -> Iterator[SimulatedPatches]:
     """The same in pieces of at most CHUNK patches, so that any n fits in memory."""
     for index, start in enumerate(range(0, n, CHUNK)):
-        yield _first(simulate_chunk(index, seed, device, kind, constants, later), min(CHUNK, n - start))
+        yield _first(simulate_chunk(index, seed, device, kind, constants, later, variant), min(CHUNK, n - start))
 
 
 def simulate_chunk(
@@ -103,21 +108,28 @@ def simulate_chunk(
     kind: str = "bigearthnet",
     constants: GeneratorConstants = CONSTANTS,
     later: int = 0,
+    variant: str = STANDARD,
 ) -> SimulatedPatches:
     """The patches from number `index` * CHUNK on, CHUNK of them, without simulating those before."""
     random = generator(seed, f"simulated {kind}", index, device=device)
+    # A stream of its own, so that nothing else of a patch depends on the variant.
+    repaint = None if variant == STANDARD else generator(seed, f"simulated {kind} {variant}", index, device=device)
     if kind == "bigearthnet":
-        return _bigearthnet_chunk(random, constants, later)
-    return _eurosat_chunk(index * CHUNK, random, constants)
+        return _bigearthnet_chunk(random, constants, later, repaint)
+    return _eurosat_chunk(index * CHUNK, random, constants, repaint)
 
 
-def _bigearthnet_chunk(random: torch.Generator, constants: GeneratorConstants, later: int) -> SimulatedPatches:
+def _bigearthnet_chunk(
+    random: torch.Generator, constants: GeneratorConstants, later: int, repaint: torch.Generator | None
+) -> SimulatedPatches:
     """CHUNK BigEarthNet patches."""
     places = draw_places(CHUNK, random, constants)
     places = places._replace(day=(places.day + later).clamp(max=LAST_DAY))
     classes = draw_classes(places, random, constants)
     surfaces = draw_surfaces(classes, places, random, constants)
     land = draw_landscape(surfaces, places, CANVAS, random, constants)
+    if repaint is not None:
+        land = repainted(land, surfaces, places, repaint, constants)
     shares = _class_shares(classes, land.cover[..., CENTRE, CENTRE])
     images = _numbers(land.reflectance) * ~_fill(CHUNK, CANVAS, random, constants)[:, None]
     lost = torch.rand(CHUNK, generator=random, device=random.device) < constants.five_digit_share
@@ -134,7 +146,9 @@ def _bigearthnet_chunk(random: torch.Generator, constants: GeneratorConstants, l
     )
 
 
-def _eurosat_chunk(start: int, random: torch.Generator, constants: GeneratorConstants) -> SimulatedPatches:
+def _eurosat_chunk(
+    start: int, random: torch.Generator, constants: GeneratorConstants, repaint: torch.Generator | None
+) -> SimulatedPatches:
     """CHUNK EuroSAT patches from number `start` on, their classes in turn."""
     device = random.device
     target = (start + torch.arange(CHUNK, device=device)) % len(EuroSATInfo.CLASSES)
@@ -143,6 +157,8 @@ def _eurosat_chunk(start: int, random: torch.Generator, constants: GeneratorCons
     advantage = torch.tensor([constants.eurosat_advantage, 0.0, 0.0], device=device)
     clear = replace(constants, snow_share=0.0, cloud_share=0.0)  # EuroSAT's images were chosen without either
     land = draw_landscape(classes, places, EUROSAT_CANVAS, random, clear, advantage)
+    if repaint is not None:
+        land = repainted(land, classes, places, repaint, clear)
     images = torch.cat([_numbers(land.reflectance), _thermal(land, places, random, constants)], dim=1)
     return SimulatedPatches(
         images=images.to(torch.uint16),

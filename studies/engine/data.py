@@ -20,6 +20,7 @@ from datasets.pack.format import is_pack
 from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
 from datasets.patches import PatchDataset, find_split
+from datasets.simulator.constants import STANDARD
 from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig
 from studies.engine.divisions import Fold, divided
@@ -248,10 +249,12 @@ def _simulated(
     if kind is None:
         raise ConfigError(f"{key}.simulate: there is no simulator of {info.NAME}; give {key}.dataset_path")
     inputs = {"kind": kind, **asked.model_dump(mode="json")}
+    if asked.variant == STANDARD:
+        del inputs["variant"]  # stages were made before there was another one
 
     def work(folder: Path) -> dict[str, str]:
         options = ["--kind", kind, "--out", str(folder / "dataset"), "--patches", str(asked.patches)]
-        options += ["--seed", str(asked.seed)]
+        options += ["--seed", str(asked.seed), "--variant", asked.variant]
         if asked.splits:
             options += ["--splits", *(f"{value:g}" for value in asked.splits)]
         simulated.main(options)
