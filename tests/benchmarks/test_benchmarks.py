@@ -240,7 +240,7 @@ def test_profile_parts_make_up_the_call() -> None:
 def test_run_writes_table_and_numbers(tmp_path, monkeypatch, capsys) -> None:
     row = timed_row("step", Timing((0.5,)), Timing((1.5,)), unit="ms", goal=Goal("≥ 2×", ratio=2.0))
     monkeypatch.setattr("benchmarks.rows_train.train_rows", lambda setting: [row])
-    monkeypatch.setattr(run, "measure_limits", lambda device, quick: LIMITS)
+    monkeypatch.setattr("benchmarks.machine.measure_limits", lambda device, quick: LIMITS)
     assert run.main(["--device", "cpu", "--quick", "--threads", "1", "--only", "train", "--out", str(tmp_path)]) == 0
     said, progress = capsys.readouterr()
     assert "step: 500.0 ms (reference 1,500 ms)" in progress
@@ -254,7 +254,7 @@ def test_run_writes_table_and_numbers(tmp_path, monkeypatch, capsys) -> None:
 def test_a_cpu_is_timed_on_two_threads_unless_told_otherwise(tmp_path, monkeypatch) -> None:
     used: list[int] = []
     monkeypatch.setattr("benchmarks.rows_train.train_rows", lambda setting: used.append(torch.get_num_threads()) or [])
-    monkeypatch.setattr(run, "measure_limits", lambda device, quick: LIMITS)
+    monkeypatch.setattr("benchmarks.machine.measure_limits", lambda device, quick: LIMITS)
     before = torch.get_num_threads()
     try:
         for threads in ([], ["--threads", "1"]):
