@@ -3,11 +3,13 @@
 import json
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from classification_models.embeddings import read_embeddings, select_features
 from classification_models.logistic_regression import LogisticRegressionModel
 from configs.schema import read_config
 from datasets.bigearthnet import read_labels
@@ -66,6 +68,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 HOSTILE_YAML = {
     "alias bomb": BOMB,
+    "alias bomb of a key that there is": BOMB + "training: {epochs: *i}\n",
     "merge bomb": "a: &a {x: 1}\n"
     + "".join(
         f"{new}: &{new} {{<<: [{','.join([f'*{old}'] * 9)}]}}\n"
@@ -137,16 +140,43 @@ def npy(header: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + np.zeros(6, np.float32).tobytes()
 
 
+def packed(folder: Path, header: bytes) -> Path:
+    (folder / "pixels.npy").write_bytes(npy(header))
+    return folder / "pixels.npy"
+
+
+def open_pack(path: Path) -> None:
+    recipe = type("R", (), {"pixels_shape": staticmethod(lambda count: (2, 3))})
+    open_pixels(path.parent, Header.model_construct(count=2, recipe=recipe))
+
+
+def archived(folder: Path, *headers: bytes, names: tuple[str, ...] = ("format",)) -> Path:
+    with zipfile.ZipFile(folder / "a.npz", "w") as archive:
+        for name, header in zip(names, headers, strict=True):
+            archive.writestr(f"{name}.npy", npy(header))
+    return folder / "a.npz"
+
+
 @pytest.mark.parametrize("header", HEADERS[1:])
-def test_damaged_headers_of_arrays(tmp_path, header) -> None:
-    (tmp_path / "pixels.npy").write_bytes(npy(HEADERS[0]))
-    assert map_npy(tmp_path / "pixels.npy").shape == (2, 3)
-    (tmp_path / "pixels.npy").write_bytes(npy(header))
-    pack = Header.model_construct(count=2, recipe=type("R", (), {"pixels_shape": staticmethod(lambda count: (2, 3))}))
-    refused(lambda: open_pixels(tmp_path, pack), tmp_path / "pixels.npy")
-    with zipfile.ZipFile(tmp_path / "probe.npz", "w") as archive:
-        archive.writestr("format.npy", npy(header))
-    refused(lambda: LogisticRegressionModel.load(tmp_path / "probe.npz"), tmp_path / "probe.npz")
+def test_damaged_headers_of_packs(tmp_path, header) -> None:
+    assert map_npy(packed(tmp_path, HEADERS[0])).shape == (2, 3)
+    path = packed(tmp_path, header)
+    refused(lambda: open_pack(path), path)
+
+
+@pytest.mark.parametrize("header", HEADERS[1:])
+def test_damaged_headers_of_probes(tmp_path, header) -> None:
+    path = archived(tmp_path, header)
+    refused(lambda: LogisticRegressionModel.load(path), path)
+
+
+@pytest.mark.parametrize("header", HEADERS[1:])
+def test_damaged_headers_of_embeddings(tmp_path, header) -> None:
+    """Of the numbers and of the labels beside them, both without an archive that was damaged."""
+    labels = b"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }"
+    for headers in ((header, labels), (HEADERS[0], header)):
+        path = archived(tmp_path, *headers, names=("x_test", "y_test"))
+        refused(lambda path=path: select_features(read_embeddings(path)), path)
 
 
 def test_a_probe_that_unpacks_to_much_is_refused_before_it_is_read(tmp_path, monkeypatch) -> None:
