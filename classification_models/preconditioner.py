@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from classification_models.feature_rows import FeatureRows
 from classification_models.logistic_loss import LogisticLoss
+from utils.devices import give_back_freed_memory
 from utils.threads import torch_threads
 
 GRAM_MAX_WIDTH = 20_000
@@ -79,23 +81,17 @@ class GramPreconditioner:
         variance = share * (1 - share)
         self._intercept_curvature = float(variance[variance > 0].mean())
         edges = block_edges(features.width, limit)
-        widths = [stop - start for start, stop in edges]
-        every = row_spacing(features.count, widths) if features.device.type == "cpu" else 1
-        grams = [torch.zeros(width, width, dtype=torch.float64, device=features.device) for width in widths]
-        bar = tqdm(total=features.count, desc="XᵀX", unit="row", disable=None if progress else True, leave=False)
-        with bar, torch_threads(features.threads):
-            for rows, chunk in features.chunks(features.stored, GRAM_CHUNK_BYTES, every):
-                for (start, stop), gram in zip(edges, grams, strict=True):
-                    _add_lower_products(gram, chunk[:, start:stop])
-                bar.update(rows.stop - rows.start)
-        self._blocks, taken = [], math.ceil(features.count / every)
+        taken, grams = _products(features, edges, progress)
+        self._blocks = []
         for start, stop in edges:
             # Taken off the list, so that a block's products are freed before the next block is factored.
             gram, columns = grams.pop(0), slice(start, stop)
-            gram *= self._intercept_curvature / taken / features.std[columns] / features.std[columns, None]
+            _rescale(gram, self._intercept_curvature / taken, features.std[columns])
             gram.diagonal().add_(objective.penalty[columns])
             with torch_threads(features.threads):
                 self._blocks.append(_Block(columns, _cholesky(gram)))
+            del gram
+        give_back_freed_memory()
 
     def whiten(self, gradient: Tensor) -> Tensor:
         """L⁻¹ g of a gradient (P, R, D + 1): the gradient by v."""
@@ -114,6 +110,27 @@ class GramPreconditioner:
             solved[..., columns] = solution.T.view(*vectors.shape[:2], -1)
         solved[..., -1] = vectors[..., -1] / math.sqrt(self._intercept_curvature)
         return solved
+
+
+def _products(features: FeatureRows, edges: list[tuple[int, int]], progress: bool) -> tuple[int, list[Tensor]]:
+    """How many rows X were taken, and the lower triangle of XᵀX (B, B) of every block."""
+    widths = [stop - start for start, stop in edges]
+    every = row_spacing(features.count, widths) if features.device.type == "cpu" else 1
+    grams = [torch.zeros(width, width, dtype=torch.float64, device=features.device) for width in widths]
+    bar = tqdm(total=features.count, desc="XᵀX", unit="row", disable=None if progress else True, leave=False)
+    with bar, torch_threads(features.threads):
+        for rows, chunk in features.chunks(features.stored, GRAM_CHUNK_BYTES, every):
+            for (start, stop), gram in zip(edges, grams, strict=True):
+                _add_lower_products(gram, chunk[:, start:stop])
+            bar.update(rows.stop - rows.start)
+    return math.ceil(features.count / every), grams
+
+
+def _rescale(gram: Tensor, factor: float, std: Tensor) -> None:
+    """gram (B, B) *= factor / (std stdᵀ), in strips: a matrix of all scales would be as large as this one."""
+    scale = factor / std
+    for rows, unit in zip(gram.split(STRIP), std.split(STRIP), strict=True):
+        rows *= scale / unit[:, None]
 
 
 def _add_lower_products(gram: Tensor, chunk: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Which device a run uses."""
 
 import ctypes
+from contextlib import suppress
 from functools import cache
 
 import torch
@@ -55,6 +56,12 @@ def _keep_freed_memory() -> None:
         return
     for parameter, value in _MALLOC_SETTINGS.items():
         mallopt(parameter, value)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what the C library keeps, where it is glibc: files that are read again can stay there."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # Numbers of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD.
