@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from tiny import some_pixels, write_tif
 
 from datasets.loader import build_dataset
 from datasets.pack.dataset import PackedDataset
+from datasets.pack.journal import Entry, append_entry
 from datasets.pack.source import PackSource
 from datasets.pack.writer import _ignore_interrupt
 from datasets.packed import main
@@ -333,6 +335,36 @@ def test_bad_files_left_out(source, tmp_path, small_steps, capsys, stopped_first
     (source / "labels" / f"{IDS[6]}_labels_metadata.json").write_text('{"labels": []}')
     with pytest.raises(DataError, match=rf"have changed since they were packed \({IDS[6]}\)"):
         pack(out, source, ["split.csv"], "--skip-bad")
+
+
+def test_files_that_were_mended_are_not_left_out(source, tmp_path, small_steps) -> None:
+    """Of an unfinished pack, also where files that are bad still may be left out."""
+    whole = contents(pack(tmp_path / "whole", source))
+    image = source / "images" / f"{IDS[3]}.tif"
+    good = image.read_bytes()
+    image.write_bytes(good[:300])
+    with pytest.raises(DataError, match="1 of 10 files"):
+        pack(tmp_path / "pack", source)
+    image.write_bytes(good)
+    mended = contents(pack(tmp_path / "pack", source, ["split.csv"], "--skip-bad"))
+    assert mended["patches.csv"] == whole["patches.csv"] and "bad_files.txt" not in mended
+
+
+def test_an_entry_is_on_the_disk_after_the_files_it_speaks_of(tmp_path, monkeypatch) -> None:
+    """At each call that puts a file on the disk, all that was written to it is the system's."""
+    real, synced = os.fsync, []
+
+    def noting(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").resolve().name, os.fstat(descriptor).st_size))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    with ExitStack() as stack:
+        journal, pixels, table = (stack.enter_context((tmp_path / name).open("ab")) for name in ("j", "p", "t"))
+        pixels.write(b"123")
+        table.write(b"12345")
+        append_entry(journal, Entry(1, 1, 5, "", []), pixels, table)
+        assert synced == [("p", 3), ("t", 5), ("j", (tmp_path / "j").stat().st_size)] and synced[2][1] > 50
 
 
 def test_a_label_file_that_cannot_be_read(source, tmp_path) -> None:

@@ -103,6 +103,9 @@ def test_labels_as_from_files(source, tmp_path) -> None:
     assert torch.equal(ours.labels, theirs.labels)
     assert ours.labels[0].sum() == 0
     assert torch.equal(ours.batch([0, 8]).images, theirs.batch([0, 8]).images)
+    (tmp_path / "none.csv").write_text(f"{IDS[1]}\n")
+    with pytest.raises(DataError, match="none of the split's patches was packed with a label file"):
+        PackedDataset(folder, tmp_path / "none.csv", dataset="bigearthnet_ls", labels="skip")
 
 
 def test_any_split_of_packed_patches_in_its_own_order(packs, tmp_path) -> None:
@@ -237,6 +240,19 @@ def test_damaged_packs_are_refused_at_opening(source, tmp_path, damage: str) -> 
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=message):
         main(["--check", str(folder)])
+
+
+def test_a_split_file_of_the_pack_that_has_changed(source, tmp_path) -> None:
+    """To patches that are in the pack as well; a split file of somebody else may list what it likes of them."""
+    folder = pack(tmp_path / "pack", source)
+    header = json.loads((folder / "pack.json").read_text())
+    ids = (folder / "split.csv").read_text().split()
+    (folder / "split.csv").write_text("\n".join([*ids[1:], ids[0]]) + "\n")
+    assert (folder / "split.csv").stat().st_size == header["files"]["split.csv"]["bytes"]
+    other = shutil.copy(folder / "split.csv", tmp_path / "other.csv")
+    assert PackedDataset(folder, other, dataset="bigearthnet_ls").ids[-1] == ids[0]
+    with pytest.raises(DataError, match=r"split\.csv: changed since the pack was made"):
+        PackedDataset(folder, "split.csv", dataset="bigearthnet_ls")
 
 
 def test_tampering_is_found_by_check(source, tmp_path) -> None:

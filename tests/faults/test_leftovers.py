@@ -20,7 +20,7 @@ from scenes.row_store import RowStore
 from studies.engine.stages import StageCache
 from utils.files import atomic_path, check_writable, replaced_folder, write_json, write_text
 from utils.owners import Owner, this_process
-from utils.temporary import FORGOTTEN_AFTER_SECONDS, RESERVED, remove_leftovers, temporary_file, temporary_folder
+from utils.temporary import RESERVED, remove_leftovers, temporary_file, temporary_folder
 
 
 def killed(work, folder: Path) -> None:
@@ -65,13 +65,16 @@ def test_files_of_another_machine_or_without_an_owner(tmp_path) -> None:
     }
     for name in names.values():
         (tmp_path / name).write_text("x")
-    remove_leftovers(tmp_path)
-    assert set(left(tmp_path)) == set(names.values()) - {names["of a number given anew"]}
-    old = time.time() - FORGOTTEN_AFTER_SECONDS - 1
-    for path in tmp_path.iterdir():
-        os.utime(path, (old, old))
-    remove_leftovers(tmp_path)
-    assert set(left(tmp_path)) == {names["of before"], names["the user's"], names["the user's own"]}
+
+    def after(seconds: float) -> set[str]:
+        for path in tmp_path.iterdir():
+            os.utime(path, (time.time() - seconds,) * 2)
+        remove_leftovers(tmp_path)
+        return set(left(tmp_path))
+
+    day = 24 * 3600
+    assert after(day - 60) == set(names.values()) - {names["of a number given anew"]}
+    assert after(day + 60) == {names["of before"], names["the user's"], names["the user's own"]}
 
 
 def test_owners() -> None:
@@ -134,6 +137,22 @@ def test_folders_are_removed_with_what_is_in_them(tmp_path) -> None:
     folder.rename(tmp_path / folder.name.replace(f".{os.getpid()}-", ".1073741824-"))
     remove_leftovers(tmp_path)
     assert not left(tmp_path)
+
+
+def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path, monkeypatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    folder = temporary_folder(tmp_path / "export")
+    folder.rename(tmp_path / folder.name.replace(f".{os.getpid()}-", ".1073741824-"))
+    monkeypatch.setattr(os, "rmdir", denied)
+    remove_leftovers(tmp_path)
+
+
+def test_a_new_file_is_not_left_open(tmp_path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    temporary_file(tmp_path / "a.json")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_an_embedding_run_killed_anywhere(campaign, checkpoint, tmp_path) -> None:  # noqa: F811

@@ -96,6 +96,14 @@ def test_each_patch_is_compared_once(whole, monkeypatch) -> None:
     assert len(seen) == 3
 
 
+def test_files_are_compared_once(whole, monkeypatch) -> None:
+    seen, real = [], pack_format.sha256
+    monkeypatch.setattr(pack_format, "sha256", lambda path: (seen.append(path.name), real(path))[1])
+    for _ in range(2):
+        opened(whole)
+    assert sorted(seen) == sorted([CHECKSUMS, TABLE, "split.csv"])
+
+
 def test_packs_of_before(whole, source, tmp_path) -> None:
     """Without checksums of patches, finished and begun."""
     old = shutil.copytree(whole, tmp_path / "old")
