@@ -215,7 +215,7 @@ def told_apart(real: Figures, other: Figures, names: Sequence[str]) -> Callable[
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     features = np.concatenate([real.columns(names), other.columns(names)])
-    right = cross_val_predict(model, features, truth, cv=folds) == truth
+    right = np.asarray(cross_val_predict(model, features, truth, cv=folds)) == truth
 
     def recall(weights: np.ndarray, side: np.ndarray) -> float:
         return float(weights[side] @ right[side] / max(weights[side].sum(), 1e-9))
