@@ -4,7 +4,7 @@ Place, date, land cover, labels, fill and sizes are those of the standard patch 
 real windows differ from standard patches there:
 
 - spectra vary between patches, and within them at a coarse and a fine scale, with the covariances of four surfaces in
-  Landsat windows of eight places (`surfaces.json`). They are those of log(reflectance + `OFFSET`), so that bright spots
+  Landsat windows of four places (`surfaces.json`). They are those of log(reflectance + `OFFSET`), so that bright spots
   are more frequent than dark ones, and of full rank: bands are no mixture of four directions;
 - detail is blurred by the optics; how strong it is differs between patches, and within them;
 - what correction leaves of the air is a path radiance of either sign that falls with the wavelength, and light of the
