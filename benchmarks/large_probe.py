@@ -24,6 +24,11 @@ ROWS, WIDTH, LABELS = 269_694, 15_120, 19
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "train_logistic_regression.py"
 FILE, RESULT = "generated_train.npz", "large_probe.json"
+KEPT = (
+    "x_shape_train", "y_shape_train", "C", "scale", "solver", "device", "max_iter", "tol", "n_iter", "gradient",
+    "objective", "gap", "converged", "memory_bytes", "seconds",
+)  # fmt: skip
+"""Of the record of a fit; the rest is paths and checksums."""
 POLLED = 0.2
 """Seconds between two looks at the process."""
 
@@ -44,7 +49,7 @@ class Usage(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the file unless it is there, fit, print and keep what was measured; returns the exit code."""
     options = _parser().parse_args(argv)
-    from utils.files import check_writable, write_json
+    from utils.files import check_writable
     from utils.parsing import parse_json
     from utils.reporting import progress, reporter
 
@@ -58,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     (made,) = set(probes.glob("*.json")) - before
     fit = parse_json(made.read_text(encoding="utf-8"))
     reporter.info(sentence(fit, usage))
-    write_json(folder / RESULT, {"threads": options.threads, "usage": usage._asdict(), "fit": fit})
+    keep(folder / RESULT, options.threads, usage, fit)
     return 0
 
 
@@ -140,6 +145,18 @@ def _table(path: Path) -> dict[str, int]:
         }
     except OSError:
         return {}
+
+
+def keep(path: Path, threads: int, usage: Usage, fit: dict[str, Any]) -> Path:
+    """Write what was measured, and on what, as JSON without paths."""
+    import torch
+
+    from benchmarks.machine import describe
+    from utils.files import write_json
+
+    found = {name: fit[name] for name in KEPT}
+    machine = describe(torch.device("cpu")) | {"threads": threads}
+    return write_json(path, {"machine": machine, "usage": usage._asdict(), "fit": found})
 
 
 def sentence(fit: dict[str, Any], usage: Usage) -> str:

@@ -20,13 +20,15 @@ def test_a_small_problem_is_made_fitted_and_measured_and_its_file_used_again(tmp
         x, y = probe_problem(200, 24, large_probe.LABELS, multilabel=True, seed=0)
         assert np.array_equal(arrays["x_train"], x) and np.array_equal(arrays["y_train"], y)
     assert not list(tmp_path.glob("*.rows"))
-    record = json.loads((tmp_path / large_probe.RESULT).read_text())
+    written = (tmp_path / large_probe.RESULT).read_text()
+    assert str(tmp_path) not in written
+    record = json.loads(written)
     assert record["fit"]["converged"] and record["fit"]["x_shape_train"] == [200, 24]
     usage = record["usage"]
     assert min(usage["processor"], usage["wall"]) > 0 and 0 <= usage["own"] <= usage["resident"]
     assert "200 × 24, 19 labels: converged in" in capsys.readouterr().out
-    written = features.stat().st_mtime_ns
-    assert large_probe.main([*command, "--C", "0.1"]) == 0 and features.stat().st_mtime_ns == written
+    made = features.stat().st_mtime_ns
+    assert large_probe.main([*command, "--C", "0.1"]) == 0 and features.stat().st_mtime_ns == made
     with pytest.raises(UserError, match="holds other features"):
         large_probe.main([*command, "--seed", "1"])
 
