@@ -35,14 +35,17 @@ SHORT = {LINEAR: "linear", NEAREST_SCALED: "kNN-5"}
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """What the README shows, as Markdown: scores beside baselines, and differences to the best baseline elsewhere.
+    """What README and evidence show, as Markdown: scores beside baselines, differences to the best baseline elsewhere,
+    and what each step of the ladder adds, where any was pretrained.
 
     Args:
         results: of `results_of`.
     """
     encoders = [row for row in results["rows"] if row["kind"] == "encoder" and row["scores"]]
     weights = [row for row in encoders if row["seconds"] is None] or encoders
-    return f"{_score_summary(results, weights)}\n\n{_difference_summary(results, weights)}\n"
+    parts = [_score_summary(results, weights), _difference_summary(results, weights)]
+    steps = [row for row in encoders if row["seconds"] is not None]
+    return "\n\n".join([*parts, *([_step_summary(results, steps)] if steps else [])]) + "\n"
 
 
 def _score_summary(results: Mapping[str, Any], weights: Sequence[Mapping[str, Any]]) -> str:
@@ -72,6 +75,21 @@ def _difference_summary(results: Mapping[str, Any], weights: Sequence[Mapping[st
             found = [row["scores"].get(name, {}).get(protocol, {}).get("minus_best") for row in weights]
             lines.append([f"{about['title']}: {short}", scored, *(_text(_value(one)) for one in found)])
     return markdown_table(["setting", "best baseline", *(row["title"] for row in weights)], lines)
+
+
+def _step_summary(results: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
+    """The rows that were pretrained: linear probe with metadata, the change to the row before, masked loss, cost."""
+    settings = [name for name in FIRST if name in results["settings"]]
+    header = ["row", "seeds"]
+    for name in settings:
+        header += [results["settings"][name]["title"].removesuffix(", metadata given"), "to the row before"]
+    lines = []
+    for row in steps:
+        found = [row["scores"].get(name, {}).get(LINEAR, {}) for name in settings]
+        cells = [_text(_value(one.get(key))) for one in found for key in ("score", "minus_before")]
+        loss, minutes = row["masked_loss"]["simulated"]["model"][0], row["seconds"] / 60 / len(row["seeds"])
+        lines.append([row["title"], len(row["seeds"]), *cells, f"{loss:.1f}", f"{minutes:.0f}"])
+    return markdown_table([*header, "masked loss, simulated", "minutes a seed"], lines)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
