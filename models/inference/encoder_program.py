@@ -18,6 +18,10 @@ from models.inference.onnx_graph import OnnxGraph
 TOKENS, HIDDEN = "tokens", "hidden"
 """Inputs: (B, S, D), and (B, S), 1 for tokens that no other looks at, else 0; both float32."""
 
+SENSITIVE = "sensitive"
+"""What names of the products begin with that rounding harms most: of the gates, which choose, and the last one of the
+experts, some of whose inputs are far larger than the others."""
+
 
 def encoder_program(encoder: FoldedEncoder, with_hidden: bool) -> Any:
     """The program for any number of patches.
@@ -75,20 +79,21 @@ class _Program:
         graph, E, d = self.graph, experts.count, experts.width
         normed = self.standardised(x, experts.norm.eps)
         parts = self.parts(experts.project, [E * d, d, *([E] if experts.k else [])])
-        hidden, value, *logits = (self.linear(normed, part) for part in parts)
+        hidden, value = (self.linear(normed, part) for part in parts[:2])
         hidden = graph("Mul", hidden, graph("Sigmoid", hidden))
-        if not logits:
-            return graph("Add", x, self.linear(graph("Mul", hidden, value), experts.out))
-        gates = self.gates(logits[0], experts.k)
+        if not experts.k:
+            return graph("Add", x, self.linear(graph("Mul", hidden, value), experts.out, SENSITIVE))
+        gates = self.gates(self.linear(normed, parts[2], SENSITIVE), experts.k)
         each = graph("Reshape", hidden, graph.integers(-1, E, d))
         chosen = graph("MatMul", graph("Reshape", gates, graph.integers(-1, 1, E)), each)
         hidden = graph("Mul", graph("Reshape", chosen, graph.integers(-1, d)), value)
         if experts.k > 1:
-            return graph("Add", x, self.linear(hidden, experts.out))
+            return graph("Add", x, self.linear(hidden, experts.out, SENSITIVE))
         # A single gate is below 1, and with it the share of the offset.
         total = graph("ReduceSum", gates, graph.integers(-1), keepdims=1)
         offset = graph("Mul", total, self.weights(experts.out.bias))
-        return graph("Add", graph("Add", x, offset), graph("MatMul", hidden, self.weights(experts.out.weight.T)))
+        out = graph("MatMul", hidden, self.weights(experts.out.weight.T), label=SENSITIVE)
+        return graph("Add", graph("Add", x, offset), out)
 
     def gates(self, logits: str, k: int) -> str:
         """(T, E) scores to gates, as `FoldedExperts.gates`."""
@@ -115,9 +120,9 @@ class _Program:
     def standardised(self, x: str, eps: float) -> str:
         return self.graph("LayerNormalization", x, self.ones, axis=-1, epsilon=eps)
 
-    def linear(self, x: str, weights: FoldedLinear) -> str:
+    def linear(self, x: str, weights: FoldedLinear, label: str = "") -> str:
         """A product and a sum, which runtimes compute as one."""
-        product = self.graph("MatMul", x, self.weights(weights.weight.T))
+        product = self.graph("MatMul", x, self.weights(weights.weight.T), label=label)
         return self.graph("Add", product, self.weights(weights.bias))
 
     def parts(self, weights: FoldedLinear, widths: list[int]) -> list[FoldedLinear]:

@@ -34,10 +34,10 @@ class OnnxGraph:
         """An operator with one output."""
         return self.several(operator, 1, *inputs, **attributes)[0]
 
-    def several(self, operator: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
-        """An operator with so many outputs."""
-        names = [f"{operator}_{len(self._nodes)}_{place}" for place in range(outputs)]
-        self._nodes.append(self._onnx.helper.make_node(operator, inputs, names, **attributes))
+    def several(self, operator: str, outputs: int, *inputs: str, label: str = "", **attributes: Any) -> list[str]:
+        """An operator with so many outputs; its name begins with `label`, or with what it is."""
+        names = [f"{label or operator}_{len(self._nodes)}_{place}" for place in range(outputs)]
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, names, names[0], **attributes))
         return names
 
     def model(self, inputs: dict[str, tuple[Any, ...]], output: str, shape: tuple[Any, ...]) -> Any:

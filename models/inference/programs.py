@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.inference.encoder_program import HIDDEN, TOKENS, encoder_program
+from models.inference.encoder_program import HIDDEN, SENSITIVE, TOKENS, encoder_program
 from models.inference.folded import FoldedEncoder
 from models.inference.micro_batches import Encode, MicroBatches
 from models.inference.protocol import PatchEncoder
@@ -32,7 +32,7 @@ def by_onnxruntime(model: PatchEncoder, read: int | None) -> Encode:
 
 
 def by_onnxruntime_int8(model: PatchEncoder, read: int | None) -> Encode:
-    """Weights in 8 bits by output channel, what they are multiplied with in 8 bits by batch."""
+    """Weights in 8 bits by output channel, what they are multiplied with in 8 bits by batch; sensitive products not."""
     return _encode(model, read, lambda program: _onnx_session(_in_eight_bits(program)))
 
 
@@ -71,8 +71,10 @@ def _in_eight_bits(program: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
         path.write_bytes(program.SerializeToString())
+        sensitive = [node.name for node in program.graph.node if node.name.startswith(SENSITIVE)]
         # Seven bits of a weight: sums of two products overflow on processors without VNNI otherwise.
-        quantization.quantize_dynamic(str(path), str(path), per_channel=True, reduce_range=True)
+        options = {"per_channel": True, "reduce_range": True, "nodes_to_exclude": sensitive}
+        quantization.quantize_dynamic(str(path), str(path), **options)
         return path.read_bytes()
 
 
