@@ -2,8 +2,8 @@
 
 It is written from folded weights (`models.inference.folded`) in standard operators, in the order that suits the kernels
 of a CPU: tokens of all patches as the rows of one matrix, a product each for queries, keys, values, experts, shared
-branch and gate, whose results then are no slices of one another. A tracer's program of the same encoder takes twice as
-long, and half a minute to make. Dimensions are those of `models.encoder`, G and R those of `models.attention`.
+branch and gate, whose results then are no slices of one another. A tracer's program of the same encoder takes half as
+long again, and half a minute to make. Dimensions are those of `models.encoder`, G and R those of `models.attention`.
 """
 
 from typing import Any
