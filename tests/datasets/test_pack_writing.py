@@ -389,3 +389,8 @@ def test_eurosat_entries_without_a_file(tmp_path) -> None:
     (root / "none.csv").write_text("Forest_3.jpg\n")
     with pytest.raises(DataError, match="1 of 1 files cannot be used"):
         pack(tmp_path / "empty", root, ["none.csv"], "--skip-bad", dataset="eurosat_ls")
+
+
+def test_an_entry_of_the_journal_is_made_of_whole_chunks() -> None:
+    """Or a run that goes on would begin within one, and give readers other patches at a time."""
+    assert PackSource.entry % PackSource.chunk == 0
