@@ -25,6 +25,7 @@ def sections_of(context: StudyContext, results: Mapping[str, Any]) -> list[Secti
 SHOWN = (
     "image statistics", "metadata", "statistics + metadata", "random features",
     "random features + statistics + metadata", "random features + statistics + metadata + products",
+    "random features of whitened pixels + statistics + metadata + products",
 )  # fmt: skip
 """Baselines in the README's first table."""
 
