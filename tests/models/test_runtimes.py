@@ -174,7 +174,7 @@ def test_other_runtimes_pass_the_check_and_what_is_all_visible_has_the_same_bits
 @pytest.mark.programs
 def test_eight_bits_are_nearly_pytorchs_and_only_used_when_asked_for(monkeypatch):
     pytest.importorskip("onnxruntime.quantization")
-    # Of real widths: ONNX Runtime 1.22 computes narrow products of 8-bit integers wrongly on processors with AMX.
+    # Of real widths. ONNX Runtime before 1.25 computes products of 8-bit integers wrongly on processors with AMX.
     model = build_model(ModelConfig.of_size("XXS", depth=1, experts=3), seed=0).eval()
     images, meta = runtimes._random_patches(model, 3)
     name, encode = choose_runtime("onnxruntime-int8", model, 1)
