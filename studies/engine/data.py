@@ -21,6 +21,7 @@ from datasets.pack.source import PackSource
 from datasets.pack.writer import write_pack
 from datasets.patches import PatchDataset, find_split
 from datasets.simulator.constants import STANDARD
+from datasets.simulator.patch_writer import SPLITS
 from eval.statistics.spatial_blocks import neighbour_blocks
 from models.config import ModelConfig
 from studies.engine.divisions import Fold, divided
@@ -258,7 +259,7 @@ def _simulated(
         if asked.splits:
             options += ["--splits", *(f"{value:g}" for value in asked.splits)]
         simulated.main(options)
-        return {split: info.HUB.split_file.format(split) for split in simulated.SPLITS}
+        return {split: info.HUB.split_file.format(split) for split in SPLITS}
 
     stage = cache.stage(f"simulate/{key}", inputs, work)
     splits = {ALL_SPLIT: "samples.csv"} if section.folds else stage.result
