@@ -63,21 +63,31 @@ def _inputs(chunk: SimulatedPatches) -> BaselineInputs:
     )
 
 
-def micro_map(fit_x: np.ndarray, fit_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> float:
-    """Micro mAP in percent of one-vs-rest logistic regression (C = 1, standardised; no features: the prior).
+def probabilities(fit_x: np.ndarray, fit_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:
+    """(n, L) of one-vs-rest logistic regression (C = 1, standardised; no features: the prior).
 
-    The ranking is pooled over all labels, `average_precision_score(average="micro")`. A label without a positive among
-    the fitted patches scores 0 everywhere.
+    A label that all of the fitted patches have, or none, has its share of them everywhere. A number that is not known
+    of a patch, as of one of fill alone, is taken for the mean.
     """
-    scores = np.tile(fit_y.mean(0), (len(test_y), 1))
+    found = np.tile(fit_y.mean(0), (len(test_x), 1))
     if fit_x.shape[1]:
+        test_x = np.where(np.isfinite(test_x), test_x, fit_x.mean(0))
         scaler = StandardScaler().fit(fit_x)
         fit_x, test_x = (np.asarray(scaler.transform(x)) for x in (fit_x, test_x))
         for label in range(fit_y.shape[1]):
             if 0 < fit_y[:, label].mean() < 1:
                 model = LogisticRegression(C=1.0, solver="newton-cholesky").fit(fit_x, fit_y[:, label])
-                scores[:, label] = model.predict_proba(test_x)[:, 1]
-    return 100 * float(average_precision_score(test_y, scores, average="micro"))
+                found[:, label] = model.predict_proba(test_x)[:, 1]
+    return found
+
+
+def micro_map(fit_x: np.ndarray, fit_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> float:
+    """Micro mAP in percent of `probabilities`.
+
+    The ranking is pooled over all labels, `average_precision_score(average="micro")`. A label without a positive among
+    the fitted patches scores 0 everywhere.
+    """
+    return 100 * float(average_precision_score(test_y, probabilities(fit_x, fit_y, test_x), average="micro"))
 
 
 def baseline_table(fit: BaselineInputs, test: BaselineInputs) -> dict[str, float]:

@@ -194,8 +194,7 @@ def compared(real: Figures, other: Figures) -> list[str]:
     blocks = np.concatenate([real.blocks, other.blocks + real.blocks.max() + 1])
 
     def cell(statistic: Callable[[np.ndarray], float], scale: float, digits: int, limits: Any) -> str:
-        found = resample(statistic, blocks, 0, limits=limits).interval()
-        return shown([float("nan") if value is None else scale * value for value in found], digits)
+        return shown(resample(statistic, blocks, 0, limits=limits).interval(), digits, scale)
 
     probes = (told_apart(real, other, TEXTURE if names is None else names) for names in PROBES.values())
     cells = [cell(probe, 100.0, 1, SHARE) for probe in probes]

@@ -49,19 +49,23 @@ def summary(results: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, *([_step_summary(results, steps)] if steps else [])]) + "\n"
 
 
+def _first_settings(results: Mapping[str, Any], beside: str) -> tuple[list[str], list[str]]:
+    """Those of `FIRST` that were scored, and two columns for each: its score, and what stands beside that."""
+    settings = [name for name in FIRST if name in results["settings"]]
+    titles = [results["settings"][name]["title"].removesuffix(", metadata given") for name in settings]
+    return settings, [column for title in titles for column in (title, beside)]
+
+
 def _score_summary(results: Mapping[str, Any], weights: Sequence[Mapping[str, Any]]) -> str:
     """Baselines and weights: linear probe, metadata given."""
-    settings = [name for name in FIRST if name in results["settings"]]
-    header = ["representation", "numbers"]
-    for name in settings:
-        header += [results["settings"][name]["title"].removesuffix(", metadata given"), "minus the best baseline"]
+    settings, columns = _first_settings(results, "minus the best baseline")
     lines = []
     for row in [*(row for row in results["rows"] if row["title"] in SHOWN), *weights]:
         found = [row["scores"].get(name, {}).get(LINEAR, {}) for name in settings]
         # Only the best baseline itself has a score and no difference to it.
         cells = [text for one in found for text in (_text(_value(one.get("score"))), _difference(one))]
         lines.append([row["title"], next(iter(row["scores"].values()))["features"], *cells])
-    return markdown_table(header, lines)
+    return markdown_table(["representation", "numbers", *columns], lines)
 
 
 def _difference_summary(results: Mapping[str, Any], weights: Sequence[Mapping[str, Any]]) -> str:
@@ -80,17 +84,14 @@ def _difference_summary(results: Mapping[str, Any], weights: Sequence[Mapping[st
 
 def _step_summary(results: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
     """The rows that were pretrained: linear probe with metadata, the change to the row before, masked loss, cost."""
-    settings = [name for name in FIRST if name in results["settings"]]
-    header = ["row", "seeds"]
-    for name in settings:
-        header += [results["settings"][name]["title"].removesuffix(", metadata given"), "to the row before"]
+    settings, columns = _first_settings(results, "to the row before")
     lines = []
     for row in steps:
         found = [row["scores"].get(name, {}).get(LINEAR, {}) for name in settings]
         cells = [_text(_value(one.get(key))) for one in found for key in ("score", "minus_before")]
         loss, minutes = row["masked_loss"]["simulated"]["model"][0], row["seconds"] / 60 / len(row["seeds"])
         lines.append([row["title"], len(row["seeds"]), *cells, f"{loss:.1f}", f"{minutes:.0f}"])
-    return markdown_table([*header, "masked loss, simulated", "minutes a seed"], lines)
+    return markdown_table(["row", "seeds", *columns, "masked loss, simulated", "minutes a seed"], lines)
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ place are that ETM+ and OLI saw on the same day (`studies.recipe.agreement`).
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -94,9 +95,10 @@ def _score_rows(results: Mapping[str, Any], probe: str) -> list[list[str]]:
     return rows
 
 
-def shown(value: Sequence[float], digits: int = 1) -> str:
-    """A figure with its interval."""
-    return f"{value[0]:.{digits}f} ({value[1]:.{digits}f} to {value[2]:.{digits}f})"
+def shown(value: Sequence[float | None], digits: int = 1, scale: float = 1.0) -> str:
+    """A figure with its interval, times `scale`."""
+    figure, low, high = (math.nan if part is None else scale * part for part in value)
+    return f"{figure:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def rows_as_csv(results: Mapping[str, Any]) -> str:

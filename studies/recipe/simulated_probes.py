@@ -58,7 +58,7 @@ def table(root: Path, split: str, patches: int, seeds: Sequence[int]) -> str:
         seeds: of these; a probe for each, whose figures are averaged.
     """
     from datasets.bigearthnet import BigEarthNetDatasetLS
-    from datasets.simulator.baselines import baseline_inputs
+    from datasets.simulator.baselines import baseline_inputs, probabilities
     from datasets.simulator.constants import STANDARD, VARIANTS
     from datasets.simulator.patches import simulate_chunks
     from eval.statistics.bootstrap import SHARE, Resampled, of_runs, resample
@@ -82,18 +82,13 @@ def table(root: Path, split: str, patches: int, seeds: Sequence[int]) -> str:
     rows = []
     for title in INPUTS:
         first = scored[title, STANDARD]
-        cells = [shown(percent(of_runs(scored[title, variant]))) for variant in VARIANTS]
+        cells = [shown(of_runs(scored[title, variant]), scale=100.0) for variant in VARIANTS]
         for variant in VARIANTS[1:]:
             pairs = zip(scored[title, variant], first, strict=True)
-            cells.append(shown(percent(of_runs([one.minus(other) for one, other in pairs]))))
+            cells.append(shown(of_runs([one.minus(other) for one, other in pairs]), scale=100.0))
         rows.append([title, *cells])
     others = [f"{name} minus {STANDARD}" for name in VARIANTS[1:]]
     return markdown_table(["probe on", *VARIANTS, *others], rows) + "\n"
-
-
-def percent(value: Sequence[float | None]) -> list[float]:
-    """A figure and its interval."""
-    return [float("nan") if number is None else 100 * number for number in value]
 
 
 def real_inputs(dataset: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -108,21 +103,6 @@ def real_inputs(dataset: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     statistics = image_statistics(pixels, (pixels > 0).any(1)).double().numpy()
     metadata = encode_metadata(batch.columns).reshape(len(pixels), -1).astype(np.float64)
     return dataset.labels.numpy().astype(bool), {"statistics": statistics, "metadata": metadata}
-
-
-def probabilities(features: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Of every label, (n, 19), for the patches `seen`; one of fill alone is taken for an average one."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    seen = np.where(np.isfinite(seen), seen, features.mean(0))
-    scaler = StandardScaler().fit(features)
-    features, seen = (np.asarray(scaler.transform(values)) for values in (features, seen))
-    found = np.tile(labels.mean(0), (len(seen), 1))
-    for label in np.flatnonzero(labels.any(0) & ~labels.all(0)):
-        model = LogisticRegression(C=1.0, solver="newton-cholesky").fit(features, labels[:, label])
-        found[:, label] = model.predict_proba(seen)[:, 1]
-    return found
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from datasets.simulated import main as simulate
-from studies.recipe.simulated_probes import INPUTS, TEXT, main, probabilities
+from datasets.simulator.baselines import probabilities
+from studies.recipe.simulated_probes import INPUTS, TEXT, main
 from utils.errors import ConfigError
 
 
