@@ -106,6 +106,8 @@ def main() -> None:
     for name, number in (("--count", 25), ("--seed", 0), ("--seconds", 300)):
         parser.add_argument(name, type=int, default=number)
     args = parser.parse_args()
+    if not args.module.is_file():
+        parser.error(f"{args.module}: no such file; give a module of this repository, from its top folder")
     if subprocess.run(["git", "status", "--porcelain"], check=True, capture_output=True).stdout:
         sys.exit("the tree has changes that are not committed: commit them, or use a worktree of its own")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
