@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from faults import Attempt
 from file_calls import KILLED, SAVED, Fault, faults_of, forked
+from open_files import open_files
 from tiny import SAMPLE, write_config
 from tiny_weights import checkpoint  # noqa: F401
 
@@ -150,9 +151,8 @@ def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path, monkeypatch) -> None
 
 
 def test_a_new_file_is_not_left_open(tmp_path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
     temporary_file(tmp_path / "a.json")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not open_files(tmp_path)
 
 
 def test_an_embedding_run_killed_anywhere(campaign, checkpoint, tmp_path) -> None:  # noqa: F811

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from open_files import open_files
 
 from utils import locks
 from utils.errors import UserError
@@ -25,11 +26,6 @@ def locking(descriptor: int, mode: int, count: int) -> None:
         raise PermissionError(13, "Permission denied") from error
 
 
-def opened() -> int:
-    """Files that this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 @pytest.fixture(params=["unix", "windows"])
 def system(request, monkeypatch) -> str:
     if request.param == "windows":
@@ -40,7 +36,6 @@ def system(request, monkeypatch) -> str:
 
 def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    before = opened()
     for end in (None, RuntimeError):
         try:
             with held_alone(tmp_path, "at work"), held_alone(tmp_path / "other", "at work"):
@@ -52,7 +47,7 @@ def test_a_second_run_is_refused_until_the_first_ends(system: str, tmp_path: Pat
                     raise end
         except RuntimeError:
             assert end is RuntimeError
-    assert opened() <= before, "every file that was opened is closed"
+    assert not open_files(tmp_path), "every file that was opened is closed"
     left = [path.name for path in tmp_path.iterdir() if path.is_file()]
     assert left == ([] if system == "unix" else [locks.LOCK_FILE])
 
@@ -73,14 +68,13 @@ def without_locks(request, monkeypatch) -> None:
 def test_without_locks_the_file_says_who(tmp_path: Path, without_locks, caplog) -> None:
     """And of another machine's it is said that nobody can know."""
     caplog.set_level("INFO", "moemae")
-    before = opened()
     with held_alone(tmp_path, "at work"):
         with pytest.raises(UserError, match=rf"at work \(process {os.getpid()} on .*; if it is not, remove .*\.held"):
             with held_alone(tmp_path, "at work"):
                 raise AssertionError("held twice")
         assert caplog.messages[-1].endswith("has no locks; a second run on another machine is not noticed")
         record = json.loads((tmp_path / locks.LOCK_FILE).read_text())
-    assert not any(tmp_path.iterdir()) and opened() == before
+    assert not any(tmp_path.iterdir()) and not open_files(tmp_path)
     for change, said in (
         (
             {"host": "elsewhere", "machine": "x"},
@@ -150,8 +144,7 @@ def test_a_file_that_its_holder_removes_meanwhile(tmp_path: Path, monkeypatch) -
         real(descriptor, mode)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    before = opened()
     with held_alone(tmp_path, "at work"):
         assert file.exists() and len(gone) == 1
-        assert opened() == before + 1, "the file that is gone is closed"
-    assert opened() == before
+        assert open_files(tmp_path) == [str(file)], "the file that is gone is closed"
+    assert not open_files(tmp_path)
