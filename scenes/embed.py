@@ -6,10 +6,11 @@ computed, a thread reads the next one.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import rasterio
@@ -19,8 +20,9 @@ from tqdm import tqdm
 
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
+from models.inference.micro_batches import begin_parts
 from models.masking import visible_unless_all
-from models.pooling import pool_every_patch, vector_width
+from models.pooling import WINDOW_POOLINGS, pool_every_patch, vector_width
 from scenes.input.reader import WithoutNumber
 from scenes.row_store import RowStore
 from scenes.windows import BlendedRows, Frame, patch_shares
@@ -76,12 +78,22 @@ class Stripe(NamedTuple):
     tops: np.ndarray  # (n,) in the frame, row by row
     lefts: np.ndarray  # (n,)
     clear: np.ndarray  # (n,) visible share
+    shares: np.ndarray  # (patches down, patches across) visible share of each patch
 
-    def images(self, part: slice, side: int) -> Tensor:
-        """(n, bands given, side, side) uint16 of some of the windows."""
+    def only(self, part: slice) -> "Stripe":
+        """With some of its windows."""
+        return self._replace(tops=self.tops[part], lefts=self.lefts[part], clear=self.clear[part])
+
+    def images(self, side: int) -> Tensor:
+        """(n, bands given, side, side) uint16 of the windows."""
         views = np.lib.stride_tricks.sliding_window_view(self.pixels, (side, side), axis=(1, 2))
-        cut = views[:, self.tops[part] - self.top, self.lefts[part] - self.left]
+        cut = views[:, self.tops - self.top, self.lefts - self.left]
         return torch.from_numpy(np.ascontiguousarray(cut.swapaxes(0, 1)))
+
+    def of_patches(self, side: int, patch: int) -> np.ndarray:
+        """(n, side, side) visible shares of the windows' patches."""
+        views = np.lib.stride_tricks.sliding_window_view(self.shares, (side, side))
+        return views[(self.tops - self.top) // patch, (self.lefts - self.left) // patch]
 
 
 class PixelReader(Protocol):
@@ -114,11 +126,17 @@ def read_stripe(reader: PixelReader, frame: Frame, stripe: int, end: int | None 
     pixels = reader.read(top - frame.above, left - frame.left, height, width)
     side, step = frame.window // frame.patch, frame.stride // frame.patch
     if not len(tops):
-        return Stripe(pixels, top, left, tops, tops, tops.astype(np.float32))
+        none = tops.astype(np.float32)
+        return Stripe(pixels, top, left, tops, tops, none, none[:, None])
     shares = patch_shares((pixels != 0).all(axis=0), frame.patch)
     clear = np.lib.stride_tricks.sliding_window_view(shares, (side, side))[::step, ::step].mean((2, 3))
     rows, columns = np.nonzero(clear > 0)
-    return Stripe(pixels, top, left, tops[rows], lefts[columns], clear[rows, columns])
+    return Stripe(pixels, top, left, tops[rows], lefts[columns], clear[rows, columns], shares)
+
+
+def tokens_for(pool: str) -> str:
+    """The pooling that an `Embedder` needs for cells of `pool`: itself where a window has one vector, else "all"."""
+    return pool if pool in WINDOW_POOLINGS else "all"
 
 
 def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int, visible: Tensor | None = None) -> Tensor:
@@ -138,13 +156,37 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int, visible: T
     return pool_every_patch(tokens, pool, num_prefix, visible).unflatten(1, (side, side))
 
 
+class Part(NamedTuple):
+    """Windows of a stripe that are computed together."""
+
+    windows: slice
+    fields: Callable[[], np.ndarray]
+    """Makes their vectors, or waits for them; see `SceneEmbedder._begin`."""
+
+
+T = TypeVar("T")
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same, each when the next one is there, or is known not to come."""
+    held: list[T] = []
+    try:
+        for item in items:
+            yield from held
+            held = [item]
+    except Exception:
+        yield from held
+        raise
+    yield from held
+
+
 class SceneEmbedder:
     """From windows to cells.
 
     Args:
         reader: of the pixels.
         frame: their windows.
-        embedder: with pool "all", on its device.
+        embedder: with pool `tokens_for(pool)` or "all", on its device.
         normalize: digital numbers to z-scores.
         metadata: time and place that the windows are conditioned on.
         pool: see `token_fields`.
@@ -166,6 +208,8 @@ class SceneEmbedder:
         self.reader, self.frame, self.embedder, self.normalize = reader, frame, embedder, normalize
         self.metadata, self.pool, self.batch_size, self.min_clear = metadata, pool, batch_size, min_clear
         self.device = next(embedder.model.parameters()).device
+        self._whole = frame.stride == frame.cell == frame.window
+        """Whether every cell is a window: nothing is blended then."""
         self.windows = 0
         """Windows computed so far."""
 
@@ -198,48 +242,87 @@ class SceneEmbedder:
         """
         if first == end:
             return
-        blended = BlendedRows(self.frame, self.record_shape[-1])
+        unit = self.frame.window if self._whole else self.frame.patch
+        blended = BlendedRows(self.frame, self.record_shape[-1], unit)
         shares = self._shares(first - 1)  # the row above is completed for nothing: it is there already, or outside
         # A block row is complete after the next stripe, whose windows reach back into it.
         numbers = tqdm(range(first, end + 1), desc="embedding", unit="row", leave=False, disable=None)
+        for number, (stripe, shares_below, parts) in zip(numbers, _one_ahead(self._begun(first, end)), strict=True):
+            for part in parts:
+                self._blend(blended, number, stripe.only(part.windows), part.fields())
+            cells = blended.finish(shares, self.min_clear)
+            if number > first:
+                yield cells
+            shares = shares_below
+
+    def _begun(self, first: int, end: int) -> Iterator[tuple[Stripe, np.ndarray, list[Part]]]:
+        """Stripes, the clear shares of their block rows, and their windows in parts; the next stripe is being read."""
         with ThreadPoolExecutor(1, "reading") as reading:
             ahead = reading.submit(self._read, first, end)
-            for number in numbers:
-                stripe, shares_below = ahead.result()
+            for number in range(first, end + 1):
+                stripe, shares = ahead.result()
                 if number < end:
                     ahead = reading.submit(self._read, number + 1, end)
-                self._add_stripe(blended, number, stripe)
-                cells = blended.finish(shares, self.min_clear)
-                if number > first:
-                    yield cells
-                shares = shares_below
+                yield stripe, shares, self._parts(stripe)
 
     def _read(self, number: int, end: int) -> tuple[Stripe, np.ndarray]:
         """A stripe, and the clear shares of its block row."""
         with rasterio.Env():  # GDAL's messages are this thread's own, and else go to stderr
-            return read_stripe(self.reader, self.frame, number, end), self._shares(number)
+            stripe = read_stripe(self.reader, self.frame, number, end)
+            # Windows that do not overlap are those of the block row itself.
+            alike = self.frame.stride == self.frame.window and len(stripe.shares)
+            return stripe, stripe.shares if alike else self._shares(number)
 
-    def _add_stripe(self, blended: BlendedRows, number: int, stripe: Stripe) -> None:
-        """Run the windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
-        frame, side = self.frame, self.frame.window // self.frame.patch
-        first_row = (number - 1) * side
-        for start in range(0, len(stripe.tops), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            numbers = stripe.images(part, frame.window).to(self.device)
-            images, valid = self.reader.given.normalized(numbers, self.normalize)
-            config = self.embedder.model.config
-            meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
-            visible = visible_unless_all(valid, config.patch_size)
-            bands = self.reader.given.mask(len(images), self.device)
-            tokens = self.embedder.of_visible(images, meta, visible, bands)
-            fields = token_fields(tokens, self.pool, side, config.num_prefix, visible).cpu().numpy()
-            if not np.isfinite(fields).all():
-                raise DataError(f"{self.reader.where}: the model gives NaN or infinity here; check the checkpoint")
-            self.windows += len(fields)
-            for top, left, clear, field in zip(
-                stripe.tops[part], stripe.lefts[part], stripe.clear[part], fields, strict=True
-            ):
-                blended.add(top // frame.patch - first_row, left // frame.patch, field, clear)
+    def _parts(self, stripe: Stripe) -> list[Part]:
+        """The windows of a stripe: all of them, begun, where threads share them out and what they make is small."""
+        count, at_once = len(stripe.tops), self.embedder.at_once
+        if at_once and self._whole and count:
+            return [Part(slice(0, count), self._begin(stripe))]
+        parts = [slice(start, start + self.batch_size) for start in range(0, count, self.batch_size)]
+        return [Part(part, partial(self._made, stripe.only(part))) for part in parts]
+
+    def _made(self, stripe: Stripe) -> np.ndarray:
+        return self._begin(stripe)()
+
+    def _begin(self, stripe: Stripe) -> Callable[[], np.ndarray]:
+        """What makes, or waits for, vectors of a stripe's windows, for every patch or window: (n, …, …, width)."""
+        meta = self.metadata.encode(self.frame, stripe.tops, stripe.lefts, self.embedder.model.config)
+
+        def fields(part: slice) -> np.ndarray:
+            return self._fields_of(stripe.only(part), meta[part].to(self.device))
+
+        if not self.embedder.at_once:
+            return partial(fields, slice(None))
+        wait = begin_parts(fields, len(stripe.tops), self.embedder.at_once)
+        return lambda: np.concatenate(wait())
+
+    def _blend(self, blended: BlendedRows, number: int, stripe: Stripe, fields: np.ndarray) -> None:
+        """Add windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
+        unit = blended.unit
+        first_row = (number - 1) * (self.frame.window // unit)
+        self.windows += len(fields)
+        for top, left, clear, field in zip(stripe.tops, stripe.lefts, stripe.clear, fields, strict=True):
+            blended.add(top // unit - first_row, left // unit, field, clear)
+
+    def _fields_of(self, stripe: Stripe, meta: Tensor) -> np.ndarray:
+        """The same of a few windows, by the thread that it is called in."""
+        frame, config = self.frame, self.embedder.model.config
+        side = frame.window // frame.patch
+        images, valid = self.reader.given.normalized(stripe.images(frame.window).to(self.device), self.normalize)
+        visible = visible_unless_all(valid, config.patch_size)
+        bands = self.reader.given.mask(len(images), self.device)
+        found = self.embedder.of_visible(images, meta, visible, bands)
+        if self.embedder.pool == self.pool:
+            fields = found[:, None, None]
+        else:
+            fields = token_fields(found, self.pool, side, config.num_prefix, visible)
+            if self._whole:
+                shares = torch.from_numpy(stripe.of_patches(side, frame.patch)).to(self.device).flatten(1, 2)
+                shares = (shares / shares.sum(1, keepdim=True)).unsqueeze(1)
+                fields = (shares @ fields.flatten(1, 2)).unsqueeze(1)
+        if not fields.isfinite().all():
+            raise DataError(f"{self.reader.where}: the model gives NaN or infinity here; check the checkpoint")
+        return (fields if self._whole else fields.expand(-1, side, side, -1)).cpu().numpy()
 
     def announce(self, windows: float) -> None:
         """Say how long so many windows will take, where that is long."""

@@ -16,7 +16,7 @@ from models.inference.embedding import require_batch_size, require_choice
 from models.inference.when_where import acquisition_time, stated_values
 from models.pooling import MAP_POOLINGS, vector_width
 from scenes.choices import map_pool
-from scenes.embed import PixelReader, SceneEmbedder, WindowMetadata
+from scenes.embed import PixelReader, SceneEmbedder, WindowMetadata, tokens_for
 from scenes.input.arrays import ArrayReader
 from scenes.input.checks import check_numbers
 from scenes.input.grids import GRID_MAPPING, SPACING, cell_centres, grid_mapping
@@ -74,7 +74,7 @@ class _Maker(NamedTuple):
         above = (first - 1) * window - self.frame.above  # windows reach over by less than a block row
         try:
             with self.source.open(above, (end - first + 2) * window) as reader:
-                embedder = Embedder(self.model, "all")
+                embedder = Embedder(self.model, tokens_for(self.pool))
                 cells = SceneEmbedder(
                     reader,
                     self.frame,

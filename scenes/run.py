@@ -11,13 +11,12 @@ from models.inference.runtimes import compiling_asked, require_known
 from models.masking import LEAST_VISIBLE
 from models.pretrained import load_with_path
 from scenes.choices import choose
-from scenes.embed import SceneEmbedder, WindowMetadata
+from scenes.embed import SceneEmbedder, WindowMetadata, tokens_for
 from scenes.input.checks import check_numbers
 from scenes.input.product import Scene, settings_fingerprint
 from scenes.input.reader import SceneReader
 from scenes.input.virtual_files import shown
 from scenes.labels.raster import open_labels
-from scenes.labels.run import LabelWork, fit_labels
 from scenes.outputs import RECORD, OutputSet
 from scenes.products.embedding_file import (
     FINGERPRINT_TAG,
@@ -301,7 +300,7 @@ class SceneRun:
         settings, frame = self.settings, self.frame
         embedder = Embedder(
             self.model,
-            "all",
+            tokens_for(self.choices.pool),
             autocast=self.autocast,
             compilation=Compilation.chosen(
                 compiling_asked(settings.backend, settings.compile),
@@ -358,6 +357,8 @@ class SceneRun:
         self, reader: SceneReader, embeddings: EmbeddingMap, visible: int, files: list[Path]
     ) -> dict[str, Any]:
         """A probe on the user's labels, which is then the one of the map."""
+        from scenes.labels.run import LabelWork, fit_labels  # with scikit-learn, which maps without labels do without
+
         if self.labels is None:
             raise ValueError("there are no labels")
         folder = self.outputs.new("labelled_cells.npz").parent

@@ -166,11 +166,12 @@ class BlendedRows:
     Args:
         frame: of the scene.
         width: numbers of a token.
+        unit: pixels along the side of what has a vector of its own: a patch, or a whole window where that is a cell.
     """
 
-    def __init__(self, frame: Frame, width: int) -> None:
-        self.frame = frame
-        self.side = frame.window // frame.patch
+    def __init__(self, frame: Frame, width: int, unit: int) -> None:
+        self.frame, self.unit = frame, unit
+        self.side = frame.window // unit
         shape = (2 * self.side, frame.blocks_across * self.side)
         self._sum = np.zeros((*shape, width), np.float32)
         self._weight = np.zeros(shape, np.float32)
@@ -180,8 +181,8 @@ class BlendedRows:
         """Add a window.
 
         Args:
-            row, column: of its first patch, counted from the upper block row; may lie outside.
-            field: (side, side, width), a vector for every patch.
+            row, column: of its first unit, counted from the upper block row; may lie outside.
+            field: (side, side, width), a vector for every unit.
             clear: share of the window that is visible.
         """
         height, width = self._weight.shape
@@ -202,15 +203,20 @@ class BlendedRows:
         Returns:
             (cells down, cells across, width) float32; NaN where too little is visible.
         """
-        n = self.frame.cell // self.frame.patch
         upper = slice(0, self.side)
+        shares_of_units = _summed(shares, self.unit // self.frame.patch)
         weight = np.where(self._weight[upper] > 0, self._weight[upper], 1)[..., None]
-        patches = self._sum[upper] / weight * shares[..., None]
-        down, across, width = patches.shape
-        cells = patches.reshape(down // n, n, across // n, n, width).sum((1, 3))
-        seen = shares.reshape(down // n, n, across // n, n).sum((1, 3))
+        cells = _summed(self._sum[upper] / weight * shares_of_units[..., None], self.frame.cell // self.unit)
+        n = self.frame.cell // self.frame.patch
+        seen = _summed(shares, n)
         cells /= np.where(seen > 0, seen, 1)[..., None]
         cells[(seen < min_clear * n * n) | (seen == 0)] = np.nan
         self._sum = np.concatenate([self._sum[self.side :], np.zeros_like(self._sum[upper])])
         self._weight = np.concatenate([self._weight[self.side :], np.zeros_like(self._weight[upper])])
         return cells
+
+
+def _summed(values: np.ndarray, n: int) -> np.ndarray:
+    """(h, w, …) to the sums of its blocks of n x n, (h / n, w / n, …)."""
+    down, across = values.shape[0] // n, values.shape[1] // n
+    return values.reshape(down, n, across, n, *values.shape[2:]).sum((1, 3))

@@ -20,7 +20,7 @@ from datasets.simulator.scene_writer import PIXEL, grid_of
 from datasets.simulator.series import DatedScene, History
 from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE
-from scenes.embed import SceneEmbedder, WindowMetadata
+from scenes.embed import SceneEmbedder, WindowMetadata, tokens_for
 from scenes.input.arrays import LoadedRows
 from scenes.input.grids import SceneGrid
 from scenes.input.reader import WithoutNumber
@@ -101,7 +101,7 @@ def _cells(model: MOEMAE, numbers: np.ndarray, frame: Frame, time: AcquisitionTi
     """(cells, D) of a scene's (7, h, w) numbers."""
     reader = LoadedRows(numbers, 0, WithoutNumber((), numbers.shape[1:], None), PresentBands.of(OLI))
     normalize, known = ZScoreNormalize(BigEarthNetInfo.STATISTICS), WindowMetadata(time, place=True)
-    embedder = SceneEmbedder(reader, frame, Embedder(model, "all"), normalize, known, pool, BATCH, MIN_CLEAR)
+    embedder = SceneEmbedder(reader, frame, Embedder(model, tokens_for(pool)), normalize, known, pool, BATCH, MIN_CLEAR)
     cells = np.concatenate(list(embedder.rows(0, frame.blocks_down)))
     return cells.reshape(-1, cells.shape[-1])
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.inference.micro_batches import MicroBatches
 from models.inference.protocol import PatchEncoder
 from models.inference.runtimes import choose_runtime, require_known
 from models.masking import visible_unless_all
@@ -48,6 +49,8 @@ class Embedder:
         # Where the patches' own tokens are not pooled, what would become of them in the last block is left out.
         self._read = model.config.num_prefix if pool in WINDOW_POOLINGS else None
         self.backend, self._tokens = choose_runtime(backend, model, patches, self._read)
+        self.at_once = self._tokens.at_once if isinstance(self._tokens, MicroBatches) else None
+        """Patches that each of several threads takes at a time; None: one call computes all."""
         self.model, self.pool, self.autocast = model, pool, autocast
         self._fill_to = batch_size if compilation.wanted else 0
         self._compute = compilation.of(self._vectors)

@@ -7,7 +7,8 @@ first.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -37,16 +38,34 @@ class MicroBatches:
     def __call__(self, images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
         """Tokens of a batch of any size; arguments as of `encode`."""
 
-        def tokens(start: int) -> Tensor:
-            part = slice(start, start + self.at_once)
+        def tokens(part: slice) -> Tensor:
             given = (None if values is None else values[part] for values in (visible, bands))
             return self.encode(images[part], meta[part], *given)
 
-        starts = range(0, max(len(images), 1), self.at_once)
-        threads = min(torch.get_num_threads(), len(starts))
-        if threads == 1 or not _threads_are_told_apart():
-            return torch.cat([tokens(start) for start in starts])
-        return torch.cat(list(_pool(threads, os.getpid()).map(tokens, starts)))
+        return torch.cat(in_parts(tokens, len(images), self.at_once))
+
+
+T = TypeVar("T")
+
+
+def in_parts(work: Callable[[slice], T], count: int, at_once: int) -> list[T]:
+    """What `work` gives for every part of so many rows, in their order; see `MicroBatches`.
+
+    Args:
+        work: called by several threads at once; where it calls this function, it does its parts one after another.
+        count: rows; of none there is one empty part.
+        at_once: rows of a part.
+    """
+    return begin_parts(work, count, at_once)()
+
+
+def begin_parts(work: Callable[[slice], T], count: int, at_once: int) -> Callable[[], list[T]]:
+    """The same, begun at once where there are several threads; what is returned waits for all parts."""
+    parts = [slice(start, start + at_once) for start in range(0, max(count, 1), at_once)]
+    threads = min(torch.get_num_threads(), len(parts))
+    if threads == 1 or not _threads_are_told_apart():
+        return lambda: [work(part) for part in parts]
+    return partial(list, _pool(threads, os.getpid()).map(work, parts))
 
 
 @lru_cache(maxsize=2)

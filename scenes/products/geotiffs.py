@@ -11,6 +11,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from scenes.input.reader import CACHE_BYTES
+from utils.cores import usable_cores
 from utils.errors import UserError, describe_os_error
 from utils.files import make_folder, sync
 
@@ -55,7 +56,7 @@ def write_cog(path: Path, layer: Layer, stripes: Iterable[np.ndarray], scratch: 
                "tiled": True, "blockxsize": layer.tile, "blockysize": layer.tile, "interleave": "pixel",
                "bigtiff": "if_safer"}  # fmt: skip
     cog = {"driver": "COG", "compress": "DEFLATE", "predictor": "YES", "blocksize": layer.tile,
-           "overview_resampling": layer.resampling, "bigtiff": "if_safer"}  # fmt: skip
+           "overview_resampling": layer.resampling, "bigtiff": "if_safer", "num_threads": usable_cores()}  # fmt: skip
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             with rasterio.open(plain, "w", **profile) as file:

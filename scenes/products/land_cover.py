@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import wrap
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -13,7 +13,6 @@ import rasterio
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from classification_models.logistic_regression import LogisticRegressionModel
 from models.config import ModelConfig
 from models.pooling import MAP_POOLINGS, vector_width
 from scenes.input.product import Scene
@@ -27,6 +26,9 @@ from utils.errors import ConfigError
 from utils.files import write_text
 from utils.parsing import parse_json
 from utils.sensors import OLI
+
+if TYPE_CHECKING:  # scikit-learn takes more than a second to import, and maps without a probe do without
+    from classification_models.logistic_regression import LogisticRegressionModel
 
 NO_CLASS = 255
 LEGEND_LETTERS = 42
@@ -59,7 +61,7 @@ class Probe(NamedTuple):
     """A probe and the embeddings it was fitted on."""
 
     path: Path
-    model: LogisticRegressionModel
+    model: "LogisticRegressionModel"
     classes: tuple[str, ...]
     pool: str | None
     """None where its record does not say."""
@@ -82,6 +84,8 @@ def load_probe(path: Path, config: ModelConfig, trust_pickle: bool = False) -> P
         CheckpointError: when the probe cannot be read.
         ConfigError: when it takes other features than an embedding's.
     """
+    from classification_models.logistic_regression import LogisticRegressionModel
+
     model = LogisticRegressionModel.load(path, trust_pickle)
     try:
         record = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -135,7 +139,7 @@ def _pool_of(record: dict, train: dict, config: ModelConfig) -> str | None:
     return train.get("pool")
 
 
-def _class_names(record: dict, model: LogisticRegressionModel) -> tuple[str, ...]:
+def _class_names(record: dict, model: "LogisticRegressionModel") -> tuple[str, ...]:
     """Names by class index."""
     count = len(model.classes_) if model.multilabel else int(np.max(model.classes_)) + 1
     names = record.get("classes") or []

@@ -61,21 +61,19 @@ class SceneReconstructor:
             stripe = read_stripe(self.reader, self.frame, block)
             record = np.zeros(self.record_shape, np.uint16)
             for start in range(0, len(stripe.tops), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                for left, pixels in zip(stripe.lefts[part], self._predict(stripe, part), strict=True):
+                some = stripe.only(slice(start, start + self.batch_size))
+                for left, pixels in zip(some.lefts, self._predict(some), strict=True):
                     record[:, :, left : left + self.frame.window] = pixels
             record[:, (stripe.pixels == 0).all(axis=0)] = 0
             store.append(record)
 
     @torch.no_grad()
-    def _predict(self, stripe: Stripe, part: slice) -> np.ndarray:
+    def _predict(self, stripe: Stripe) -> np.ndarray:
         """(n, bands of the scene, side, side) uint16 digital numbers."""
         frame, config, given = self.frame, self.model.config, self.reader.given
-        images, valid = given.normalized(stripe.images(part, frame.window).to(self.device), self.normalize)
-        meta = self.metadata.encode(frame, stripe.tops[part], stripe.lefts[part], config).to(self.device)
-        places = [
-            frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops[part], stripe.lefts[part], strict=True)
-        ]
+        images, valid = given.normalized(stripe.images(frame.window).to(self.device), self.normalize)
+        meta = self.metadata.encode(frame, stripe.tops, stripe.lefts, config).to(self.device)
+        places = [frame.global_index(int(t), int(x)) for t, x in zip(stripe.tops, stripe.lefts, strict=True)]
         keys = ((MASK_SEED, "scene mask", *place) for place in places)
         visible = visible_unless_all(valid, config.patch_size)
         masking = seeded_masking(keys, config.num_patches, self.model.masking, self.device, visible)

@@ -16,8 +16,8 @@ from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers,
 
 from models.checkpoint import load_model
 from models.inference.embedder import Embedder
-from models.pooling import MAP_POOLINGS, pool_tokens, vector_width
-from scenes.embed import SceneEmbedder, WindowMetadata, token_fields
+from models.pooling import MAP_POOLINGS, WINDOW_POOLINGS, pool_tokens, vector_width
+from scenes.embed import SceneEmbedder, WindowMetadata, token_fields, tokens_for
 from scenes.input.product import find_scene
 from scenes.input.reader import SceneReader
 from scenes.row_store import RowStore
@@ -91,6 +91,42 @@ def test_the_batch_size_changes_nothing(tmp_path, folder, checkpoint, made, stri
         np.testing.assert_allclose(read(other), first, atol=ROUNDING)
 
 
+def cells_of(folder: Path, embedder: Embedder, pool: str, stride: int, cell: int, batch_size: int = 16) -> np.ndarray:
+    """All cells of a scene, without a file."""
+    frame, normalize = frame_of(folder, stride, cell), ZScoreNormalize(BigEarthNetInfo.STATISTICS)
+    with SceneReader(find_scene(folder)) as reader:
+        embedding = SceneEmbedder(reader, frame, embedder, normalize, WindowMetadata(), pool, batch_size, 0.9)
+        return np.concatenate(list(embedding.rows(0, frame.blocks_down)))
+
+
+@pytest.mark.parametrize(("stride", "cell"), [(40, 40), (40, 20), (20, 40), (20, 4)])
+@pytest.mark.parametrize("pool", WINDOW_POOLINGS)
+def test_a_vector_of_the_window_needs_no_tokens_of_patches(folder, checkpoint, pool, stride, cell) -> None:
+    """Neither computed nor blended, and the cells are the same."""
+    assert tokens_for(pool) == pool and tokens_for("summary") == "all"
+    model = load_model(checkpoint)
+    alone, by_patch = (cells_of(folder, Embedder(model, made), pool, stride, cell) for made in (pool, "all"))
+    assert np.isnan(alone).any() and np.isfinite(alone).any()
+    np.testing.assert_allclose(alone, by_patch, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["summary", "cls"])
+@pytest.mark.parametrize("stride", [20, 40])
+def test_threads_that_share_windows_give_the_same_cells(folder, checkpoint, stride, pool) -> None:
+    """To the bit, however many there are and however large a batch is."""
+    model, threads = load_model(checkpoint), torch.get_num_threads()
+    plain = cells_of(folder, Embedder(model, tokens_for(pool)), pool, stride, stride)
+    embedder, found = Embedder(model, tokens_for(pool), backend="folded"), []
+    try:
+        for count, batch in ((1, 8), (2, 8), (3, 64)):
+            torch.set_num_threads(count)
+            found.append(cells_of(folder, embedder, pool, stride, stride, batch))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found[0], plain, rtol=1e-3, atol=1e-3)
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+
+
 def test_the_order_of_windows_changes_nothing() -> None:
     random = np.random.default_rng(0)
 
@@ -102,7 +138,7 @@ def test_the_order_of_windows_changes_nothing() -> None:
     ]
     results = []
     for order in (range(len(windows)), random.permutation(len(windows))):
-        blended = BlendedRows(Grid(), 5)
+        blended = BlendedRows(Grid(), 5, 4)
         for index in order:
             blended.add(*windows[index], clear=0.5 + index % 3 / 4)
         results.append(blended.finish(np.ones((10, 30), np.float32), 0.5))
@@ -191,7 +227,8 @@ def test_the_next_stripe_is_read_while_one_is_computed(monkeypatch, folder, chec
     ahead, reader = rows_of(folder, checkpoint)
     assert len(ahead) == 4 and len(reader.threads) == 2
     tops = [top for kind, top in reader.events if kind == "read"]
-    assert reader.events.index(("made", 3)) == len(reader.events) - 1 and len(tops) == 1 + 2 * 5
+    # Once each, and for the shares of the row above the first and below the last.
+    assert reader.events.index(("made", 3)) == len(reader.events) - 1 and len(tops) == 2 + 5
     monkeypatch.setattr("scenes.embed.ThreadPoolExecutor", AtOnce)
     in_turn, reader = rows_of(folder, checkpoint)
     assert len(reader.threads) == 1
