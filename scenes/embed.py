@@ -2,7 +2,8 @@
 
 Memory holds two block rows whatever the scene's height. A batch never reaches over the end of a stripe, so a run that
 goes on at any stripe makes the same batches, and with the same number of threads the same bits. While a stripe is
-computed, a thread reads the next one.
+computed, a thread reads the next one; where windows do not overlap, a backend with threads of its own begins with that
+one before the first is written.
 """
 
 import time
