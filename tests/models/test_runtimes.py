@@ -1,5 +1,7 @@
 """Faster ways to an embedding: the tokens of PyTorch to 1e-4, with fill and without, or one line."""
 
+import threading
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from models.inference import runtimes
 from models.inference.embedder import Embedder
 from models.inference.encoder_program import encoder_program
 from models.inference.folded import FoldedEncoder
-from models.inference.micro_batches import MicroBatches
+from models.inference.micro_batches import MicroBatches, begin_parts, in_parts
 from models.inference.runtimes import CHOICES, RUNTIMES, choose_runtime
 from utils.errors import ConfigError
 
@@ -99,6 +101,27 @@ def test_micro_batches_are_the_same_on_any_number_of_threads():
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found[1], one_by_one) and torch.equal(found[3], one_by_one)
+
+
+def test_parts_within_parts_and_parts_that_are_begun():
+    """Inner ones are done by the thread of the outer; what is begun is at work before anybody waits for it."""
+    started, threads = threading.Event(), torch.get_num_threads()
+
+    def outer(rows: slice) -> list[tuple[int, int]]:
+        started.set()
+        count = len(range(10)[rows])
+        return in_parts(lambda inner: (rows.start + inner.start, threading.get_ident()), count, 1)
+
+    try:
+        torch.set_num_threads(2)
+        wait = begin_parts(outer, 10, 4)
+        assert started.wait(10)
+        found = wait()
+    finally:
+        torch.set_num_threads(threads)
+    assert [[row for row, _ in part] for part in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert all(len({thread for _, thread in part}) == 1 for part in found)
+    assert in_parts(lambda rows: (rows.start, rows.stop), 0, 4) == [(0, 4)]
 
 
 def test_a_failure_on_a_thread_ends_the_batch():
