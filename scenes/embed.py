@@ -1,17 +1,16 @@
 """The loop: windows of a scene through the model, block row by block row, to cells on disk.
 
-Memory holds two block rows whatever the scene's height. A batch never reaches over the end of a stripe, so a run that
-goes on at any stripe makes the same batches, and with the same number of threads the same bits. While a stripe is
-computed, a thread reads the next one; where windows do not overlap, a backend with threads of its own begins with that
-one before the first is written.
+Memory holds two block rows of cells and the pixels of two more, whatever the scene's height. A batch never reaches over
+the end of a stripe, so a run that goes on at any stripe makes the same batches, and with the same number of threads the
+same bits. While a stripe is computed, a thread reads the next one; where windows do not overlap, a backend with threads
+of its own begins with that one at once.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import rasterio
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
-from models.inference.micro_batches import begin_parts
+from models.inference.micro_batches import Parts
 from models.masking import visible_unless_all
 from models.pooling import WINDOW_POOLINGS, pool_every_patch, vector_width
 from scenes.input.reader import WithoutNumber
@@ -157,28 +156,13 @@ def token_fields(flat: Tensor, pool: str, side: int, num_prefix: int, visible: T
     return pool_every_patch(tokens, pool, num_prefix, visible).unflatten(1, (side, side))
 
 
-class Part(NamedTuple):
-    """Windows of a stripe that are computed together."""
+class Begun(NamedTuple):
+    """A stripe that has been read, and what has been begun of it."""
 
-    windows: slice
-    fields: Callable[[], np.ndarray]
-    """Makes their vectors, or waits for them; see `SceneEmbedder._begin`."""
-
-
-T = TypeVar("T")
-
-
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same, each when the next one is there, or is known not to come."""
-    held: list[T] = []
-    try:
-        for item in items:
-            yield from held
-            held = [item]
-    except Exception:
-        yield from held
-        raise
-    yield from held
+    stripe: Stripe
+    shares: np.ndarray  # (patches down, patches across) visible share of the patches of its block row
+    vectors: Parts[np.ndarray] | None
+    """Those of all its windows; None: nothing is begun yet."""
 
 
 class SceneEmbedder:
@@ -191,7 +175,7 @@ class SceneEmbedder:
         normalize: digital numbers to z-scores.
         metadata: time and place that the windows are conditioned on.
         pool: see `token_fields`.
-        batch_size: windows at once.
+        batch_size: windows at once; of frames without overlap a backend with threads of its own takes whole stripes.
         min_clear: share of a cell that must be visible.
     """
 
@@ -206,6 +190,8 @@ class SceneEmbedder:
         batch_size: int,
         min_clear: float,
     ) -> None:
+        if embedder.pool not in ("all", tokens_for(pool)):
+            raise ValueError(f"cells of {pool} are made of {tokens_for(pool)}, not of {embedder.pool}")
         self.reader, self.frame, self.embedder, self.normalize = reader, frame, embedder, normalize
         self.metadata, self.pool, self.batch_size, self.min_clear = metadata, pool, batch_size, min_clear
         self.device = next(embedder.model.parameters()).device
@@ -245,75 +231,71 @@ class SceneEmbedder:
             return
         unit = self.frame.window if self._whole else self.frame.patch
         blended = BlendedRows(self.frame, self.record_shape[-1], unit)
-        shares = self._shares(first - 1)  # the row above is completed for nothing: it is there already, or outside
+        # The row above is completed for nothing (it is there already, or outside), but what it hides is counted again.
+        shares = self._shares(first - 1)
         # A block row is complete after the next stripe, whose windows reach back into it.
         numbers = tqdm(range(first, end + 1), desc="embedding", unit="row", leave=False, disable=None)
-        for number, (stripe, shares_below, parts) in zip(numbers, _one_ahead(self._begun(first, end)), strict=True):
-            for part in parts:
-                self._blend(blended, number, stripe.only(part.windows), part.fields())
-            cells = blended.finish(shares, self.min_clear)
-            if number > first:
-                yield cells
-            shares = shares_below
-
-    def _begun(self, first: int, end: int) -> Iterator[tuple[Stripe, np.ndarray, list[Part]]]:
-        """Stripes, the clear shares of their block rows, and their windows in parts; the next stripe is being read."""
+        threads = torch.get_num_threads()  # of this thread: that of others is not what was asked for
         with ThreadPoolExecutor(1, "reading") as reading:
-            ahead = reading.submit(self._read, first, end)
-            for number in range(first, end + 1):
-                stripe, shares = ahead.result()
-                if number < end:
-                    ahead = reading.submit(self._read, number + 1, end)
-                yield stripe, shares, self._parts(stripe)
+            ahead = reading.submit(self._begin, first, end, threads)
+            try:
+                for number in numbers:
+                    stripe, shares_below, vectors = ahead.result()
+                    if number < end:
+                        ahead = reading.submit(self._begin, number + 1, end, threads)
+                    self._add_stripe(blended, number, stripe, vectors)
+                    cells = blended.finish(shares, self.min_clear)
+                    if number > first:
+                        yield cells
+                    shares = shares_below
+            finally:  # nobody waits for the next one if this one has failed
+                if ahead.exception() is None and (vectors := ahead.result().vectors) is not None:
+                    vectors.cancel()
 
-    def _read(self, number: int, end: int) -> tuple[Stripe, np.ndarray]:
-        """A stripe, and the clear shares of its block row."""
+    def _begin(self, number: int, end: int, threads: int) -> Begun:
+        """Read a stripe; begin with its windows where threads share all of them out and what they make is small."""
         with rasterio.Env():  # GDAL's messages are this thread's own, and else go to stderr
             stripe = read_stripe(self.reader, self.frame, number, end)
             # Windows that do not overlap are those of the block row itself.
             alike = self.frame.stride == self.frame.window and len(stripe.shares)
-            return stripe, stripe.shares if alike else self._shares(number)
+            shares = stripe.shares if alike else self._shares(number)
+            whole = self.embedder.at_once and self._whole and len(stripe.tops)
+            return Begun(stripe, shares, self._vectors(stripe, threads) if whole else None)
 
-    def _parts(self, stripe: Stripe) -> list[Part]:
-        """The windows of a stripe: all of them, begun, where threads share them out and what they make is small."""
-        count, at_once = len(stripe.tops), self.embedder.at_once
-        if at_once and self._whole and count:
-            return [Part(slice(0, count), self._begin(stripe))]
-        parts = [slice(start, start + self.batch_size) for start in range(0, count, self.batch_size)]
-        return [Part(part, partial(self._made, stripe.only(part))) for part in parts]
-
-    def _made(self, stripe: Stripe) -> np.ndarray:
-        return self._begin(stripe)()
-
-    def _begin(self, stripe: Stripe) -> Callable[[], np.ndarray]:
-        """What makes, or waits for, vectors of a stripe's windows, for every patch or window: (n, …, …, width)."""
+    def _vectors(self, stripe: Stripe, threads: int) -> Parts[np.ndarray]:
+        """Vectors of a stripe's windows in the making, in parts as `_vectors_of` gives them."""
         meta = self.metadata.encode(self.frame, stripe.tops, stripe.lefts, self.embedder.model.config)
 
-        def fields(part: slice) -> np.ndarray:
-            return self._fields_of(stripe.only(part), meta[part].to(self.device))
+        def vectors(part: slice) -> np.ndarray:
+            return self._vectors_of(stripe.only(part), meta[part].to(self.device))
 
-        if not self.embedder.at_once:
-            return partial(fields, slice(None))
-        wait = begin_parts(fields, len(stripe.tops), self.embedder.at_once)
-        return lambda: np.concatenate(wait())
+        count = len(stripe.tops)
+        return Parts(vectors, count, self.embedder.at_once or count, threads)
 
-    def _blend(self, blended: BlendedRows, number: int, stripe: Stripe, fields: np.ndarray) -> None:
-        """Add windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
-        unit = blended.unit
-        first_row = (number - 1) * (self.frame.window // unit)
-        self.windows += len(fields)
-        for top, left, clear, field in zip(stripe.tops, stripe.lefts, stripe.clear, fields, strict=True):
-            blended.add(top // unit - first_row, left // unit, field, clear)
+    def _add_stripe(self, blended: BlendedRows, number: int, stripe: Stripe, begun: Parts[np.ndarray] | None) -> None:
+        """Run the windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
+        unit, count = blended.unit, len(stripe.tops)
+        first_row, step = (number - 1) * (self.frame.window // unit), self.batch_size if begun is None else count
+        for start in range(0, count, step):
+            some = stripe.only(slice(start, start + step))
+            vectors = np.concatenate((begun or self._vectors(some, torch.get_num_threads())).results())
+            self.windows += len(vectors)
+            for top, left, clear, field in zip(some.tops, some.lefts, some.clear, vectors, strict=True):
+                blended.add(top // unit - first_row, left // unit, field, clear)
 
-    def _fields_of(self, stripe: Stripe, meta: Tensor) -> np.ndarray:
-        """The same of a few windows, by the thread that it is called in."""
+    def _vectors_of(self, stripe: Stripe, meta: Tensor) -> np.ndarray:
+        """A vector for every patch of a few windows, (n, side, side, width).
+
+        Where cells are windows, for every window instead, (n, 1, 1, width): the mean over its patches, weighted by
+        their visible shares.
+        """
         frame, config = self.frame, self.embedder.model.config
         side = frame.window // frame.patch
         images, valid = self.reader.given.normalized(stripe.images(frame.window).to(self.device), self.normalize)
         visible = visible_unless_all(valid, config.patch_size)
         bands = self.reader.given.mask(len(images), self.device)
         found = self.embedder.of_visible(images, meta, visible, bands)
-        if self.embedder.pool == self.pool:
+        if self.embedder.pool != "all":
             fields = found[:, None, None]
         else:
             fields = token_fields(found, self.pool, side, config.num_prefix, visible)
@@ -323,7 +305,8 @@ class SceneEmbedder:
                 fields = (shares @ fields.flatten(1, 2)).unsqueeze(1)
         if not fields.isfinite().all():
             raise DataError(f"{self.reader.where}: the model gives NaN or infinity here; check the checkpoint")
-        return (fields if self._whole else fields.expand(-1, side, side, -1)).cpu().numpy()
+        fields = fields.cpu()
+        return (fields if self._whole else fields.expand(-1, side, side, -1)).numpy()
 
     def announce(self, windows: float) -> None:
         """Say how long so many windows will take, where that is long."""

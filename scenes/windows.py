@@ -161,7 +161,7 @@ def patch_shares(clear: np.ndarray, patch: int) -> np.ndarray:
 
 
 class BlendedRows:
-    """Two block rows of patches, to which windows add their tokens.
+    """Two block rows of units, to which windows add their vectors.
 
     Args:
         frame: of the scene.
@@ -197,7 +197,7 @@ class BlendedRows:
         """Cells of the upper block row, which then makes room for the next.
 
         Args:
-            shares: (side, patches across) clear share of its patches.
+            shares: (patches down, patches across) clear share of its patches.
             min_clear: share of a cell that must be visible.
 
         Returns:

@@ -6,9 +6,9 @@ first.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,23 +49,39 @@ T = TypeVar("T")
 
 
 def in_parts(work: Callable[[slice], T], count: int, at_once: int) -> list[T]:
-    """What `work` gives for every part of so many rows, in their order; see `MicroBatches`.
+    """What `work` gives for every part of so many rows, on as many threads as PyTorch has; see `Parts`."""
+    return Parts(work, count, at_once, torch.get_num_threads()).results()
+
+
+class Parts(Generic[T]):
+    """Work on parts of some rows: begun by several threads at once, or left to whoever asks for the results.
 
     Args:
-        work: called by several threads at once; where it calls this function, it does its parts one after another.
+        work: called by several threads at once; where it divides its own work so, it does its parts one after another.
         count: rows; of none there is one empty part.
         at_once: rows of a part.
+        threads: with one, or for a single part, nothing is begun before the results are asked for.
     """
-    return begin_parts(work, count, at_once)()
 
+    def __init__(self, work: Callable[[slice], T], count: int, at_once: int, threads: int) -> None:
+        self._work = work
+        self._parts = [slice(start, start + at_once) for start in range(0, max(count, 1), at_once)]
+        self._begun: list[Future[T]] = []
+        if threads > 1 and len(self._parts) > 1 and _threads_are_told_apart():
+            pool = _pool(threads, os.getpid())
+            self._begun = [pool.submit(work, part) for part in self._parts]
 
-def begin_parts(work: Callable[[slice], T], count: int, at_once: int) -> Callable[[], list[T]]:
-    """The same, begun at once where there are several threads; what is returned waits for all parts."""
-    parts = [slice(start, start + at_once) for start in range(0, max(count, 1), at_once)]
-    threads = min(torch.get_num_threads(), len(parts))
-    if threads == 1 or not _threads_are_told_apart():
-        return lambda: [work(part) for part in parts]
-    return partial(list, _pool(threads, os.getpid()).map(work, parts))
+    def results(self) -> list[T]:
+        """Of all parts, in their order; the first failure ends the rest."""
+        try:
+            return [one.result() for one in self._begun] or [self._work(part) for part in self._parts]
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Leave out what no thread has begun with."""
+        for one in self._begun:
+            one.cancel()
 
 
 @lru_cache(maxsize=2)

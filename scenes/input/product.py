@@ -55,7 +55,7 @@ _PACKED_ENDINGS = (".gz", ".tgz", ".bz2", ".xz", ".7z")
 FORMS = "a Collection-2 Level-2 folder, its .tar or .zip, a STAC item (.json), or a GeoTIFF of its bands"
 
 
-FINGERPRINT_FORMAT = 1
+FINGERPRINT_FORMAT = 2
 """Raised when the same settings give other numbers."""
 
 

@@ -1,6 +1,7 @@
 """Faster ways to an embedding: the tokens of PyTorch to 1e-4, with fill and without, or one line."""
 
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from models.inference import runtimes
 from models.inference.embedder import Embedder
 from models.inference.encoder_program import encoder_program
 from models.inference.folded import FoldedEncoder
-from models.inference.micro_batches import MicroBatches, begin_parts, in_parts
+from models.inference.micro_batches import MicroBatches, Parts, in_parts
 from models.inference.runtimes import CHOICES, RUNTIMES, choose_runtime
 from utils.errors import ConfigError
 
@@ -104,24 +105,51 @@ def test_micro_batches_are_the_same_on_any_number_of_threads():
 
 
 def test_parts_within_parts_and_parts_that_are_begun():
-    """Inner ones are done by the thread of the outer; what is begun is at work before anybody waits for it."""
-    started, threads = threading.Event(), torch.get_num_threads()
+    """Inner ones are done by the thread of the outer; what is begun is at work before anybody asks for it."""
+    started = threading.Event()
 
     def outer(rows: slice) -> list[tuple[int, int]]:
         started.set()
         count = len(range(10)[rows])
         return in_parts(lambda inner: (rows.start + inner.start, threading.get_ident()), count, 1)
 
-    try:
-        torch.set_num_threads(2)
-        wait = begin_parts(outer, 10, 4)
-        assert started.wait(10)
-        found = wait()
-    finally:
-        torch.set_num_threads(threads)
+    begun = Parts(outer, 10, 4, threads=2)
+    assert started.wait(10)
+    found = begun.results()
     assert [[row for row, _ in part] for part in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert all(len({thread for _, thread in part}) == 1 for part in found)
-    assert in_parts(lambda rows: (rows.start, rows.stop), 0, 4) == [(0, 4)]
+    assert {thread for part in found for _, thread in part}.isdisjoint({threading.get_ident()})
+    assert Parts(lambda rows: (rows.start, rows.stop), 0, 4, threads=2).results() == [(0, 4)]
+    alone = Parts(lambda rows: threading.get_ident(), 10, 4, threads=1)
+    assert set(alone.results()) == {threading.get_ident()}
+
+
+def test_parts_that_nobody_waits_for_are_left_out():
+    done, may_go_on = [], threading.Event()
+
+    def work(rows: slice) -> None:
+        may_go_on.wait(10)
+        done.append(rows.start)
+
+    begun = Parts(work, 100, 1, threads=2)
+    begun.cancel()
+    may_go_on.set()
+    with pytest.raises(CancelledError):
+        begun.results()
+    assert len(done) <= 2
+
+    def fails_first(rows: slice) -> None:
+        if rows.start == 0:
+            raise ConfigError("no such patch")
+        may_go_on.wait(10)
+        done.append(rows.start)
+
+    may_go_on.clear()
+    begun, before = Parts(fails_first, 100, 1, threads=2), len(done)
+    with pytest.raises(ConfigError, match="no such patch"):
+        begun.results()
+    may_go_on.set()
+    assert len(done) - before <= 2
 
 
 def test_a_failure_on_a_thread_ends_the_batch():

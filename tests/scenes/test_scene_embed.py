@@ -16,6 +16,7 @@ from scene_files import CLEAR, CLOUD, ORIGIN, SHADOW, embed, read, some_numbers,
 
 from models.checkpoint import load_model
 from models.inference.embedder import Embedder
+from models.inference.micro_batches import MicroBatches
 from models.pooling import MAP_POOLINGS, WINDOW_POOLINGS, pool_tokens, vector_width
 from scenes.embed import SceneEmbedder, WindowMetadata, token_fields, tokens_for
 from scenes.input.product import find_scene
@@ -91,23 +92,47 @@ def test_the_batch_size_changes_nothing(tmp_path, folder, checkpoint, made, stri
         np.testing.assert_allclose(read(other), first, atol=ROUNDING)
 
 
-def cells_of(folder: Path, embedder: Embedder, pool: str, stride: int, cell: int, batch_size: int = 16) -> np.ndarray:
-    """All cells of a scene, without a file."""
+def cells_of(
+    folder: Path, embedder: Embedder, pool: str, stride: int, cell: int, batch_size: int = 16, blend: bool = False
+) -> np.ndarray:
+    """All cells of a scene that show anything, without a file; `blend`: patch by patch in any case."""
     frame, normalize = frame_of(folder, stride, cell), ZScoreNormalize(BigEarthNetInfo.STATISTICS)
     with SceneReader(find_scene(folder)) as reader:
-        embedding = SceneEmbedder(reader, frame, embedder, normalize, WindowMetadata(), pool, batch_size, 0.9)
+        embedding = SceneEmbedder(reader, frame, embedder, normalize, WindowMetadata(), pool, batch_size, 0.01)
+        embedding._whole = embedding._whole and not blend
         return np.concatenate(list(embedding.rows(0, frame.blocks_down)))
+
+
+@pytest.mark.parametrize("pool", MAP_POOLINGS)
+def test_a_cell_that_is_a_window_needs_no_blending(folder, checkpoint, pool) -> None:
+    """Also where a part of the window is hidden."""
+    embedder = Embedder(load_model(checkpoint), "all")
+    at_once, blended = (cells_of(folder, embedder, pool, 40, 40, blend=blend) for blend in (False, True))
+    assert np.isfinite(at_once).all()
+    np.testing.assert_allclose(at_once, blended, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("stride", "cell"), [(40, 40), (40, 20), (20, 40), (20, 4)])
 @pytest.mark.parametrize("pool", WINDOW_POOLINGS)
 def test_a_vector_of_the_window_needs_no_tokens_of_patches(folder, checkpoint, pool, stride, cell) -> None:
-    """Neither computed nor blended, and the cells are the same."""
     assert tokens_for(pool) == pool and tokens_for("summary") == "all"
     model = load_model(checkpoint)
     alone, by_patch = (cells_of(folder, Embedder(model, made), pool, stride, cell) for made in (pool, "all"))
-    assert np.isnan(alone).any() and np.isfinite(alone).any()
     np.testing.assert_allclose(alone, by_patch, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="are made of"):
+        cells_of(folder, Embedder(model, "patch_mean"), pool, stride, cell)
+
+
+class SaysThreads(Embedder):
+    """Remembers which threads computed how many windows."""
+
+    def __init__(self, model, pool: str, at_once: int) -> None:
+        super().__init__(model, pool, backend="folded")
+        self.at_once, self.seen = at_once, []
+
+    def of_visible(self, images, meta, visible, bands=None):
+        self.seen.append((threading.current_thread().name.split("_")[0], len(images)))
+        return super().of_visible(images, meta, visible, bands)
 
 
 @pytest.mark.parametrize("pool", ["summary", "cls"])
@@ -116,11 +141,14 @@ def test_threads_that_share_windows_give_the_same_cells(folder, checkpoint, stri
     """To the bit, however many there are and however large a batch is."""
     model, threads = load_model(checkpoint), torch.get_num_threads()
     plain = cells_of(folder, Embedder(model, tokens_for(pool)), pool, stride, stride)
-    embedder, found = Embedder(model, tokens_for(pool), backend="folded"), []
+    found = []
     try:
         for count, batch in ((1, 8), (2, 8), (3, 64)):
             torch.set_num_threads(count)
+            embedder = SaysThreads(model, tokens_for(pool), 2)
             found.append(cells_of(folder, embedder, pool, stride, stride, batch))
+            names, sizes = zip(*embedder.seen, strict=True)
+            assert set(sizes) <= {1, 2} and ("embedding" in names) == (count > 1)
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_allclose(found[0], plain, rtol=1e-3, atol=1e-3)
@@ -193,14 +221,16 @@ class SlowReader:
         return self.reader.read(top, *place)
 
 
-def rows_of(folder: Path, checkpoint: Path, fails_from: float = np.inf) -> tuple[list[np.ndarray], SlowReader]:
-    """Block rows of a scene, and what was read when."""
+def rows_of(
+    folder: Path, checkpoint: Path, fails_from: float = np.inf, made: list[np.ndarray] | None = None
+) -> tuple[list[np.ndarray], SlowReader]:
+    """Block rows of a scene, which also go into `made` one by one, and what was read when."""
     frame, normalize = frame_of(folder), ZScoreNormalize(BigEarthNetInfo.STATISTICS)
     with SceneReader(find_scene(folder)) as whole:
         reader = SlowReader(whole, fails_from)
         embedder = Embedder(load_model(checkpoint), "all")
         cells = SceneEmbedder(reader, frame, embedder, normalize, WindowMetadata(), "patch_mean", 16, 0.5)
-        made = []
+        made = [] if made is None else made
         for row in cells.rows(0, frame.blocks_down):
             reader.events.append(("made", len(made)))
             made.append(row)
@@ -237,8 +267,11 @@ def test_the_next_stripe_is_read_while_one_is_computed(monkeypatch, folder, chec
 
 
 def test_what_cannot_be_read_ends_the_rows_before_it(folder, checkpoint) -> None:
+    made: list[np.ndarray] = []
     with pytest.raises(DataError, match="cannot be read here"):
-        rows_of(folder, checkpoint, fails_from=60)
+        rows_of(folder, checkpoint, 60, made)
+    whole, _ = rows_of(folder, checkpoint)
+    assert len(made) == 1 and made[0].tobytes() == whole[0].tobytes()
 
 
 @pytest.mark.parametrize("stride", [20, 40])
@@ -317,12 +350,18 @@ def test_the_file_is_cloud_optimised_and_says_where_it_comes_from(tmp_path, fold
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("stride", [20, 40])
+@pytest.mark.parametrize(("stride", "backend"), [(20, "torch"), (40, "torch"), (40, "folded")])
 @pytest.mark.parametrize("appended", [0, 2])
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    tmp_path, folder, checkpoint, made, monkeypatch, capsys, stride, appended
+    tmp_path, folder, checkpoint, made, monkeypatch, capsys, stride, backend, appended
 ):
-    whole = made("--stride", stride)
+    options = ("--stride", stride, "--backend", backend)
+    with monkeypatch.context() as few:
+        few.setattr(MicroBatches.__init__, "__defaults__", (2,))  # several parts a stripe
+        killed_and_gone_on(tmp_path, folder, checkpoint, made(*options), monkeypatch, capsys, options, appended)
+
+
+def killed_and_gone_on(tmp_path, folder, checkpoint, whole, monkeypatch, capsys, options, appended) -> None:
     append, count = RowStore.append, []
 
     def dying(self, record) -> None:
@@ -332,13 +371,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         count.append(1)
         append(self, record)
 
-    monkeypatch.setattr(RowStore, "append", dying)
-    with pytest.raises(KeyboardInterrupt):
-        embed(folder, checkpoint, tmp_path / "killed", "--stride", stride)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RowStore, "append", dying)
+        embed(folder, checkpoint, tmp_path / "killed", *options)
     assert not (tmp_path / "killed" / "embeddings.tif").exists()
     capsys.readouterr()
-    path = embed(folder, checkpoint, tmp_path / "killed", "--stride", stride)
+    path = embed(folder, checkpoint, tmp_path / "killed", *options)
     assert ("going on after 2 of 4" in capsys.readouterr().out) == (appended == 2)
     assert path.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "killed" / ".unfinished").exists()

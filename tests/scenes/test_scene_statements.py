@@ -94,13 +94,16 @@ def test_infinite_numbers_are_counted_once(tmp_path) -> None:
 
 
 @pytest.mark.runs
-def test_what_files_hide_without_a_word_is_said_by_file_also_of_rows_made_before(tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("stride", [20, 40])
+def test_what_files_hide_without_a_word_is_said_by_file_also_of_rows_made_before(
+    tmp_path, monkeypatch, capsys, stride
+) -> None:
     """A run from the beginning, one that was interrupted, and one that finds its embeddings all say the same."""
     numbers = (some_numbers((130, 90)) * 2.75e-5 - 0.2).astype(np.float32)
     numbers[3, :50, :10], numbers[3, 100:, 0], numbers[5, 5, 5] = np.nan, np.inf, -np.inf
     folder = write_product(tmp_path / "scene", numbers)
     counted = {f"{PRODUCT}_SR_B4.TIF": 50 * 10 + 30, f"{PRODUCT}_SR_B6.TIF": 1}
-    checkpoint, options = tiny_checkpoint(tmp_path / "m.pth"), ("--scale", "1,0", "--stride", 20)
+    checkpoint, options = tiny_checkpoint(tmp_path / "m.pth"), ("--scale", "1,0", "--stride", stride)
 
     def says_all(out) -> None:
         embed(folder, checkpoint, out, *options)
