@@ -90,7 +90,7 @@ class Stripe(NamedTuple):
         cut = views[:, self.tops - self.top, self.lefts - self.left]
         return torch.from_numpy(np.ascontiguousarray(cut.swapaxes(0, 1)))
 
-    def of_patches(self, side: int, patch: int) -> np.ndarray:
+    def window_shares(self, side: int, patch: int) -> np.ndarray:
         """(n, side, side) visible shares of the windows' patches."""
         views = np.lib.stride_tricks.sliding_window_view(self.shares, (side, side))
         return views[(self.tops - self.top) // patch, (self.lefts - self.left) // patch]
@@ -275,10 +275,12 @@ class SceneEmbedder:
     def _add_stripe(self, blended: BlendedRows, number: int, stripe: Stripe, begun: Parts[np.ndarray] | None) -> None:
         """Run the windows of a stripe; the upper block row of `blended` is the one above the stripe's."""
         unit, count = blended.unit, len(stripe.tops)
-        first_row, step = (number - 1) * (self.frame.window // unit), self.batch_size if begun is None else count
+        first_row = (number - 1) * (self.frame.window // unit)
+        step = self.batch_size if begun is None else count
         for start in range(0, count, step):
             some = stripe.only(slice(start, start + step))
-            vectors = np.concatenate((begun or self._vectors(some, torch.get_num_threads())).results())
+            parts = self._vectors(some, torch.get_num_threads()) if begun is None else begun
+            vectors = np.concatenate(parts.results())
             self.windows += len(vectors)
             for top, left, clear, field in zip(some.tops, some.lefts, some.clear, vectors, strict=True):
                 blended.add(top // unit - first_row, left // unit, field, clear)
@@ -300,7 +302,7 @@ class SceneEmbedder:
         else:
             fields = token_fields(found, self.pool, side, config.num_prefix, visible)
             if self._whole:
-                shares = torch.from_numpy(stripe.of_patches(side, frame.patch)).to(self.device).flatten(1, 2)
+                shares = torch.from_numpy(stripe.window_shares(side, frame.patch)).to(self.device).flatten(1, 2)
                 shares = (shares / shares.sum(1, keepdim=True)).unsqueeze(1)
                 fields = (shares @ fields.flatten(1, 2)).unsqueeze(1)
         if not fields.isfinite().all():

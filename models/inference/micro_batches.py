@@ -42,22 +42,18 @@ class MicroBatches:
             given = (None if values is None else values[part] for values in (visible, bands))
             return self.encode(images[part], meta[part], *given)
 
-        return torch.cat(in_parts(tokens, len(images), self.at_once))
+        return torch.cat(Parts(tokens, len(images), self.at_once, torch.get_num_threads()).results())
 
 
 T = TypeVar("T")
-
-
-def in_parts(work: Callable[[slice], T], count: int, at_once: int) -> list[T]:
-    """What `work` gives for every part of so many rows, on as many threads as PyTorch has; see `Parts`."""
-    return Parts(work, count, at_once, torch.get_num_threads()).results()
 
 
 class Parts(Generic[T]):
     """Work on parts of some rows: begun by several threads at once, or left to whoever asks for the results.
 
     Args:
-        work: called by several threads at once; where it divides its own work so, it does its parts one after another.
+        work: called by several threads at once, for which PyTorch has one thread each: what it divides in turn by that
+            number, it does part after part.
         count: rows; of none there is one empty part.
         at_once: rows of a part.
         threads: with one, or for a single part, nothing is begun before the results are asked for.

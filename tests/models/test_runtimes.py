@@ -11,9 +11,10 @@ from models.inference import runtimes
 from models.inference.embedder import Embedder
 from models.inference.encoder_program import encoder_program
 from models.inference.folded import FoldedEncoder
-from models.inference.micro_batches import MicroBatches, Parts, in_parts
+from models.inference.micro_batches import MicroBatches, Parts
 from models.inference.runtimes import CHOICES, RUNTIMES, choose_runtime
 from utils.errors import ConfigError
+from utils.threads import torch_threads
 
 NUMBERS = {"embed_dim": 24, "depth": 2, "num_heads": 4, "num_groups": 2, "dfirsth": 16, "dlasth": 8}
 
@@ -89,18 +90,14 @@ def test_micro_batches_are_the_same_on_any_number_of_threads():
     images, meta = runtimes._random_patches(model, 11)
     visible = torch.rand(11, model.config.num_patches, generator=torch.Generator().manual_seed(2)) > 0.4
     bands = runtimes._random_bands(model, 11)
-    folded, threads = FoldedEncoder(model.encoder), torch.get_num_threads()
+    folded, found = FoldedEncoder(model.encoder), {}
     parts = [slice(start, start + 2) for start in range(0, 11, 2)]
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         one_by_one = torch.cat([folded(images[part], meta[part], visible[part], bands[part]) for part in parts])
-        found = {}
-        for count in (1, 3):
-            torch.set_num_threads(count)
+    for count in (1, 3):
+        with torch_threads(count):
             found[count] = MicroBatches(folded, 2)(images, meta, visible, bands)
             assert torch.get_num_threads() == count
-    finally:
-        torch.set_num_threads(threads)
     assert torch.equal(found[1], one_by_one) and torch.equal(found[3], one_by_one)
 
 
@@ -110,8 +107,8 @@ def test_parts_within_parts_and_parts_that_are_begun():
 
     def outer(rows: slice) -> list[tuple[int, int]]:
         started.set()
-        count = len(range(10)[rows])
-        return in_parts(lambda inner: (rows.start + inner.start, threading.get_ident()), count, 1)
+        count, threads = len(range(10)[rows]), torch.get_num_threads()
+        return Parts(lambda inner: (rows.start + inner.start, threading.get_ident()), count, 1, threads).results()
 
     begun = Parts(outer, 10, 4, threads=2)
     assert started.wait(10)

@@ -26,6 +26,7 @@ from scenes.windows import BlendedRows, make_frame
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import BigEarthNetInfo
 from utils.errors import DataError
+from utils.threads import torch_threads
 
 ROUNDING = 2e-3
 """Half precision of numbers up to about 2."""
@@ -139,18 +140,15 @@ class SaysThreads(Embedder):
 @pytest.mark.parametrize("stride", [20, 40])
 def test_threads_that_share_windows_give_the_same_cells(folder, checkpoint, stride, pool) -> None:
     """To the bit, however many there are and however large a batch is."""
-    model, threads = load_model(checkpoint), torch.get_num_threads()
+    model = load_model(checkpoint)
     plain = cells_of(folder, Embedder(model, tokens_for(pool)), pool, stride, stride)
     found = []
-    try:
-        for count, batch in ((1, 8), (2, 8), (3, 64)):
-            torch.set_num_threads(count)
+    for count, batch in ((1, 8), (2, 8), (3, 64)):
+        with torch_threads(count):
             embedder = SaysThreads(model, tokens_for(pool), 2)
             found.append(cells_of(folder, embedder, pool, stride, stride, batch))
-            names, sizes = zip(*embedder.seen, strict=True)
-            assert set(sizes) <= {1, 2} and ("embedding" in names) == (count > 1)
-    finally:
-        torch.set_num_threads(threads)
+        names, sizes = zip(*embedder.seen, strict=True)
+        assert set(sizes) <= {1, 2} and ("embedding" in names) == (count > 1)
     np.testing.assert_allclose(found[0], plain, rtol=1e-3, atol=1e-3)
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
 
