@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 import rasterio.shutil
+import torch
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from scenes.input.reader import CACHE_BYTES
-from utils.cores import usable_cores
 from utils.errors import UserError, describe_os_error
 from utils.files import make_folder, sync
 
@@ -38,7 +38,7 @@ class Layer(NamedTuple):
 
 
 def write_cog(path: Path, layer: Layer, stripes: Iterable[np.ndarray], scratch: Path) -> Path:
-    """Write a layer; the same bytes for the same numbers.
+    """Write a layer, on as many threads as PyTorch has: the same bytes for the same numbers, whatever their number.
 
     Args:
         path: the target, replaced when the new file is whole.
@@ -56,7 +56,8 @@ def write_cog(path: Path, layer: Layer, stripes: Iterable[np.ndarray], scratch: 
                "tiled": True, "blockxsize": layer.tile, "blockysize": layer.tile, "interleave": "pixel",
                "bigtiff": "if_safer"}  # fmt: skip
     cog = {"driver": "COG", "compress": "DEFLATE", "predictor": "YES", "blocksize": layer.tile,
-           "overview_resampling": layer.resampling, "bigtiff": "if_safer", "num_threads": usable_cores()}  # fmt: skip
+           "overview_resampling": layer.resampling, "bigtiff": "if_safer",
+           "num_threads": torch.get_num_threads()}  # fmt: skip
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             with rasterio.open(plain, "w", **profile) as file:

@@ -1,10 +1,13 @@
 """Everything in this folder is of the fault suite: `make test-faults`, at release length with MOEMAE_FAULTS=release."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults import Campaign
+from faults import VARIABLE, Campaign
+
+from utils.threads import torch_threads
 
 HERE = Path(__file__).parent
 
@@ -13,9 +16,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            if os.environ.get(VARIABLE):  # such a length has no end by the clock
+                item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture
 def campaign() -> Callable[[str, int, int], Campaign]:
     """`campaign(name, ci, release)`: tries of one kind at the length that MOEMAE_FAULTS sets."""
     return Campaign
+
+
+@pytest.fixture(autouse=True)
+def no_threads() -> Iterator[None]:
+    """A fork does not take along the threads that the process has started; the child would wait for them."""
+    with torch_threads(1):
+        yield

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from scene_files import CLEAR, CLOUD, embed, some_numbers, write_band, write_probe, write_product
 
 from scenes.embed import SceneEmbedder
 from scenes.input.product import find_scene
 from scenes.outputs import KNOWN, OutputSet
 from scenes.products.embedding_file import EmbeddingMap, map_statistics
+from scenes.products.geotiffs import Layer, write_cog
 from scenes.products.land_cover import class_colours, plot_land_cover
 from scenes.products.pictures import edges_of
 from scenes.products.quick_look import plot_quick_look
 from utils.errors import ConfigError, UserError
+from utils.threads import torch_threads
 
 SIDE = (90, 130)
 
@@ -96,6 +99,22 @@ def test_an_input_with_an_outputs_name_stays(tmp_path) -> None:
     outputs = OutputSet(tmp_path, [tmp_path / "labels_probe.npz", tmp_path / "labels_probe.json"])
     assert outputs.publish({}) == ["similarity.tif"]
     assert (tmp_path / "labels_probe.npz").is_file() and (tmp_path / "labels_probe.json").is_file()
+
+
+def test_a_raster_has_the_same_bytes_whatever_number_of_threads_writes_it(tmp_path) -> None:
+    random = np.random.default_rng(0)
+    crs, transform = rasterio.CRS.from_epsg(32632), rasterio.Affine(30, 0, 300_000, 0, -30, 5_000_000)
+    layer = Layer(700, 900, ("a", "b", "c"), "float32", np.nan, crs, transform, {})
+    numbers = random.normal(size=(3, 700, 900)).astype(np.float32)
+    written = []
+    for count in (1, 3):
+        with torch_threads(count):
+            stripes = [numbers[:, :400], numbers[:, 400:]]
+            path = write_cog(tmp_path / f"{count}.tif", layer, stripes, tmp_path / "scratch")
+            written.append(path.read_bytes())
+    assert written[0] == written[1]
+    with rasterio.open(tmp_path / "3.tif") as file:
+        assert file.overviews(1) and np.array_equal(file.read(), numbers)
 
 
 def test_long_work_is_announced(tmp_path, folder, checkpoint, monkeypatch, capsys) -> None:

@@ -27,6 +27,8 @@ import resource
 
 EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.truncate", "os.mkdir", "os.rmdir")
 SAVED, REFUSED, TRACEBACK, KILLED = 0, 2, 1, 77
+MOST_SECONDS = 120
+"""After so long a child waits for something that will not come: it is killed, with the code -SIGALRM."""
 
 
 class Fault(NamedTuple):
@@ -50,7 +52,7 @@ class Ended(NamedTuple):
 
 
 def forked(work: Callable[[], object], folder: Path, fault: Fault | None = None) -> Ended:
-    """Do the work in a child process with a fault among its file calls in a folder."""
+    """Do the work in a child process with a fault among its file calls in a folder; `MOST_SECONDS` end it."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -65,6 +67,8 @@ def forked(work: Callable[[], object], folder: Path, fault: Fault | None = None)
 
 
 def _as_child(work: Callable[[], object], folder: Path, fault: Fault, pipe: int) -> int:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(MOST_SECONDS)
     seen = itertools.count()
     inside = f"{folder.resolve()}{os.sep}"
 
