@@ -83,8 +83,8 @@ def _difference_summary(results: Mapping[str, Any], weights: Sequence[Mapping[st
 
 
 def _step_summary(results: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
-    """The rows that were pretrained: linear probe with metadata, the change to the row before, masked loss, cost."""
-    settings, columns = _first_settings(results, "to the row before")
+    """The rows that were pretrained: linear probe with metadata, minus the row it changes, masked loss, cost."""
+    settings, columns = _first_settings(results, "to the row it changes")
     lines = []
     for row in steps:
         found = [row["scores"].get(name, {}).get(LINEAR, {}) for name in settings]
@@ -103,7 +103,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = []
     for name in results["settings"]:
         about, table = results["settings"][name], _score_table(results, name)
-        kept = [0, 1, 2, 4, 7, len(table.columns) - 1]
+        kept = [0, 1, 2, 3, 4, 7, len(table.columns) - 1]
         text = markdown_table(
             [table.columns[at] for at in kept], ([_text(row[at]) for at in kept] for row in table.rows)
         )
@@ -156,7 +156,7 @@ def _score_table(results: Mapping[str, Any], name: str) -> Table:
                      _value(linear.get("minus_rival"))])  # fmt: skip
     columns = [
         "representation", "numbers", "linear probe", "kNN-5", "kNN-5, standardised", "calibration error",
-        "after temperature scaling", "linear, to the row before", f"kNN-5, standardised, to {about['rival']}",
+        "after temperature scaling", "linear, to the row it changes", f"kNN-5, standardised, to {about['rival']}",
         f"linear, to {about['rival']}",
     ]  # fmt: skip
     note = (

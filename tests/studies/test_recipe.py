@@ -139,7 +139,7 @@ def test_report_and_tables_are_made_from_the_result(done: Path, capsys) -> None:
     assert "| two epochs | " in shown and "| statistics + metadata | 36 | " in shown and "| – |" in shown
     assert "metadata withheld: kNN-5 | " in shown
     steps = shown[shown.index("| row | seeds | ") :]
-    assert "to the row before" in steps and "| two epochs | " in steps and "statistics" not in steps
+    assert "to the row it changes" in steps and "| two epochs | " in steps and "statistics" not in steps
     assert "| two epochs | " in (done / "out" / "recipe.md").read_text()
     with pytest.raises(DataError, match="no such result"):
         main(["--config_yaml", config, "--tables", "--set", "result=elsewhere.json"])
