@@ -2,14 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils.threads import torch_threads
+from utils.threads import single_threads, torch_threads
 
 CPU_CHUNK_BYTES = 8 * 2**20
 """Features visited at a time on the CPU: few enough to stay in its cache between the two products of a visit."""
@@ -48,7 +47,7 @@ class FeatureRows:
         """
         self.threads = threads if device.type == "cpu" else 1
         # One pool for all visits: threads that come and go leave the buffers of their linear algebra behind.
-        self._pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = single_threads(self.threads)
         self._own = threading.local()
         self.count, self.width = x.shape
         self.device = device

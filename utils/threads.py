@@ -1,7 +1,9 @@
 """How many threads PyTorch's linear algebra uses, and in what precision it multiplies."""
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
@@ -38,6 +40,20 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def single_threads(count: int, name: str = "") -> ThreadPoolExecutor:
+    """So many threads, each of which computes PyTorch's operations alone; all other threads keep their numbers."""
+    return ThreadPoolExecutor(count, name, initializer=_compute_alone, initargs=(torch.get_num_threads(),))
+
+
+def _compute_alone(others: int) -> None:
+    torch.get_num_threads()  # at its first operation a thread takes over the process's number: before, not after
+    torch.set_num_threads(1)
+    # That is the process's number now, too, which threads that are yet to come would take over.
+    other = threading.Thread(target=torch.set_num_threads, args=(others,))
+    other.start()
+    other.join()
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from utils.threads import single_threads
+
 PATCHES_AT_ONCE = 16
 """Patches that go through all blocks together: fewer spend their time on starting operations, more leave the cache."""
 
@@ -83,7 +85,7 @@ class Parts(Generic[T]):
 @lru_cache(maxsize=2)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Threads of this process, each with kernels of one thread; those of a parent do not live on in a fork."""
-    return ThreadPoolExecutor(threads, "embedding", initializer=torch.set_num_threads, initargs=(1,))
+    return single_threads(threads, "embedding")
 
 
 @lru_cache(maxsize=1)

@@ -1,11 +1,15 @@
 """Threads stay within what a container may use."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import joblib
 import pytest
 import torch
 
 from utils import threads
 from utils.devices import select_device
+from utils.threads import single_threads, torch_threads
 
 
 @pytest.fixture
@@ -41,3 +45,23 @@ def test_a_number_that_the_user_sets_stands(machine, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     select_device("cpu")
     assert torch.get_num_threads() == 8
+
+
+def test_threads_of_a_pool_compute_alone_whatever_others_do() -> None:
+    """Also one whose first operation comes after another thread has set its number; new threads get that one's."""
+
+    def threads_used(_: int) -> int:
+        both.wait(10)  # so that each of the two threads gets one of the two calls
+        torch.ones(8).sum()
+        return torch.get_num_threads()
+
+    both = threading.Barrier(2)
+    with torch_threads(3):
+        pool = single_threads(2)
+        list(pool.map(lambda _: both.wait(10), range(2)))
+        with ThreadPoolExecutor(1) as new:
+            assert new.submit(torch.get_num_threads).result() == 3
+        torch.set_num_threads(4)
+        assert list(pool.map(threads_used, range(2))) == [1, 1]
+        assert torch.get_num_threads() == 4
+        pool.shutdown()
