@@ -1,13 +1,11 @@
 """Everything in this folder is of the fault suite: `make test-faults`, at release length with MOEMAE_FAULTS=release."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from faults import VARIABLE, Campaign
-
-from utils.threads import torch_threads
 
 HERE = Path(__file__).parent
 
@@ -24,10 +22,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def campaign() -> Callable[[str, int, int], Campaign]:
     """`campaign(name, ci, release)`: tries of one kind at the length that MOEMAE_FAULTS sets."""
     return Campaign
-
-
-@pytest.fixture(autouse=True)
-def no_threads() -> Iterator[None]:
-    """A fork does not take along the threads that the process has started; the child would wait for them."""
-    with torch_threads(1):
-        yield
