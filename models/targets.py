@@ -15,11 +15,12 @@ from models.config import ModelConfig
 from models.contrast import info_nce
 from models.encoder import Encoded
 from models.losses import mean_error
+from models.masking import patchify
 from models.target import Examples, Target, TargetOptions, TokenTarget, TrainingPass, head
 from transformation.image_statistics import image_statistics
 from transformation.random_features import RandomFeatures, image_mean
 from utils.randomness import derive_seed
-from utils.sensors import LIKE_OLI
+from utils.sensors import LIKE_OLI, OLI, OLI_GROUPS
 
 FILTERS = 64
 """Random filters, with two responses each."""
@@ -29,6 +30,9 @@ FITTED_ON = 2000
 
 FITTED_AT_ONCE = 100
 """Of these, so that their responses fit into memory."""
+
+FLAT = 0.1
+"""Z-scores: a spread of pixels, below which normalising would leave noise alone."""
 
 CONTRASTED = 64
 """Numbers by which images are told apart."""
@@ -72,6 +76,29 @@ class PatchFeatureTarget(Target):
         values = _rows(F.avg_pool2d(F.avg_pool2d(around, side), 2, stride=1))
         counted = _rows(F.avg_pool2d(examples.valid.unsqueeze(1).float(), side))
         return values, counted.expand_as(values)
+
+    def predictions(self, seen: TrainingPass) -> list[Tensor]:
+        return [self.head(seen.decoded).flatten(0, 1)]
+
+
+class NormalisedPixelTarget(Target):
+    """The pixels of every patch, normalised over the patch and a group of bands, from the decoder's tokens.
+
+    Brightness and contrast of a group are taken out (He et al., arXiv:2111.06377, do so to all bands at once).
+    """
+
+    def __init__(self, config: ModelConfig, options: TargetOptions) -> None:
+        super().__init__(config.patch_values)
+        self.side = config.patch_size
+        self.groups = _band_groups(config.in_channels)
+        self.head = nn.Linear(config.decoder_dim, config.patch_values)
+
+    def numbers(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Rows are patches of 4 x 4 pixels; fill is neither in their means nor counted."""
+        pixels = patchify(examples.images, self.side).unflatten(2, (-1, self.side**2)).flatten(0, 1)
+        valid = patchify(examples.valid.unsqueeze(1).to(pixels.dtype), self.side).flatten(0, 1).unsqueeze(1)
+        parts = [_normalised(group, valid) for group in pixels.split(self.groups, dim=1)]
+        return torch.cat(parts, dim=1).flatten(1), valid.expand_as(pixels).flatten(1)
 
     def predictions(self, seen: TrainingPass) -> list[Tensor]:
         return [self.head(seen.decoded).flatten(0, 1)]
@@ -180,6 +207,18 @@ def _image(examples: Examples) -> tuple[Tensor, Tensor]:
     return values, counted[:, None].to(values.dtype).expand_as(values)
 
 
+def _band_groups(channels: int) -> list[int]:
+    """How many bands of so many belong together, one group after the other; each by itself where they are not OLI's."""
+    return list(OLI_GROUPS) if channels == len(OLI.bands) else [1] * channels
+
+
+def _normalised(pixels: Tensor, valid: Tensor) -> Tensor:
+    """(M, C, P) pixels less their mean and by their spread over the C bands and the valid ones, (M, 1, P) of 0 or 1."""
+    count = (valid.sum(dim=2, keepdim=True) * pixels.shape[1]).clamp_min(1)
+    less = pixels - (pixels * valid).sum(dim=(1, 2), keepdim=True) / count
+    return less / ((less.square() * valid).sum(dim=(1, 2), keepdim=True) / count + FLAT**2).sqrt()
+
+
 def _rows(maps: Tensor) -> Tensor:
     """(B, K, H, W) to (B H W, K)."""
     return maps.flatten(2).transpose(1, 2).flatten(0, 1)
@@ -188,6 +227,7 @@ def _rows(maps: Tensor) -> Tensor:
 TARGETS: dict[str, Callable[[ModelConfig, TargetOptions], Target]] = {
     "metadata": MetadataTarget,
     "patch_features": PatchFeatureTarget,
+    "normalised_pixels": NormalisedPixelTarget,
     "image": ImageTarget,
     "image_prefix": PrefixImageTarget,
     "readout": ReadoutTarget,

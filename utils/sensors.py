@@ -136,6 +136,9 @@ OLI = Sensor(
 )  # fmt: skip
 """USGS Landsat 8-9 Collection 2 Level 2 Science Product Guide: what the published datasets hold, and models take."""
 
+OLI_GROUPS = (4, 1, 2)
+"""So many of its bands, in their order, are visible light, near infrared and shortwave infrared."""
+
 _SIX = tuple(f"SR_B{number}" for number in (1, 2, 3, 4, 5, 7))
 
 ETM = OLI._replace(

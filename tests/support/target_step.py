@@ -12,7 +12,14 @@ from models.targets import Targets
 from training.step import StepOptions, TrainStep
 from utils.compilation import EAGER, Compilation
 
-ALL = {"metadata": 10.0, "patch_features": 5.0, "image": 2.0, "image_prefix": 2.0, "readout": 3.0}
+ALL = {
+    "metadata": 10.0,
+    "patch_features": 5.0,
+    "normalised_pixels": 4.0,
+    "image": 2.0,
+    "image_prefix": 2.0,
+    "readout": 3.0,
+}
 
 
 def fitted(weights_of: Mapping[str, float] = ALL, options: TargetOptions = TargetOptions()) -> Targets:  # noqa: B008

@@ -13,7 +13,8 @@ from training.pretrain import Pretraining
 from training.stopping import StopSignals
 from utils.errors import ConfigError
 
-FROM_TOKENS = tuple(name for name in TARGETS if name != "patch_features")
+FROM_PATCHES = ("patch_features", "normalised_pixels")
+FROM_TOKENS = tuple(name for name in TARGETS if name not in FROM_PATCHES)
 
 
 @pytest.mark.parametrize("name", FROM_TOKENS)
@@ -32,10 +33,10 @@ def test_the_error_is_the_mean_over_the_widths(name: str) -> None:
     assert found[1] == pytest.approx((found[0] + alone) / 2, rel=1e-5)
 
 
-def test_patch_features_are_read_from_the_decoder_and_have_no_widths() -> None:
+@pytest.mark.parametrize("name", FROM_PATCHES)
+def test_what_is_read_from_the_decoder_has_no_widths(name: str) -> None:
     one, other = (
-        plus_step(fitted({"patch_features": 1.0}, TargetOptions(widths=widths)))(a_batch(), 0, 0.0)
-        for widths in ((), (8,))
+        plus_step(fitted({name: 1.0}, TargetOptions(widths=widths)))(a_batch(), 0, 0.0) for widths in ((), (8,))
     )
     assert torch.equal(one.targets, other.targets)
 

@@ -10,7 +10,7 @@ from tiny_step import CONFIG, CPU, ROWS, SIZE, a_batch, padded
 from configs.schema import TrainingSection, read_config
 from models.checkpoint import EXTRA_KEY, read_checkpoint
 from models.losses import LossWeights
-from models.target import Examples
+from models.target import Examples, TargetOptions
 from models.targets import TARGETS
 from training.progress import EpochSums
 from training.recipe import step_options
@@ -53,7 +53,7 @@ def test_padding_and_fill_count_in_no_target() -> None:
     torch.testing.assert_close(found.targets, expected.targets, rtol=1e-5, atol=1e-6)
     empty = batch._replace(valid=torch.zeros_like(batch.valid))
     step = plus_step()
-    assert plus_step()(empty, 0, 1e-3).targets.tolist() == [0.0] * 5
+    assert plus_step()(empty, 0, 1e-3).targets.tolist() == [0.0] * len(ALL)
     step(empty, 0, 1e-3)
     step.require_finite()
 
@@ -116,6 +116,39 @@ def test_chances_by_field_follow_the_models_order() -> None:
     training = TrainingSection(metadata_masking={"lon": 0.25, "week": 0.75})
     options = step_options(Config(training=training), CONFIG, CPU)
     assert options.metadata_masking == (0.75, 0.0, 0.0, 0.25)
+
+
+# --------------------------------------------------------------------------- normalised pixels
+
+
+def test_pixels_are_normalised_by_patch_and_band_group() -> None:
+    """Neither the brightness nor the contrast of a group is left, but what differs between its bands is."""
+    target, batch = TARGETS["normalised_pixels"](CONFIG, TargetOptions()), a_batch(3)
+    images = 50.0 * batch.images  # far above the spread of a flat patch
+    values, counted = target.numbers(Examples(images, torch.ones_like(batch.valid), batch.meta))
+    assert values.shape == counted.shape == (SIZE * 16, CONFIG.patch_values) and (counted == 1).all()
+    for group in values.view(-1, 7, 16).split((4, 1, 2), dim=1):
+        flat = group.flatten(1)
+        torch.testing.assert_close(flat.mean(dim=1), torch.zeros(len(flat)), rtol=0, atol=1e-4)
+        torch.testing.assert_close(flat.std(dim=1, correction=0), torch.ones(len(flat)), rtol=0, atol=1e-3)
+    other = images.clone()
+    other[:, 4] = 3.0 * other[:, 4] + 7.0
+    torch.testing.assert_close(target.numbers(Examples(other, batch.valid | True, None))[0], values, rtol=0, atol=1e-3)
+    other[:, 0] += 100.0
+    assert not torch.allclose(target.numbers(Examples(other, batch.valid | True, None))[0], values, atol=0.1)
+
+
+def test_fill_is_in_no_normalised_pixel() -> None:
+    target, batch = TARGETS["normalised_pixels"](CONFIG, TargetOptions()), a_batch(3)
+    valid = torch.ones_like(batch.valid)
+    valid[:, :2] = False
+    values, counted = target.numbers(Examples(batch.images, valid, None))
+    spoiled = torch.where(valid[:, None], batch.images, 1e4)
+    again, _ = target.numbers(Examples(spoiled, valid, None))
+    assert torch.equal((values * counted), (again * counted))
+    assert counted.view(SIZE, 16, 7, 16)[:, :4].mean() == 0.5 and counted.view(SIZE, 16, 7, 16)[:, 4:].all()
+    nothing, none = target.numbers(Examples(batch.images, torch.zeros_like(valid), None))
+    assert torch.isfinite(nothing).all() and not none.any()
 
 
 # --------------------------------------------------------------------------- random features
