@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     from configs.recipe import read_recipe_config
     from eval.probing.feature_baselines import COMBINATIONS
-    from studies.recipe.ladder import measure, tables
+    from studies.recipe.ladder import measure, require_rows, tables
     from training.stopping import StopRequested, StopSignals
     from utils.files import check_writable
     from utils.locks import held_alone
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.tables:
         print(tables(config))
         return 0
+    require_rows(config, arguments.rows)
     try:
         with StopSignals() as signals:
             folder = check_writable(config.out_dir)

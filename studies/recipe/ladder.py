@@ -28,6 +28,12 @@ def tables(config: RecipeConfig) -> str:
     return summary(_read_result(config))
 
 
+def require_rows(config: RecipeConfig, chosen: list[str] | None) -> None:
+    """Raise DataError for a row that the ladder does not have."""
+    if strange := [name for name in chosen or () if name not in config.ladder]:
+        raise DataError(f"--rows: the ladder has no {', '.join(strange)}; it has {', '.join(config.ladder)}")
+
+
 def measure(config: RecipeConfig, folder: Path, signals: StopSignals, started: float, chosen: list[str] | None) -> Path:
     """Do what is not done yet and write results, tables and report, whose path is returned.
 
@@ -37,12 +43,7 @@ def measure(config: RecipeConfig, folder: Path, signals: StopSignals, started: f
         signals: watched between stages.
         started: seconds of `time.perf_counter`.
         chosen: the rows to make; None: all.
-
-    Raises:
-        DataError: for a row that the ladder does not have.
     """
-    if strange := [name for name in chosen or () if name not in config.ladder]:
-        raise DataError(f"--rows: the ladder has no {', '.join(strange)}; it has {', '.join(config.ladder)}")
     context = StudyContext.prepare(config.reproduction(), StageCache(folder), signals)
     benches = read_benches(context, config)
     rows = baseline_rows(context, config, benches)

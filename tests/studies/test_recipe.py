@@ -1,6 +1,8 @@
 """The ladder of recipes: a few rows on a few patches, and windows of a scene with a land-cover map."""
 
+import itertools
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from studies.recipe.__main__ import main
 from studies.recipe.benches import by_folds
 from studies.recipe.land_cover import land_cover_source
 from utils.errors import ConfigError, DataError
+from utils.project_files import PROJECT
 
 pytestmark = pytest.mark.runs
 
@@ -218,3 +221,23 @@ def test_a_row_takes_over_the_changes_before_it(tmp_path: Path) -> None:
     config = read_recipe_config(str(tiny_config(tmp_path)), overrides, ())
     assert config.changes("z_last") == {"training.batch_size": 6, "training.epochs": 3}
     assert config.changes("paper") == {}
+
+
+def test_a_row_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    out = tmp_path / "not_made"
+    with pytest.raises(DataError, match="--rows: the ladder has no mine; it has "):
+        main(["--config_yaml", str(config), "--set", f"out_dir={out}", "--rows", "mine"])
+    assert not out.exists()
+
+
+def test_the_second_reference_that_the_ladders_file_names_is_a_config() -> None:
+    """100 times the views of every row, as the comment at its top says."""
+    file = PROJECT / "configs/recipe_ladder.yaml"
+    text = file.read_text(encoding="utf-8")
+    command = text.split("it has not been run yet:")[1].split("\n\n")[0].replace("#", "").replace("\\\n", " ")
+    overrides = [value for before, value in itertools.pairwise(shlex.split(command)) if before == "--set"]
+    short, long = (read_recipe_config(str(file), given, ()) for given in ([], overrides))
+    patches, epochs = long.pretraining.simulate.splits[0], long.training.epochs
+    assert patches * epochs == 100 * short.pretraining.simulate.splits[0] * short.training.epochs
+    assert long.model.device == "cuda" and long.out_dir != short.out_dir
