@@ -27,7 +27,7 @@ LOWEST := .venv-lowest
 ADAPTERS := .venv-adapters
 DOCS := .venv-docs
 QUICK := benchmarks/test_benchmark_reference.py classification_models/test_scores.py configs datasets/test_readers.py \
-	datasets/test_geotiff.py models/test_when_where.py eval/test_bootstrap.py eval/test_block_permutation.py \
+	datasets/test_geotiff.py utils/test_when_where.py eval/test_bootstrap.py eval/test_block_permutation.py \
 	explorer/test_explore.py models/test_moe.py models/test_checkpoint.py release/test_model_card.py \
 	repository/test_repository.py scenes/test_scene_product.py studies/test_claims.py training/test_step.py \
 	training/test_collapse.py utils/test_metadata.py

@@ -15,12 +15,12 @@ from models.api import DEFAULT_BATCH, DEFAULT_CROP, DEFAULT_STATISTICS
 from models.inference.digital_numbers import LandsatPatches
 from models.inference.embedding import embed_patches
 from models.inference.patch_input import PatchInput
-from models.inference.when_where import when_where_columns
 from models.moe_mae import MOEMAE
 from models.pooling import vector_width
 from utils.errors import CheckpointError, DataError
 from utils.metadata import PUBLISHED_FIELDS, select_fields, with_fields
 from utils.sensors import OLI
+from utils.when_where import when_where_columns
 
 _ACCEPTED: dict[str, Any] = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
 

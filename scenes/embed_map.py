@@ -13,7 +13,6 @@ import numpy as np
 from models.config import ModelConfig
 from models.inference.embedder import Embedder
 from models.inference.embedding import require_batch_size, require_choice
-from models.inference.when_where import acquisition_time, stated_values
 from models.pooling import MAP_POOLINGS, vector_width
 from scenes.choices import map_pool
 from scenes.embed import PixelReader, SceneEmbedder, WindowMetadata, tokens_for
@@ -30,6 +29,7 @@ from utils.data_config import DATASETS
 from utils.errors import ConfigError, DataError
 from utils.metadata import AcquisitionTime
 from utils.reporting import reporter
+from utils.when_where import acquisition_time, stated_values
 
 if TYPE_CHECKING:
     from models.moe_mae import MOEMAE

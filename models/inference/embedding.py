@@ -18,13 +18,13 @@ from models.inference.embedder import Embedder
 from models.inference.patch_input import read_input
 from models.inference.protocol import PatchEncoder
 from models.inference.sentinel2 import Sentinel2Patches, of_sentinel2
-from models.inference.when_where import when_where_columns
 from models.pooling import POOLINGS, vector_width
 from transformation.transformer import ZScoreNormalize
 from utils.data_config import DATASETS, BandStatistics, SimulatedMSIInfo
 from utils.errors import ConfigError
 from utils.metadata import encode_metadata
 from utils.sensors import MSI, Sensor
+from utils.when_where import when_where_columns
 
 
 def embed(

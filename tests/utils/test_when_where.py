@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from metadata_pairs import pairs
 
-from models.inference.when_where import when_where_columns
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS, encode_metadata, select_fields
+from utils.when_where import when_where_columns
 
 model, patches = embed_input.model, embed_input.patches
 
