@@ -79,7 +79,7 @@ class FolderOptions(NamedTuple):
 
 
 class LabelledFolderDataset(PatchDataset):
-    """Images of a labelled folder, without metadata.
+    """Images of a labelled folder; metadata are what its table says of time and place, none without a table.
 
     Args:
         root: a folder with one folder per class, or a CSV of file,label; see `read_table`.
@@ -122,6 +122,7 @@ class LabelledFolderDataset(PatchDataset):
         super().__init__(self.table.root, ids, image_size, crop, own, published_behaviour, meta_fields)
         self._labels = self.table.label_array(self._rows)
         self.labels = torch.from_numpy(self._labels)
+        self._metadata = None if self.table.metadata is None else self.table.metadata[self._rows]
         if statistics == "auto":
             statistics = TRAIN if options.scale is None else BigEarthNetInfo.NAME
         self._statistics_name = statistics
@@ -150,16 +151,19 @@ class LabelledFolderDataset(PatchDataset):
         return self.root / self.ids[index]
 
     def read(self, indices: Sequence[int]) -> RawBatch:
-        """Pixels of some images; see `PatchDataset.read`. Bands that are not there hold their mean."""
+        """Pixels and metadata of some images; see `PatchDataset.read`. Bands that are not there hold their mean."""
         with rasterio.Env(**GDAL_OPTIONS):
             read = [self._stored(self.path_of(index)) for index in indices]
         lost = np.array([without_number for _, without_number in read], np.int64)
-        return RawBatch(np.stack([self.square(pixels) for pixels, _ in read]), None, lost)
+        columns = None if self._metadata is None else self._metadata[list(indices)]
+        return RawBatch(np.stack([self.square(pixels) for pixels, _ in read]), columns, lost)
 
     def fingerprint(self) -> str:
         """As for every dataset, and of what the numbers are taken for."""
         options = self.options if self.options.sensor else self.options[:-1]  # as before there was a choice
         said = [super().fingerprint(), options, self.statistics, self.classes, self._labels.tolist()]
+        if self._metadata is not None:
+            said.append(np.nan_to_num(self._metadata, nan=np.inf).tolist())
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def remarks(self) -> str:
@@ -170,7 +174,8 @@ class LabelledFolderDataset(PatchDataset):
             taken = "numbers without reflectance, normalised by the training split's mean and standard deviation"
         else:
             taken = f"reflectances, normalised as {self.statistics_name}"
-        return f"{self.root}: bands {given}; {filled if self.missing else 'none missing'}; {taken}"
+        known = f"; time or place known of {self._with_metadata:,} of {len(self):,}" if self._with_metadata else ""
+        return f"{self.root}: bands {given}; {filled if self.missing else 'none missing'}; {taken}{known}"
 
     def description(self) -> dict[str, object]:
         """The same for provenance: JSON-ready."""
@@ -178,6 +183,7 @@ class LabelledFolderDataset(PatchDataset):
             "bands": list(self.bands),
             "missing_bands": list(self.missing),
             **({"sensor": self.options.sensor} if self.options.sensor else {}),
+            **({"with_metadata": self._with_metadata} if self._with_metadata else {}),
             "scale": self.options.scale,
             "offset": self.options.offset,
             "split_seed": self.options.seed,
@@ -186,6 +192,11 @@ class LabelledFolderDataset(PatchDataset):
             "std": self._of_given(self.statistics.std),
             "remarks": self.remarks(),
         }
+
+    @property
+    def _with_metadata(self) -> int:
+        """Images of which the table says anything of time or place."""
+        return 0 if self._metadata is None else int((~np.isnan(self._metadata)).any(axis=1).sum())
 
     def _of_given(self, values: Sequence[float]) -> dict[str, float]:
         return {band: value for band, value in zip(self.sensor.bands, values, strict=True) if band not in self.missing}

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.patches import find_split
-from datasets.table_columns import ENDINGS, find_image, read_labelled, read_lines, require_once
+from datasets.table_columns import ENDINGS, Row, find_image, read_labelled, read_lines, require_once
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.parsing import is_there
+from utils.when_where import when_where_columns
 
 OTHER_IMAGES = (".jp2", ".bmp", ".gif", ".webp", ".npy", ".nc", ".img", ".vrt")
 """Endings of images that are not read."""
@@ -24,6 +25,7 @@ SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "tes
 logger = logging.getLogger(__name__)
 _SAID: set[str] = set()
 
+_MIDNIGHT = re.compile(r"[T ]00:00(:00(\.0*)?)?$")
 _RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -41,6 +43,8 @@ class LabelledTable(NamedTuple):
     """Whether an image may have several labels, or none."""
     splits: tuple[str | None, ...] | None = None
     """The split that a column of the table names for every image."""
+    metadata: np.ndarray | None = None
+    """(n, len(FIELDS)) when and where every image was taken, by columns of the table; see `utils.metadata`."""
 
     def label_array(self, rows: Sequence[int]) -> np.ndarray:
         """Labels of some images, int64: (n, L) multi-hot, or (n,) class indices."""
@@ -57,7 +61,7 @@ def read_table(path: str | Path) -> LabelledTable:
 
     Args:
         path: the folder; its sub-folders are the classes, with all images below them. Or the CSV: paths are relative
-            to its own folder or absolute; its header names the columns (`file,label,split`, see
+            to its own folder or absolute; its header names the columns (`file,label,split,date,lat,lon`, see
             `datasets/table_columns.py`), without one they are file and label. Several labels stand in one cell (`;`,
             `|`, commas in quotes, a list), or each class has a column of 0 and 1. What is left out is said.
 
@@ -123,7 +127,26 @@ def _of_csv(path: Path) -> LabelledTable:
         )
     labels = [tuple(index[label] for label in row.labels) for row in rows]
     splits = tuple(row.split for row in rows) if any(row.split for row in rows) else None
-    return LabelledTable(path.parent, names, labels, classes, multilabel, splits)
+    return LabelledTable(path.parent, names, labels, classes, multilabel, splits, _metadata(path, rows))
+
+
+def _metadata(path: Path, rows: Sequence[Row]) -> np.ndarray | None:
+    """Columns of when and where, NaN where a cell is empty; None where the table has nothing of it.
+
+    Where all times are midnight they are dates as programs write them, and the hour is not known.
+    """
+    if not any(row.when or row.lat or row.lon for row in rows):
+        return None
+    dates = all(_MIDNIGHT.search(row.when) for row in rows if row.when)
+    lines = []
+    for row in rows:
+        when = _MIDNIGHT.sub("", row.when) if dates and row.when else row.when
+        try:
+            lines.append(when_where_columns(1, when, row.lat, row.lon)[0])
+        except DataError as error:
+            told = f"{path}: line {row.line}: {error}; correct it, or give the column another name"
+            raise DataError(told) from error
+    return np.stack(lines)
 
 
 def split_rows(table: LabelledTable, split: str | Path, seed: int) -> list[int]:

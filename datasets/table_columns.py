@@ -1,4 +1,4 @@
-"""A CSV of images read by its header: which column names the file, the label and the split, and what is left out."""
+"""A CSV of images read by its header: which column names the file, the label, the split, time and place."""
 
 import ast
 import csv
@@ -23,8 +23,13 @@ LABELS = (
     "labelname", "classid",
 )  # fmt: skip
 SPLITS = ("split", "subset", "set", "partition", "fold")
-OTHERS = ("lat", "latitude", "lon", "long", "longitude", "x", "y", "date", "time", "datetime", "area", "index")
-"""Headers, in lower case and one word, of columns that are none of the three."""
+MOMENTS = ("datetime", "timestamp", "when", "acquired", "acquisitiontime", "acquisitiondate", "sensingtime", "date")
+CLOCKS = ("time",)
+LATITUDES = ("lat", "latitude")
+LONGITUDES = ("lon", "long", "longitude")
+OTHERS = ("x", "y", "area", "index", *MOMENTS, *CLOCKS, *LATITUDES, *LONGITUDES)
+"""Headers, in lower case and one word: of times (UTC), of times of day beside a `date`, of degrees (EPSG:4326); and of
+columns that are neither file, label nor split."""
 _SEPARATORS = (";", "|")
 _DELIMITERS = (",", ";", "\t")
 
@@ -36,6 +41,11 @@ class Row(NamedTuple):
     file: str
     labels: tuple[str, ...]
     split: str | None
+    when: str | None = None
+    """ISO 8601, UTC, as it stands in the table; None where it is not known."""
+    lat: str | None = None
+    lon: str | None = None
+    """Degrees, as they stand there."""
 
 
 class Columns(NamedTuple):
@@ -47,6 +57,10 @@ class Columns(NamedTuple):
     one_hot: tuple[tuple[int, str], ...]
     """Column and class, where every class has a column of 0 and 1."""
     header: bool
+    when: tuple[int, ...] = ()
+    """Of a time, or of a date and the time of day."""
+    lat: int | None = None
+    lon: int | None = None
 
 
 def read_lines(path: Path) -> tuple[Columns, list[tuple[int, list[str]]], int]:
@@ -94,12 +108,24 @@ def read_labelled(path: Path) -> tuple[list[Row], bool, int]:
         several = marked or any(len(labels) > 1 for labels in texts)
         if not several and () in texts:
             raise DataError(f"{path}: line {lines[texts.index(())][0]} has no label; expected file,label in every line")
-    split = columns.split
     rows = [
-        Row(number, row[columns.file], labels, row[split] if split is not None and split < len(row) else None)
+        Row(
+            number,
+            row[columns.file],
+            labels,
+            _cell(row, columns.split),
+            "T".join(filter(None, (_cell(row, at) for at in columns.when))) or None,
+            _cell(row, columns.lat) or None,
+            _cell(row, columns.lon) or None,
+        )
         for (number, row), labels in zip(lines, texts, strict=True)
     ]
     return rows, several, left_out
+
+
+def _cell(row: list[str], at: int | None) -> str | None:
+    """The text of a column; None where there is no such column or the line ends before it."""
+    return row[at] if at is not None and at < len(row) else None
 
 
 def _delimiter(text: str) -> str:
@@ -121,24 +147,37 @@ def _word(header: str) -> str:
 def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> Columns:
     first = cells[0][1]
     words = [_word(cell) for cell in first]
-    file = next((words.index(name) for name in FILES if name in words), None)
+    file = _first_of(FILES, words)
     looks_like_data = any(Path(cell).suffix.lower() in ENDINGS for cell in first)
     if file is None or looks_like_data:
         return _without_header(path, cells)
-    split = next((words.index(name) for name in SPLITS if name in words), None)
-    label = next((words.index(name) for name in LABELS if name in words), None)
+    split, label, lat, lon = (_first_of(names, words) for names in (SPLITS, LABELS, LATITUDES, LONGITUDES))
+    known = Columns(file, label, split, (), True, _times_in(words), lat, lon)
     rest = [at for at, word in enumerate(words) if at not in (file, split) and word and word not in OTHERS
             and not word.startswith("unnamed")]  # fmt: skip
     if label is not None or not rest:
-        return Columns(file, label, split, (), True)
+        return known
     body = [row for _, row in cells[1:]]
     flags = ("0", "1", "0.0", "1.0", "True", "False")
     if len(rest) > 1 and all(at < len(row) and row[at] in flags for row in body for at in rest):
-        return Columns(file, None, split, tuple((at, first[at]) for at in rest), True)
+        return known._replace(one_hot=tuple((at, first[at]) for at in rest))
     if len(rest) == 1:
-        return Columns(file, rest[0], split, (), True)
+        return known._replace(label=rest[0])
     named = ", ".join(first[at] for at in rest)
     raise DataError(f"{path}: its header names no label column among {named}; call it {LABELS[0]}")
+
+
+def _first_of(names: Sequence[str], words: list[str]) -> int | None:
+    """The column of the first of these headers that is there."""
+    return next((words.index(name) for name in names if name in words), None)
+
+
+def _times_in(words: list[str]) -> tuple[int, ...]:
+    """The columns of a time: one, or a date and the time of day."""
+    moment, clock = _first_of(MOMENTS, words), _first_of(CLOCKS, words)
+    if moment is None:
+        return () if clock is None else (clock,)
+    return (moment, clock) if words[moment] == "date" and clock is not None else (moment,)
 
 
 def _without_header(path: Path, cells: list[tuple[int, list[str]]]) -> Columns:
