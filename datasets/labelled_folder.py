@@ -174,7 +174,12 @@ class LabelledFolderDataset(PatchDataset):
             taken = "numbers without reflectance, normalised by the training split's mean and standard deviation"
         else:
             taken = f"reflectances, normalised as {self.statistics_name}"
-        known = f"; time or place known of {self._with_metadata:,} of {len(self):,}" if self._with_metadata else ""
+        every = len(self.table.files)
+        known = (
+            f"; time or place known of {_stated(self.table.metadata):,} of {every:,}"
+            if self._metadata is not None
+            else ""
+        )
         return f"{self.root}: bands {given}; {filled if self.missing else 'none missing'}; {taken}{known}"
 
     def description(self) -> dict[str, object]:
@@ -183,7 +188,7 @@ class LabelledFolderDataset(PatchDataset):
             "bands": list(self.bands),
             "missing_bands": list(self.missing),
             **({"sensor": self.options.sensor} if self.options.sensor else {}),
-            **({"with_metadata": self._with_metadata} if self._with_metadata else {}),
+            **({"with_metadata": _stated(self._metadata)} if self._metadata is not None else {}),
             "scale": self.options.scale,
             "offset": self.options.offset,
             "split_seed": self.options.seed,
@@ -192,11 +197,6 @@ class LabelledFolderDataset(PatchDataset):
             "std": self._of_given(self.statistics.std),
             "remarks": self.remarks(),
         }
-
-    @property
-    def _with_metadata(self) -> int:
-        """Images of which the table says anything of time or place."""
-        return 0 if self._metadata is None else int((~np.isnan(self._metadata)).any(axis=1).sum())
 
     def _of_given(self, values: Sequence[float]) -> dict[str, float]:
         return {band: value for band, value in zip(self.sensor.bands, values, strict=True) if band not in self.missing}
@@ -331,6 +331,11 @@ def _with_stated_scale(options: FolderOptions, path: Path) -> FolderOptions:
             f"{options.scale:g} and data.offset {options.offset:g}; leave them out, or correct the tags"
         )
     return options
+
+
+def _stated(metadata: np.ndarray | None) -> int:
+    """Images of which anything of time or place is known, of (N, fields) or of none."""
+    return 0 if metadata is None else int((~np.isnan(metadata)).any(axis=1).sum())
 
 
 def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.patches import find_split
-from datasets.table_columns import ENDINGS, Row, find_image, read_labelled, read_lines, require_once
+from datasets.table_columns import ENDINGS, find_image, read_labelled, read_lines, require_once
+from datasets.table_metadata import table_metadata
 from utils.data_utils import list_some
 from utils.errors import DataError
 from utils.parsing import is_there
-from utils.when_where import when_where_columns
 
 OTHER_IMAGES = (".jp2", ".bmp", ".gif", ".webp", ".npy", ".nc", ".img", ".vrt")
 """Endings of images that are not read."""
@@ -25,7 +25,6 @@ SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "tes
 logger = logging.getLogger(__name__)
 _SAID: set[str] = set()
 
-_MIDNIGHT = re.compile(r"[T ]00:00(:00(\.0*)?)?$")
 _RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -107,14 +106,18 @@ def _images_below(folder: Path) -> list[str]:
 
 def _say_left_out(path: Path, count: int, what: str) -> None:
     """One line for what is not taken, however often it is read."""
-    text = f"note: {path}: {count} {what} left out"
-    if count and text not in _SAID:
+    if count:
+        _say_once(f"note: {path}: {count} {what} left out")
+
+
+def _say_once(text: str) -> None:
+    if text not in _SAID:
         _SAID.add(text)
         logger.warning(text)
 
 
 def _of_csv(path: Path) -> LabelledTable:
-    rows, multilabel, left_out = read_labelled(path)
+    columns, rows, multilabel, left_out = read_labelled(path)
     _say_left_out(path, left_out, "lines without a file name")
     names = [find_image(row.file, path, path.parent) for row in rows]
     require_once(names, path)
@@ -127,26 +130,10 @@ def _of_csv(path: Path) -> LabelledTable:
         )
     labels = [tuple(index[label] for label in row.labels) for row in rows]
     splits = tuple(row.split for row in rows) if any(row.split for row in rows) else None
-    return LabelledTable(path.parent, names, labels, classes, multilabel, splits, _metadata(path, rows))
-
-
-def _metadata(path: Path, rows: Sequence[Row]) -> np.ndarray | None:
-    """Columns of when and where, NaN where a cell is empty; None where the table has nothing of it.
-
-    Where all times are midnight they are dates as programs write them, and the hour is not known.
-    """
-    if not any(row.when or row.lat or row.lon for row in rows):
-        return None
-    dates = all(_MIDNIGHT.search(row.when) for row in rows if row.when)
-    lines = []
-    for row in rows:
-        when = _MIDNIGHT.sub("", row.when) if dates and row.when else row.when
-        try:
-            lines.append(when_where_columns(1, when, row.lat, row.lon)[0])
-        except DataError as error:
-            told = f"{path}: line {row.line}: {error}; correct it, or give the column another name"
-            raise DataError(told) from error
-    return np.stack(lines)
+    metadata, passed_over = table_metadata(path, columns, rows)
+    for told in passed_over:
+        _say_once(f"note: {path}: {told}")
+    return LabelledTable(path.parent, names, labels, classes, multilabel, splits, metadata)
 
 
 def split_rows(table: LabelledTable, split: str | Path, seed: int) -> list[int]:

@@ -23,13 +23,15 @@ LABELS = (
     "labelname", "classid",
 )  # fmt: skip
 SPLITS = ("split", "subset", "set", "partition", "fold")
-MOMENTS = ("datetime", "timestamp", "when", "acquired", "acquisitiontime", "acquisitiondate", "sensingtime", "date")
-CLOCKS = ("time",)
+DATES = ("datetime", "date", "acquisitiondate", "sensingdate", "timestamp")
+CLOCKS = ("time", "acquisitiontime", "sensingtime")
 LATITUDES = ("lat", "latitude")
-LONGITUDES = ("lon", "long", "longitude")
-OTHERS = ("x", "y", "area", "index", *MOMENTS, *CLOCKS, *LATITUDES, *LONGITUDES)
-"""Headers, in lower case and one word: of times (UTC), of times of day beside a `date`, of degrees (EPSG:4326); and of
-columns that are neither file, label nor split."""
+LONGITUDES = ("lon", "long", "longitude", "lng")
+OTHERS = ("x", "y", "area", "index", *DATES, *CLOCKS, *LATITUDES, *LONGITUDES)
+"""Headers, in lower case and one word: of dates or whole times (UTC), of times of day beside them, of degrees
+(EPSG:4326); and of columns that are neither file, label nor split."""
+NOTHING = ("", "nan", "nat", "na", "n/a", "none", "null")
+"""Cells, in lower case, that say that a value is not known."""
 _SEPARATORS = (";", "|")
 _DELIMITERS = (",", ";", "\t")
 
@@ -41,11 +43,8 @@ class Row(NamedTuple):
     file: str
     labels: tuple[str, ...]
     split: str | None
-    when: str | None = None
-    """ISO 8601, UTC, as it stands in the table; None where it is not known."""
-    lat: str | None = None
-    lon: str | None = None
-    """Degrees, as they stand there."""
+    taken: tuple[str | None, ...] = ()
+    """Cells of `Columns.taken`; None where nothing stands there."""
 
 
 class Columns(NamedTuple):
@@ -57,10 +56,10 @@ class Columns(NamedTuple):
     one_hot: tuple[tuple[int, str], ...]
     """Column and class, where every class has a column of 0 and 1."""
     header: bool
-    when: tuple[int, ...] = ()
-    """Of a time, or of a date and the time of day."""
-    lat: int | None = None
-    lon: int | None = None
+    taken: tuple[int | None, ...] = (None,) * 4
+    """Of when and where images were taken: date or whole time, time of day, latitude, longitude."""
+    names: tuple[str, ...] = ()
+    """Of all columns, as the header writes them."""
 
 
 def read_lines(path: Path) -> tuple[Columns, list[tuple[int, list[str]]], int]:
@@ -85,8 +84,8 @@ def read_lines(path: Path) -> tuple[Columns, list[tuple[int, list[str]]], int]:
     return columns, kept, len(cells) - len(kept)
 
 
-def read_labelled(path: Path) -> tuple[list[Row], bool, int]:
-    """Images with their labels, whether an image may have several, and how many lines are left out.
+def read_labelled(path: Path) -> tuple[Columns, list[Row], bool, int]:
+    """Columns, images with their labels, whether an image may have several, and how many lines are left out.
 
     Raises:
         DataError: as `read_lines`, and for lines without a label.
@@ -109,23 +108,21 @@ def read_labelled(path: Path) -> tuple[list[Row], bool, int]:
         if not several and () in texts:
             raise DataError(f"{path}: line {lines[texts.index(())][0]} has no label; expected file,label in every line")
     rows = [
-        Row(
-            number,
-            row[columns.file],
-            labels,
-            _cell(row, columns.split),
-            "T".join(filter(None, (_cell(row, at) for at in columns.when))) or None,
-            _cell(row, columns.lat) or None,
-            _cell(row, columns.lon) or None,
-        )
+        Row(number, row[columns.file], labels, _cell(row, columns.split), tuple(_said(row, at) for at in columns.taken))
         for (number, row), labels in zip(lines, texts, strict=True)
     ]
-    return rows, several, left_out
+    return columns, rows, several, left_out
 
 
 def _cell(row: list[str], at: int | None) -> str | None:
     """The text of a column; None where there is no such column or the line ends before it."""
     return row[at] if at is not None and at < len(row) else None
+
+
+def _said(row: list[str], at: int | None) -> str | None:
+    """The same, and None for a cell that says that nothing is known."""
+    text = _cell(row, at)
+    return None if text is None or text.lower() in NOTHING else text
 
 
 def _delimiter(text: str) -> str:
@@ -151,8 +148,9 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> Columns:
     looks_like_data = any(Path(cell).suffix.lower() in ENDINGS for cell in first)
     if file is None or looks_like_data:
         return _without_header(path, cells)
-    split, label, lat, lon = (_first_of(names, words) for names in (SPLITS, LABELS, LATITUDES, LONGITUDES))
-    known = Columns(file, label, split, (), True, _times_in(words), lat, lon)
+    split, label = _first_of(SPLITS, words), _first_of(LABELS, words)
+    taken = tuple(_first_of(names, words) for names in (DATES, CLOCKS, LATITUDES, LONGITUDES))
+    known = Columns(file, label, split, (), True, taken, tuple(first))
     rest = [at for at, word in enumerate(words) if at not in (file, split) and word and word not in OTHERS
             and not word.startswith("unnamed")]  # fmt: skip
     if label is not None or not rest:
@@ -170,14 +168,6 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> Columns:
 def _first_of(names: Sequence[str], words: list[str]) -> int | None:
     """The column of the first of these headers that is there."""
     return next((words.index(name) for name in names if name in words), None)
-
-
-def _times_in(words: list[str]) -> tuple[int, ...]:
-    """The columns of a time: one, or a date and the time of day."""
-    moment, clock = _first_of(MOMENTS, words), _first_of(CLOCKS, words)
-    if moment is None:
-        return () if clock is None else (clock,)
-    return (moment, clock) if words[moment] == "date" and clock is not None else (moment,)
 
 
 def _without_header(path: Path, cells: list[tuple[int, list[str]]]) -> Columns:

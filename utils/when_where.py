@@ -12,6 +12,9 @@ from utils.metadata import FIELDS, Acquisitions, AcquisitionTime, metadata_colum
 
 FORMS = "a datetime, an ISO 8601 text such as 2017-06-13T10:10:31 or 2017-06-13, or a numpy datetime64 (UTC)"
 
+FARTHEST = ((-90.0, 90.0), (-180.0, 360.0))
+"""Latitudes and longitudes that there are, degrees."""
+
 _COARSER_THAN_DAYS = ("Y", "M", "W")
 _HOW_MANY = "give one for all, or one a patch"
 
@@ -80,7 +83,10 @@ def acquisition_time(when: Any) -> AcquisitionTime:
             raise DataError(f"when: {when} does not say which day; give {FORMS}")
         when = when.astype("datetime64[D]").item() if unit == "D" else when.astype("datetime64[us]").item()
     if isinstance(when, str):
-        when = _parse(when)
+        try:
+            when = parse_time(when)
+        except ValueError:
+            raise DataError(f"when: {when!r} is no time; give {FORMS}") from None
     if isinstance(when, datetime):
         return AcquisitionTime.at(when if when.tzinfo is None else when.astimezone(UTC))
     if isinstance(when, date):
@@ -88,14 +94,20 @@ def acquisition_time(when: Any) -> AcquisitionTime:
     raise DataError(f"when: {when!r} is no time; give {FORMS}")
 
 
-def _parse(text: str) -> date:
-    """An ISO text as datetime, or as date where it has no time of day."""
-    for read in (date.fromisoformat, datetime.fromisoformat):
-        try:
-            return read(text.strip())
-        except ValueError:
-            continue
-    raise DataError(f"when: {text!r} is no time; give {FORMS}")
+def parse_time(text: str) -> date:
+    """An ISO 8601 text as datetime, or as date where it has no time of day. Raises ValueError for any other."""
+    text = text.strip()
+    if text.isdigit() and len(text) != len("20200802"):  # seconds since 1970, a year: no date, though some read as one
+        raise ValueError(text)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(text) from None
+    return moment
 
 
 def _numbers(values: Any, count: int, name: str, unit: str) -> np.ndarray:
@@ -117,7 +129,7 @@ def _one_or_each(values: Sequence[Any] | np.ndarray, count: int, name: str) -> A
 
 
 def _require_places(lat: np.ndarray, lon: np.ndarray) -> None:
-    if (np.abs(lat) > 90).any() or (lon < -180).any() or (lon > 360).any():
+    if any(((values < low) | (values > high)).any() for values, (low, high) in zip((lat, lon), FARTHEST, strict=True)):
         raise DataError(
             f"lat {np.nanmin(lat):g} to {np.nanmax(lat):g}, lon {np.nanmin(lon):g} to {np.nanmax(lon):g} are no "
             "degrees of EPSG:4326; project the patch centres first, and mind the order lat, lon"

@@ -44,23 +44,49 @@ def known(path: Path, *names: str) -> list[list[float | None]]:
 
 
 @pytest.mark.parametrize(
-    ("header", "first", "second", "hours"),
+    ("header", "first", "second", "hour"),
     [
-        ("file,label,datetime,lat,lon", "2020-08-02T18:30,52.0,-114.5", ",,", [18, None]),
-        ("file,label,Date,Latitude,Longitude", "2020-08-02,52.0,-114.5", ",,", [None, None]),
-        ("file,label,date,time,lat,lon", "2020-08-02,18:30,52.0,-114.5", ",,,", [18, None]),
-        ("file,label,acquired,lat,lon", "2020-08-02 20:30:00+02:00,52.0,-114.5", ",,", [18, None]),
-        ("file,label,date,lat,lon", "2020-08-02 00:00:00,52.0,-114.5", ",,", [None, None]),
+        ("file,label,datetime,lat,lon", "2020-08-02T18:30,52.0,-114.5", ",,", 18),
+        ("file,label,Date,Latitude,Longitude", "2020-08-02,52.0,-114.5", "nan,NaN,None", None),
+        ("file,label,date,time,lat,lng", "2020-08-02,18:30,52.0,-114.5", ",12:00,,", 18),
+        ("file,label,acquisition_date,acquisition_time,lat,lon", "2020-08-02,18:30:05Z,52.0,-114.5", "NaT,,,", 18),
+        ("file,label,date,time,lat,lon", "2020-08-02,2020-08-02T18:30,52.0,-114.5", ",,,", 18),
+        ("file,label,date,time,lat,lon", "2020-08-02T18:30,11:00,52.0,-114.5", ",,,", 18),
+        ("file,label,timestamp,date,lat,lon", "1596393000,2020-08-02,52.0,-114.5", ",,,", None),
+        ("file,label,timestamp,lat,lon", "2020-08-02 20:30:00+02:00,52.0,-114.5", ",,", 18),
+        ("file,label,date,lat,lon", "2020-08-02 00:00:00,52.0,-114.5", ",,", None),
+        ("file,label,date,lat,lon", "2020-08-02T00:00:00+02:00,52.0,-114.5", ",,", None),
+        ("file,label,date,lat,lon", "20200802T000000,52.0,-114.5", ",,", None),
     ],
 )
-def test_columns_of_a_table(images: Path, header: str, first: str, second: str, hours: list) -> None:
+def test_columns_of_a_table(images: Path, header: str, first: str, second: str, hour: int | None) -> None:
     path = table(images, header, f"0.tif,a,{first}", f"1.tif,b,{second}")
-    assert known(path, "week", "hour", "lat", "lon") == [[31, None], hours, [52.0, None], [-114.5, None]]
+    assert known(path, "week", "hour", "lat", "lon") == [[31, None], [hour, None], [52.0, None], [-114.5, None]]
 
 
 def test_midnight_is_a_time_where_others_are_not(images: Path) -> None:
     path = table(images, "file,label,datetime", "0.tif,a,2020-08-02T00:00:00", "1.tif,b,2020-08-02T10:00:00")
     assert known(path, "hour", "lat") == [[0, 10], [None, None]]
+    path = table(images, "file,label,datetime", "0.tif,a,2020-08-02 00:00:00", "1.tif,b,2020-08-02")
+    assert known(path, "week", "hour") == [[31, 31], [None, None]]
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "said"),
+    [
+        ("file,label,date", "02/08/2020", "column date is passed over: '02/08/2020' is no date or time of ISO 8601"),
+        ("file,label,date", "2020", "column date is passed over: '2020' is no date"),
+        ("file,label,timestamp", "1609113000", "column timestamp is passed over: '1609113000' is no date"),
+        ("file,label,Time", "0.3", "column Time is passed over: '0.3' is no time of day"),
+        ("file,label,time", "18:30", "column time is passed over: there is no column of dates"),
+        ("file,label,lat", "50", "column lat is passed over: there is no longitude"),
+        ("file,label,lat,lon", "5500000,690000", "column lon is passed over: '690000' is no longitude in degrees"),
+    ],
+)
+def test_columns_that_are_something_else_are_passed_over(images: Path, caplog, header, cells, said) -> None:
+    path = table(images, header, f"0.tif,a,{cells}", f"1.tif,b,{cells}")
+    assert read_table(path).metadata is None
+    assert any(f"{path}: {said}" in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize("header", ["file,label", "file,label,split", "file,label,x,y"])
@@ -87,6 +113,8 @@ def test_metadata_go_with_the_images(images: Path) -> None:
     assert meta is not None
     assert np.array_equal(meta.numpy(), encode_metadata(columns)) and not meta[order.index(3)].any()
     assert "; time or place known of 3 of 4" in dataset.remarks() and dataset.description()["with_metadata"] == 3
+    half = LabelledFolderDataset(path, "0-50%", options=REFLECTANCES)
+    assert half.remarks() == dataset.remarks(), "one line for all splits"
     before = dataset.fingerprint()
     assert dataset.hold_in_memory() and np.array_equal(dataset.gather([2]).columns, columns[2:3], equal_nan=True)
     path.write_text(path.read_text().replace("2020-01-02", "2020-01-22"))
@@ -102,19 +130,24 @@ def test_a_mixture_takes_them(images: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "cells", "message"),
+    ("header", "right", "wrong", "message"),
     [
-        ("file,label,date", "02/08/2020", r"table\.csv: line 2: when: '02/08/2020' is no time; give .*another name"),
-        ("file,label,time", "18:30", r"table\.csv: line 2: when: '18:30' is no time"),
-        ("file,label,lat,lon", "95,10", r"table\.csv: line 2: "),
-        ("file,label,lat,lon", "50,", r"table\.csv: line 2: lat and lon belong together"),
-        ("file,label,lat", "50", r"table\.csv: line 2: lat and lon belong together"),
-        ("file,label,lat,lon", "north,10", r"table\.csv: line 2: lat: 'north' is no number"),
+        ("file,label,Date", "2020-08-02", "02/08/2020", r"line 3: column Date: '02/08/2020' is no date .*another name"),
+        (
+            "file,label,date,time",
+            "2020-08-02,18:30",
+            "2020-08-02,6 pm",
+            r"line 3: column time: '6 pm' is no time of day",
+        ),
+        ("file,label,lat,lon", "50,10", "95,10", r"line 3: column lat: '95' is no latitude in degrees, from -90 to 90"),
+        ("file,label,lat,lon", "50,10", "north,10", r"line 3: column lat: 'north' is no latitude"),
+        ("file,label,lat,lon", "50,10", "50,", r"line 3: latitude and longitude belong together"),
+        ("file,label,date", "2020-08-02", "9999-12-31T23:59:59-05:00", r"line 3: column date: '9999.* is no date"),
     ],
 )
-def test_what_is_no_time_or_place_is_one_line(images: Path, header: str, cells: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_table(table(images, header, f"0.tif,a,{cells}", "1.tif,b" + "," * cells.count(",") + ","))
+def test_a_cell_that_cannot_be_read_is_one_line(images: Path, header, right, wrong, message) -> None:
+    with pytest.raises(DataError, match=rf"table\.csv: {message}"):
+        read_table(table(images, header, f"0.tif,a,{right}", f"1.tif,b,{wrong}"))
 
 
 def test_embeddings_are_conditioned_on_them(images: Path) -> None:

@@ -129,7 +129,10 @@ def test_geotiff(campaign, tmp_path, reader, form) -> None:
 
 
 SPLIT = "\n".join((SAMPLE / "bigearthnet-train.csv").read_text().split()[:20]) + "\n"
-TABLE = "file,split,label\n" + "".join(f"x/{n}.tif,{'train' if n % 2 else 'test'},{'ab'[n % 2]}\n" for n in range(8))
+TABLE = "file,split,label,datetime,lat,lon\n" + "".join(
+    f"x/{n}.tif,{'train' if n % 2 else 'test'},{'ab'[n % 2]},2020-08-0{n + 1}T18:30,{50 + n},{10 - n}\n"
+    for n in range(8)
+)
 POINTS = "lon,lat,class\n" + "".join(f"{15 + n / 100},{49.6 + n / 100},{'ab'[n % 2]}\n" for n in range(8))
 
 

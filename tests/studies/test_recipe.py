@@ -15,7 +15,7 @@ from tiny import TINY_MODEL, sample_ids, tiny_model, write_config, write_tif
 from configs.recipe import LandCoverSection, read_recipe_config
 from eval.probing.representation import Vectors
 from models.checkpoint import write_checkpoint
-from models.config import ModelConfig
+from models.config import SIZES, ModelConfig
 from studies.engine.runs import SplitRepresentation
 from studies.engine.stages import StageCache
 from studies.recipe.__main__ import main
@@ -241,3 +241,7 @@ def test_the_second_reference_that_the_ladders_file_names_is_a_config() -> None:
     patches, epochs = long.pretraining.simulate.splits[0], long.training.epochs
     assert patches * epochs == 100 * short.pretraining.simulate.splits[0] * short.training.epochs
     assert long.model.device == "cuda" and long.out_dir != short.out_dir
+    for config, size in ((short, "XXS"), (long, "S")):
+        widths, change = SIZES[size], config.ladder["one_expert"].change
+        assert config.model.size == size and change["model.dfirsth"] == 2 * widths["dfirsth"]
+        assert change["model.dlasth"] == 2 * widths["dlasth"]
