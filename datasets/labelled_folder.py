@@ -12,7 +12,6 @@ not have is 0 after normalisation, the mean of the dataset, on every pixel. Numb
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from datasets.image_bands import (
     stored_type,
     usual_bands,
 )
-from datasets.labelled_table import read_table, split_rows
+from datasets.labelled_table import read_table, say_once, split_rows
 from datasets.patches import PatchDataset, RawBatch
 from transformation.band_order import order_problem
 from transformation.landsat_numbers import COLLECTION2, LARGEST, NO_REFLECTANCE, landsat_numbers, without_number
@@ -43,8 +42,6 @@ from utils.data_config import DATASETS, IMAGE_SIZE, BandStatistics, BigEarthNetI
 from utils.errors import DataError
 from utils.metadata import PUBLISHED_FIELDS
 from utils.sensors import OLI, SENSORS, Sensor
-
-logger = logging.getLogger(__name__)
 
 NAME = LABELLED_FOLDER
 
@@ -174,12 +171,8 @@ class LabelledFolderDataset(PatchDataset):
             taken = "numbers without reflectance, normalised by the training split's mean and standard deviation"
         else:
             taken = f"reflectances, normalised as {self.statistics_name}"
-        every = len(self.table.files)
-        known = (
-            f"; time or place known of {_stated(self.table.metadata):,} of {every:,}"
-            if self._metadata is not None
-            else ""
-        )
+        metadata = self.table.metadata
+        known = "" if metadata is None else f"; time or place known of {_stated(metadata):,} of {len(metadata):,}"
         return f"{self.root}: bands {given}; {filled if self.missing else 'none missing'}; {taken}{known}"
 
     def description(self) -> dict[str, object]:
@@ -304,14 +297,12 @@ class LabelledFolderDataset(PatchDataset):
 _KNOWN_STATISTICS: dict[tuple, BandStatistics] = {}
 _JUDGED: set[tuple[Path, FolderOptions]] = set()
 """Folders whose order of bands has been judged: once for all splits."""
-_SAID: set[str] = set()
 
 
 def _say_once(text: str) -> None:
     """One line for all splits of a dataset, and all processes of a run."""
-    if text not in _SAID and os.environ.get("RANK", "0") == "0":
-        _SAID.add(text)
-        logger.warning(f"note: {text}")
+    if os.environ.get("RANK", "0") == "0":
+        say_once(f"note: {text}")
 
 
 def _with_stated_scale(options: FolderOptions, path: Path) -> FolderOptions:
@@ -333,9 +324,9 @@ def _with_stated_scale(options: FolderOptions, path: Path) -> FolderOptions:
     return options
 
 
-def _stated(metadata: np.ndarray | None) -> int:
-    """Images of which anything of time or place is known, of (N, fields) or of none."""
-    return 0 if metadata is None else int((~np.isnan(metadata)).any(axis=1).sum())
+def _stated(metadata: np.ndarray) -> int:
+    """Images of which anything of time or place is known, of (N, fields)."""
+    return int((~np.isnan(metadata)).any(axis=1).sum())
 
 
 def _flat_where_missing(statistics: BandStatistics, missing: Sequence[str]) -> BandStatistics:

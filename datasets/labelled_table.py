@@ -107,10 +107,11 @@ def _images_below(folder: Path) -> list[str]:
 def _say_left_out(path: Path, count: int, what: str) -> None:
     """One line for what is not taken, however often it is read."""
     if count:
-        _say_once(f"note: {path}: {count} {what} left out")
+        say_once(f"note: {path}: {count} {what} left out")
 
 
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """One line, however often it is said."""
     if text not in _SAID:
         _SAID.add(text)
         logger.warning(text)
@@ -132,7 +133,7 @@ def _of_csv(path: Path) -> LabelledTable:
     splits = tuple(row.split for row in rows) if any(row.split for row in rows) else None
     metadata, passed_over = table_metadata(path, columns, rows)
     for told in passed_over:
-        _say_once(f"note: {path}: {told}")
+        say_once(f"note: {path}: {told}")
     return LabelledTable(path.parent, names, labels, classes, multilabel, splits, metadata)
 
 

@@ -30,6 +30,8 @@ LONGITUDES = ("lon", "long", "longitude", "lng")
 OTHERS = ("x", "y", "area", "index", *DATES, *CLOCKS, *LATITUDES, *LONGITUDES)
 """Headers, in lower case and one word: of dates or whole times (UTC), of times of day beside them, of degrees
 (EPSG:4326); and of columns that are neither file, label nor split."""
+DAY, CLOCK, LAT, LON = range(4)
+"""Places in `Columns.taken`."""
 NOTHING = ("", "nan", "nat", "na", "n/a", "none", "null")
 """Cells, in lower case, that say that a value is not known."""
 _SEPARATORS = (";", "|")
@@ -60,6 +62,12 @@ class Columns(NamedTuple):
     """Of when and where images were taken: date or whole time, time of day, latitude, longitude."""
     names: tuple[str, ...] = ()
     """Of all columns, as the header writes them."""
+
+    def header_of(self, which: int) -> str:
+        """What the header writes over a column of `taken` that is there."""
+        at = self.taken[which]
+        assert at is not None
+        return self.names[at]
 
 
 def read_lines(path: Path) -> tuple[Columns, list[tuple[int, list[str]]], int]:

@@ -1,15 +1,17 @@
 """When and where the images of a table were taken, from its columns of dates, times of day and degrees."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.table_columns import Columns, Row
+from datasets.table_columns import CLOCK, DAY, LAT, LON, Columns, Row
 from utils.errors import DataError
-from utils.when_where import FARTHEST, parse_time, when_where_columns
+from utils.metadata import FIELDS
+from utils.when_where import parse_time, when_where_columns
 
 
 def table_metadata(path: Path, columns: Columns, rows: Sequence[Row]) -> tuple[np.ndarray | None, list[str]]:
@@ -37,14 +39,14 @@ def table_metadata(path: Path, columns: Columns, rows: Sequence[Row]) -> tuple[n
         return _values(path, columns, rows, which, passed_over)
 
     def alone(which: int, lacking: str) -> list[Any]:
-        passed_over.append(f"column {columns.names[columns.taken[which] or 0]} is passed over: there is no {lacking}")
+        passed_over.append(f"column {columns.header_of(which)} is passed over: there is no {lacking}")
         return [None] * len(rows)
 
-    days, clocks, lat, lon = (values(which) for which in range(len(_READ)))
+    days, clocks, lat, lon = (values(which) for which in (DAY, CLOCK, LAT, LON))
     if _known(clocks) and not _known(days) and not any(isinstance(one, datetime) for one in clocks):
-        clocks = alone(1, "column of dates")
+        clocks = alone(CLOCK, "column of dates")
     if _known(lat) != _known(lon):
-        lat, lon = alone(2 if _known(lat) else 3, "longitude" if _known(lat) else "latitude"), [None] * len(rows)
+        lat = lon = alone(LAT, "longitude") if _known(lat) else alone(LON, "latitude")
     for row, here, there in zip(rows, lat, lon, strict=True):
         if (here is None) != (there is None):
             raise DataError(f"{path}: line {row.line}: latitude and longitude belong together: give both or neither")
@@ -72,7 +74,7 @@ def _values(path: Path, columns: Columns, rows: Sequence[Row], which: int, passe
                 wrong.append((row.line, text))
     if wrong:
         line, text = wrong[0]
-        column, why = f"column {columns.names[columns.taken[which] or 0]}", f"{text!r} is no {wanted}"
+        column, why = f"column {columns.header_of(which)}", f"{text!r} is no {wanted}"
         if _known(found):
             cure = "correct it, leave the cell empty, or give the column another name"
             raise DataError(f"{path}: line {line}: {column}: {why}; {cure}")
@@ -95,20 +97,18 @@ def _joined(day: date | None, clock: time | datetime | None) -> date | None:
 
 def _clock(text: str) -> time | datetime:
     """A time of day with a colon, or a whole time."""
-    try:
-        return time.fromisoformat(text.removesuffix("Z")) if ":" in text else _moment(text)
-    except ValueError:
-        return _moment(text)
-
-
-def _moment(text: str) -> datetime:
+    if ":" in text:
+        with suppress(ValueError):
+            return time.fromisoformat(text.removesuffix("Z"))
     moment = parse_time(text)
     if not isinstance(moment, datetime):
         raise ValueError(text)
     return moment
 
 
-def _degrees(low: float, high: float) -> Callable[[str], float]:
+def _degrees(field: str) -> Callable[[str], float]:
+    low, high = FIELDS[field].limits
+
     def read(text: str) -> float:
         value = float(text)
         if not low <= value <= high:
@@ -124,10 +124,10 @@ class _Reading(NamedTuple):
     wanted: str
 
 
-_READ = (
-    _Reading(parse_time, "date or time of ISO 8601, such as 2020-08-02 or 2020-08-02T18:30"),
-    _Reading(_clock, "time of day, such as 18:30"),
-    _Reading(_degrees(*FARTHEST[0]), "latitude in degrees, from -90 to 90"),
-    _Reading(_degrees(*FARTHEST[1]), "longitude in degrees, from -180 to 360"),
-)
+_READ = {
+    DAY: _Reading(parse_time, "date or time of ISO 8601, such as 2020-08-02 or 2020-08-02T18:30"),
+    CLOCK: _Reading(_clock, "time of day, such as 18:30"),
+    LAT: _Reading(_degrees("lat"), "latitude in degrees, from -90 to 90"),
+    LON: _Reading(_degrees("lon"), "longitude in degrees, from -180 to 360"),
+}
 """Of the cells of `Columns.taken`."""

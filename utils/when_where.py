@@ -12,9 +12,6 @@ from utils.metadata import FIELDS, Acquisitions, AcquisitionTime, metadata_colum
 
 FORMS = "a datetime, an ISO 8601 text such as 2017-06-13T10:10:31 or 2017-06-13, or a numpy datetime64 (UTC)"
 
-FARTHEST = ((-90.0, 90.0), (-180.0, 360.0))
-"""Latitudes and longitudes that there are, degrees."""
-
 _COARSER_THAN_DAYS = ("Y", "M", "W")
 _HOW_MANY = "give one for all, or one a patch"
 
@@ -129,7 +126,8 @@ def _one_or_each(values: Sequence[Any] | np.ndarray, count: int, name: str) -> A
 
 
 def _require_places(lat: np.ndarray, lon: np.ndarray) -> None:
-    if any(((values < low) | (values > high)).any() for values, (low, high) in zip((lat, lon), FARTHEST, strict=True)):
+    limits = FIELDS["lat"].limits, FIELDS["lon"].limits
+    if any(((values < low) | (values > high)).any() for values, (low, high) in zip((lat, lon), limits, strict=True)):
         raise DataError(
             f"lat {np.nanmin(lat):g} to {np.nanmax(lat):g}, lon {np.nanmin(lon):g} to {np.nanmax(lon):g} are no "
             "degrees of EPSG:4326; project the patch centres first, and mind the order lat, lon"

@@ -295,7 +295,7 @@ def configured(folder: Path, out: Path, **data: object) -> Path:
 
 
 def test_from_pictures_to_a_probe(folder, tmp_path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr("datasets.labelled_folder._SAID", set())
+    monkeypatch.setattr("datasets.labelled_table._SAID", set())
     config = configured(folder, tmp_path / "run")
     assert embed(["--config_yaml", str(config)]) == 0
     said = [record.message for record in caplog.records if "filled with the mean" in record.message]
