@@ -127,6 +127,30 @@ def training_with_a_signal(number: str, rank: int, step: int, *arguments: object
     script("pretrain_mae.py", *arguments)
 
 
+def reduction_that_ends_late(printed: str) -> None:
+    """The thread that sums is still busy with a callback when the work of this process is done."""
+    from utils.processes import joined_processes
+
+    for name in [name for name in sys.modules if name.startswith("torch.distributed.nn")]:
+        del sys.modules[name]  # as in a new process
+    ended = []
+
+    def callback(_: object) -> None:
+        time.sleep(1.0)
+        ended.append(printed)
+
+    with joined_processes() as processes:
+        import torch.distributed.nn  # noqa: F401 - as the first step of an optimizer does
+
+        if not processes.main:
+            time.sleep(0.3)
+        work = dist.all_reduce(torch.zeros(1), async_op=True)
+        work.get_future().then(callback)
+        time.sleep(0.6)
+        del work
+    print(*ended)
+
+
 def one_step(target: Path, batch_size: int, balance: float, compiled: bool = False) -> None:
     """One step on this process's rows of a batch with fewer patches than a full one; the main process saves it."""
     from utils.processes import joined_processes

@@ -11,7 +11,7 @@ import shared_runs
 import torch
 import warm_python
 from conftest import ROOT
-from ranks import run_ranks, script
+from ranks import reduction_that_ends_late, run_ranks, script
 from shared_runs import one_message, rows, run_config, write_data
 
 from training.run_folder import verify
@@ -61,6 +61,12 @@ def test_started_by_something_else_than_torchrun(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="RANK is not set; start several processes with torchrun"):
         with joined_processes():
             pass
+
+
+def test_threads_that_sum_end_with_the_group(tmp_path) -> None:
+    """Still at work when Python shuts down, one of them would abort the process ("terminate called …")."""
+    ended = run_ranks(tmp_path, reduction_that_ends_late, "callback ended")
+    assert [(process.code, process.said.strip()) for process in ended] == [(0, "callback ended")] * 2, ended
 
 
 def test_a_signal_while_an_object_is_deleted_is_not_lost(capfd) -> None:
