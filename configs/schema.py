@@ -64,6 +64,7 @@ class ModelSection(Section):
     sensors: list[Text] | None = None
     pool: Pool | None = None
     position_start: Annotated[str, one_of(POSITION_STARTS)] | None = None
+    read_depth: Positive | None = None
     checkpoint_path: PathText | None = None
     device: Text = "auto"
 
@@ -188,6 +189,7 @@ YOUNGER: dict[str, dict[str, object]] = {
         "mask_strategy": None,
         "pool": None,
         "position_start": None,
+        "read_depth": None,
         "missing_bands": None,
         "sensors": None,
     },

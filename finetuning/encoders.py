@@ -54,7 +54,8 @@ class TrainedEncoder:
             bands: (B, C) bool, bands that are given; None: all.
         """
         visible = visible_unless_all(valid, self.model.config.patch_size)
-        return self.model.encode(images, meta, visible=visible, noise=False, bands=bands).pre_norm, visible
+        encoded = self.model.encode(images, meta, visible=visible, noise=False, bands=bands, to_read=True)
+        return encoded.pre_norm, visible
 
     def for_use(self) -> MOEMAE:
         """A plain model that gives the tokens as they are now."""

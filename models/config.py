@@ -41,6 +41,8 @@ class ModelConfig:
         sensors: whose patches the model takes. Each has its own patch projection and prediction head
             (`models.second_sensor`); `in_channels` are the first's bands.
         pool: the pooling that the weights are read out with where nothing else is asked for.
+        read_depth: encoder blocks after which tokens are read out, for embeddings and for the targets of pretraining
+            that are predicted from metadata and CLS tokens; None: all. The decoder takes those of the last block.
         decoder_*: the decoder, the same in all published sizes.
     """
 
@@ -66,6 +68,7 @@ class ModelConfig:
     sensors: tuple[str, ...] = SENSOR_SETS[0]
     pool: str = DEFAULT_POOL
     position_start: str = "random"
+    read_depth: int | None = None
     decoder_dim: int = 108
     decoder_depth: int = 2
     decoder_heads: int = 6
@@ -126,7 +129,8 @@ class ModelConfig:
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.meta_fields == PUBLISHED_FIELDS:
             del values["meta_fields"]
-        later = {"pool": DEFAULT_POOL, "position_start": "random", "missing_bands": "mean", "sensors": [OLI.name]}
+        later = {"pool": DEFAULT_POOL, "position_start": "random", "missing_bands": "mean", "sensors": [OLI.name],
+                 "read_depth": None}  # fmt: skip
         for key, silent in later.items():
             if values[key] == silent:
                 del values[key]
@@ -171,6 +175,8 @@ class ModelConfig:
             found.append(("experts", f"{len(self.experts)} numbers given for {self.depth} blocks"))
         if min(self.experts, default=1) < 1:
             found.append(("experts", f"{min(self.experts)} is below 1"))
+        if self.read_depth is not None and not 1 <= self.read_depth <= self.depth:
+            found.append(("read_depth", f"{self.read_depth} is not from 1 to the model's {self.depth} blocks"))
         if not 0.0 <= self.dropout < 1.0:
             found.append(("dropout", f"{self.dropout} is not from 0 to below 1"))
         if self.decoder_dim % self.decoder_heads:
@@ -185,6 +191,11 @@ class ModelConfig:
         if self.k >= fewest:
             found.append(("k", f"{self.k} must be below the number of experts, {fewest}"))
         return found
+
+    @property
+    def blocks_read(self) -> int:
+        """Encoder blocks that embeddings need."""
+        return self.depth if self.read_depth is None else self.read_depth
 
     @property
     def grid(self) -> int:

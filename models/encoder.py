@@ -26,9 +26,9 @@ class Encoded(NamedTuple):
     tokens: Tensor
     """(B, P + n, D) after the final norm."""
     pre_norm: Tensor
-    """(B, P + n, D) before it: the published embeddings."""
+    """(B, P + n, D) after the block that is read out, before any norm: of the last block, the published embeddings."""
     routing: tuple[Routing | None, ...]
-    """One per block, over B * (P + n) tokens; None for a block with one expert."""
+    """One per block computed, over B * (P + n) tokens; None for a block with one expert."""
     num_prefix: int
     """P, tokens before the patches: metadata, then CLS."""
     visible: Tensor | None = None
@@ -90,6 +90,7 @@ class Encoder(nn.Module):
             for width, experts in zip(config.expert_widths, config.experts, strict=True)
         )
         self.norm = nn.LayerNorm(D)
+        self.blocks_read = config.blocks_read
         # These start at 0, so that all other weights start as they do without them.
         with_token = config.missing_metadata == "token"
         self.missing_metadata = nn.Parameter(torch.zeros(len(self.meta_fields), D)) if with_token else None
@@ -161,6 +162,7 @@ class Encoder(nn.Module):
         backend: Backend | None = None,
         visible: Tensor | None = None,
         bands: Tensor | None = None,
+        to_read: bool = False,
     ) -> Encoded:
         """See `MOEMAE.encode`; `backend` says which kernels, None takes the fastest."""
         backend = backend or backend_for(images.device)
@@ -168,11 +170,15 @@ class Encoder(nn.Module):
             visible = visible.gather(1, ids_keep)
         x = self.embed(images, meta, ids_keep, backend, visible, bands)
         hidden = self.hidden_tokens(visible)
-        routing = []
-        for layer, layer_noise in zip(self.layers, noise, strict=True):
+        routing, read = [], x
+        for place, (layer, layer_noise) in enumerate(zip(self.layers, noise, strict=True), 1):
             x, layer_routing = layer(x, layer_noise, backend, hidden)
             routing.append(layer_routing)
-        return Encoded(self.norm(x), x, tuple(routing), self.num_prefix, visible)
+            if place == self.blocks_read:
+                read = x
+                if to_read:
+                    break
+        return Encoded(self.norm(x), read, tuple(routing), self.num_prefix, visible)
 
     def hidden_tokens(self, visible: Tensor | None) -> Tensor | None:
         """What blocks take as `hidden`, (B, P + n), from (B, n) visible patches: the tokens before them are seen."""

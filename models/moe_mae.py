@@ -83,6 +83,7 @@ class MOEMAE(Interface, nn.Module):
         noise: bool | None = None,
         generator: torch.Generator | None = None,
         presampled: tuple[LayerNoise, ...] | None = None,
+        to_read: bool = False,
     ) -> Encoded:
         """Encode all patches, or only those in `ids_keep`.
 
@@ -98,6 +99,8 @@ class MOEMAE(Interface, nn.Module):
             noise: routing noise; None means on in training mode only.
             generator: source of routing noise and dropout; None means torch's default one.
             presampled: routing noise and dropout masks of every block, in place of `noise` and `generator`.
+            to_read: leave out the blocks after the one that embeddings are read from (`read_depth`); `tokens` and
+                `routing` then end with it.
 
         Raises:
             ValueError: when the images, the metadata, `visible` or `bands` have another shape than the model's.
@@ -122,7 +125,7 @@ class MOEMAE(Interface, nn.Module):
             tokens = config.num_prefix + (config.num_patches if ids_keep is None else ids_keep.shape[1])
             shape = (images.shape[0], tokens, config.embed_dim)
             presampled = self._sample_noise(config.experts, shape, images.device, noise, generator)
-        return self.encoder(images, meta, ids_keep, presampled, self.backend, visible, bands)
+        return self.encoder(images, meta, ids_keep, presampled, self.backend, visible, bands, to_read)
 
     def decode(
         self,

@@ -60,7 +60,7 @@ class EmbeddingProgram(nn.Module):
         seen, (N, n) bool; None where fill is taken for data."""
         noise = (NO_NOISE,) * len(self.encoder.layers)
         images, meta, visible = encoder_input(pixels, metadata, self.mean, self.std, self.config)
-        encoded = self.encoder(images, meta, None, noise, EXPORT, visible)
+        encoded = self.encoder(images, meta, None, noise, EXPORT, visible, to_read=True)
         return encoded.pre_norm, encoded.num_prefix, visible
 
 

@@ -39,6 +39,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "missing_metadata": "pair",
         "pool": DEFAULT_POOL,
         "position_start": "random",
+        "read_depth": None,
         "missing_bands": "mean",
         "sensors": [OLI.name],
     },

@@ -136,7 +136,7 @@ def _join(processes: Processes) -> _SharedCounters:
     """Connect; values on the CPU travel by gloo, those on GPUs by NCCL."""
     # Defaults of its functions hold the group of the moment it is imported, and the optimizer imports it. Held, the
     # group's threads outlive `destroy_process_group`, and one that needs Python while it shuts down aborts the process.
-    import torch.distributed.nn  # noqa: F401
+    import torch.distributed.nn
 
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     try:

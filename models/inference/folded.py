@@ -112,8 +112,8 @@ class FoldedEncoder:
     """An encoder on the CPU as it is now: later changes of its weights are not seen.
 
     Attributes:
-        read: how many tokens of a patch are wanted, from the first on; None for all. The last block, of whose tokens
-            no later one needs any, is computed for these only.
+        read: how many tokens of a patch are wanted, from the first on; None for all. The last block that is
+            computed, of whose tokens no later one needs any, is computed for these only.
     """
 
     @torch.no_grad()
@@ -126,7 +126,7 @@ class FoldedEncoder:
         if encoder.pos_embed.device.type != "cpu" or encoder.pos_embed.dtype != torch.float32:
             raise ConfigError("backend folded: is for float32 on a CPU; use torch")
         self.encoder, self.read = encoder, read
-        blocks: list[Block] = list(encoder.layers)  # pyright: ignore[reportAssignmentType] - ModuleList has no types
+        blocks: list[Block] = list(encoder.layers)[: encoder.blocks_read]  # pyright: ignore[reportAssignmentType] - ModuleList has no types
         self.blocks = [
             (FoldedAttention(block.norm1, block.attn), FoldedExperts(block.norm2, block.moe)) for block in blocks
         ]

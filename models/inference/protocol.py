@@ -15,7 +15,7 @@ class EncodedTokens(Protocol):
 
     @property
     def pre_norm(self) -> Tensor:
-        """(B, P + N, D) tokens before the final norm."""
+        """(B, P + N, D) tokens that are read out, before any norm."""
         ...
 
     @property
@@ -49,6 +49,7 @@ class PatchEncoder(Protocol):
         visible: Tensor | None = None,
         bands: Tensor | None = None,
         noise: bool | None = None,
+        to_read: bool = False,
     ) -> EncodedTokens:
         """(B, C, H, W) normalised patches, (B, F, 2) metadata, (B, N) `visible` and (B, C) `bands` to tokens."""
         ...

@@ -54,7 +54,7 @@ class Runtime(NamedTuple):
 
 def _torch(model: PatchEncoder, read: int | None) -> Encode:
     return lambda images, meta, visible, bands: model.encode(
-        images, meta, visible=visible, bands=bands, noise=False
+        images, meta, visible=visible, bands=bands, noise=False, to_read=True
     ).pre_norm[:, :read]
 
 
@@ -204,7 +204,7 @@ def _random_patches(model: PatchEncoder, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _margins(model: PatchEncoder, images: Tensor, meta: Tensor, visible: Tensor | None, bands: Tensor | None) -> Tensor:
-    routing = model.encode(images, meta, visible=visible, bands=bands, noise=False).routing
+    routing = model.encode(images, meta, visible=visible, bands=bands, noise=False, to_read=True).routing
     return routing_margins(routing, len(images))
 
 

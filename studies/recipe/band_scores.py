@@ -17,7 +17,7 @@ from eval.statistics.bootstrap import SHARE, Resampled, resample
 from eval.statistics.spatial_blocks import neighbour_blocks
 from eval.statistics.weighted_metrics import micro_map
 from models.checkpoint import as_asked
-from models.config import MISSING_BANDS
+from models.config import MISSING_BANDS, ModelConfig
 from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE
 from models.pretrained import read_weights, weights_path
@@ -73,7 +73,7 @@ def scores_of(cache: StageCache, weights: Sequence[str], patches: int, seed: int
     folder, digest = simulated_patches(cache, patches, seed)
     found, blocks = {}, None
     for case in cases:
-        train, test = (_dataset(case, folder, split) for split in ("train", "test"))
+        train, test = (patches_for(case.model.config, folder, split) for split in ("train", "test"))
         if blocks is None:
             blocks = neighbour_blocks(test.ids, test.places())
         inputs = {
@@ -113,8 +113,9 @@ def simulated_patches(cache: StageCache, patches: int, seed: int, sensor: str = 
     return stage.folder / "dataset", stage.digest
 
 
-def _dataset(case: Case, folder: Path, split: str) -> PatchDataset:
-    file, config = BigEarthNetInfo.HUB.split_file.format(split), case.model.config
+def patches_for(config: ModelConfig, folder: Path, split: str) -> PatchDataset:
+    """A split of simulated patches, held in memory, as a model takes them."""
+    file = BigEarthNetInfo.HUB.split_file.format(split)
     dataset = build_dataset(
         BigEarthNetInfo.NAME,
         str(folder),

@@ -135,6 +135,8 @@ def test_another_size_is_refused(tmp_path, checkpoint) -> None:
     config = embed_config(tmp_path, checkpoint)
     with pytest.raises(CheckpointError, match="holds another model"):
         main(["--config_yaml", str(config), "--set", "model.size=S"])
+    with pytest.raises(CheckpointError, match=r"model\.read_depth is None, not 1"):  # a probe would not know of it
+        main(["--config_yaml", str(config), "--set", "model.read_depth=1"])
     with pytest.raises(ConfigError, match=r"data\.splits: is required"):
         main(["--config_yaml", str(config), "--set", "data.splits=null"])
 

@@ -1,5 +1,6 @@
 """Properties of the model: what must hold whatever the weights are."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,7 @@ def test_expert_widths_and_counts_of_size_s() -> None:
         ({"experts": 2}, "k"),
         ({"experts": [3, 3]}, "experts"),
         ({"k": 3}, "k"),
+        ({"read_depth": 16}, "read_depth"),
     ],
 )
 def test_impossible_values_are_named(overrides: dict, named: str) -> None:
@@ -96,6 +98,28 @@ def test_parts_of_the_encoding() -> None:
     assert torch.equal(encoded.tokens, model.encoder.norm(encoded.pre_norm))
     assert len(encoded.routing) == 9
     assert encoded.routing[0].gates.shape == (3 * 30, 3)
+
+
+def test_tokens_are_read_after_the_block_that_the_config_names() -> None:
+    whole, early = (build_model("XXS", seed=0, dropout=0.0, read_depth=depth).eval() for depth in (None, 6))
+    images, meta, masking = some_batch(whole)
+    after = []
+    whole.encoder.layers[5].register_forward_hook(lambda block, given, result: after.append(result[0]))
+    expected, found = whole.encode(images, meta), early.encode(images, meta)
+    assert torch.equal(found.pre_norm, after[0]) and not torch.equal(found.pre_norm, expected.pre_norm)
+    assert torch.equal(found.tokens, expected.tokens) and len(found.routing) == 9  # the decoder's are the last block's
+    assert torch.equal(early(images, meta, masking)[0], whole(images, meta, masking)[0])
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a block was computed that embeddings do not need")
+
+    early.encoder.layers[6].register_forward_hook(fail)
+    short = early.encode(images, meta, to_read=True)
+    assert torch.equal(short.pre_norm, found.pre_norm) and len(short.routing) == 6
+    columns = {"when": "2017-06-13T10:10:31", "lat": 48.2, "lon": 16.4}
+    pixels = torch.randint(7_000, 20_000, (2, 7, 40, 40)).numpy().astype("uint16")
+    vectors = early.embed(pixels, **columns, pool="cls")
+    assert not np.allclose(vectors, whole.embed(pixels, **columns, pool="cls"))
 
 
 def test_noise_is_on_in_training_only_unless_asked() -> None:

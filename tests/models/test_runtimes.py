@@ -29,7 +29,7 @@ def tiny_model(**numbers: object):
     return model
 
 
-FORMS = [{}, {"experts": 1}, {"k": 1}, {"k": 3, "experts": 4}, {"num_groups": 4}]
+FORMS = [{}, {"experts": 1}, {"k": 1}, {"k": 3, "experts": 4}, {"num_groups": 4}, {"depth": 3, "read_depth": 2}]
 """Kinds of layers."""
 
 

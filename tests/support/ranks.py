@@ -140,7 +140,7 @@ def reduction_that_ends_late(printed: str) -> None:
         ended.append(printed)
 
     with joined_processes() as processes:
-        import torch.distributed.nn  # noqa: F401 - as the first step of an optimizer does
+        import torch.distributed.nn  # as the first step of an optimizer does
 
         if not processes.main:
             time.sleep(0.3)
