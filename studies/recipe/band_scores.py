@@ -10,7 +10,7 @@ import torch
 
 from datasets import simulated
 from datasets.loader import build_dataset
-from datasets.patches import PatchDataset
+from datasets.patches import Labels, PatchDataset
 from eval.probing.protocols import run_protocol
 from eval.probing.representation import Vectors
 from eval.statistics.bootstrap import SHARE, Resampled, resample
@@ -33,6 +33,7 @@ from utils.sensors import OLI
 SETS = {"seven": OLI.common, **BAND_SETS}
 PROTOCOL = "calibrated_probe"
 BATCH = 128
+SPLIT_FILE = BigEarthNetInfo.HUB.split_file
 
 
 class Case(NamedTuple):
@@ -73,7 +74,7 @@ def scores_of(cache: StageCache, weights: Sequence[str], patches: int, seed: int
     folder, digest = simulated_patches(cache, patches, seed)
     found, blocks = {}, None
     for case in cases:
-        train, test = (patches_for(case.model.config, folder, split) for split in ("train", "test"))
+        train, test = (patches_for(case.model.config, folder, SPLIT_FILE.format(split)) for split in ("train", "test"))
         if blocks is None:
             blocks = neighbour_blocks(test.ids, test.places())
         inputs = {
@@ -113,14 +114,13 @@ def simulated_patches(cache: StageCache, patches: int, seed: int, sensor: str = 
     return stage.folder / "dataset", stage.digest
 
 
-def patches_for(config: ModelConfig, folder: Path, split: str) -> PatchDataset:
-    """A split of simulated patches, held in memory, as a model takes them."""
-    file = BigEarthNetInfo.HUB.split_file.format(split)
+def patches_for(config: ModelConfig, folder: Path, file: str, labels: Labels = "error") -> PatchDataset:
+    """The patches of a split file, held in memory, as a model takes them; `labels` "skip" leaves out those without."""
     dataset = build_dataset(
         BigEarthNetInfo.NAME,
         str(folder),
         file,
-        labels="error",
+        labels=labels,
         image_size=config.img_size,
         published_behaviour=config.published_behaviour,
         meta_fields=config.meta_fields,

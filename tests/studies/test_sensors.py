@@ -15,7 +15,7 @@ from models.checkpoint import write_checkpoint
 from models.inference.embedder import Embedder
 from studies.engine.stages import StageCache
 from studies.recipe import agreement
-from studies.recipe.band_scores import SETS, Case, patches_for, simulated_patches, vectors_by_set
+from studies.recipe.band_scores import SETS, SPLIT_FILE, Case, patches_for, simulated_patches, vectors_by_set
 from studies.recipe.sensors import PROBES, RESULT, TABLE, TITLES, main, tables
 from utils.errors import CheckpointError, ConfigError
 
@@ -39,7 +39,7 @@ def test_vectors_of_a_set_are_those_of_its_bands(tmp_path) -> None:
     write_tiny_checkpoint(tmp_path / "a.pth")
     case = Case.of(str(tmp_path / "a.pth"))
     folder, _ = simulated_patches(StageCache(tmp_path / "run"), 4, 3)
-    dataset = patches_for(case.model.config, folder, "test")
+    dataset = patches_for(case.model.config, folder, SPLIT_FILE.format("test"))
     found = vectors_by_set(case.model, dataset)
     batch = dataset.batch(range(4))
     spoiled = batch.images.clone()
