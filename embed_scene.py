@@ -98,13 +98,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from scenes.input.product import SceneOptions, find_scene
     from scenes.run import SceneRun
-    from utils.files import empty_if_refused
 
     stated = (arguments.bands, arguments.scale, arguments.qa, arguments.date, arguments.time)
     scene = find_scene(arguments.scene, SceneOptions(*stated, arguments.sensor, arguments.adjust_to_oli))
     settings = SceneSettings.of(arguments)
-    with empty_if_refused(settings.out):
-        SceneRun(scene, settings).execute()
+    SceneRun(scene, settings).execute()
     return 0
 
 

@@ -99,13 +99,11 @@ def main(argv: list[str] | None = None) -> int:
     from scenes.input.product import SceneOptions
     from scenes.series.dates import find_series, stated_times
     from scenes.series.run import SeriesRun
-    from utils.files import empty_if_refused
 
     options = SceneOptions(arguments.bands, arguments.scale, sensor=arguments.sensor, adjust=arguments.adjust_to_oli)
     dates = find_series(arguments.scenes, options, stated_times(arguments.dates))
     settings = SeriesSettings.of(arguments)
-    with empty_if_refused(settings.out):
-        SeriesRun(dates, settings).execute()
+    SeriesRun(dates, settings).execute()
     return 0
 
 

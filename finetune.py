@@ -10,7 +10,6 @@ stops early on a validation part and scores the best weights on a test part. The
 
 import argparse
 import sys
-from pathlib import Path
 
 from scenes.options import joined, pair
 from utils.arguments import ArgumentParser, user_path
@@ -50,15 +49,14 @@ def _train(arguments: argparse.Namespace) -> int:
     from configs.finetuning import read_finetuning_config
     from finetuning.run import finetune
     from training.stopping import StopRequested, StopSignals
-    from utils.files import check_writable, empty_if_refused
+    from utils.files import check_writable
     from utils.reporting import reporter
 
     config = read_finetuning_config(arguments.config_yaml, arguments.overrides)
     try:
         with StopSignals() as signals:
-            with empty_if_refused(Path(config.training.weight_path)):
-                check_writable(Path(config.training.weight_path))
-                return finetune(config, arguments.resume, signals)
+            check_writable(config.training.weight_path)
+            return finetune(config, arguments.resume, signals)
     except StopRequested as request:
         reporter.info("stopped by a signal before the first step; nothing to save")
         return StopSignals.exit_code(request.number)
@@ -69,7 +67,6 @@ def _predict(arguments: argparse.Namespace) -> int:
     from datasets.image_bands import band_names
     from finetuning.predict import predict
     from utils.devices import select_device
-    from utils.files import empty_if_refused
 
     bands = arguments.bands.split(",") if arguments.bands else None
     if bands is not None:
@@ -82,8 +79,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     scale, offset = arguments.scale or (None, 0.0)
     section = LabelledSceneSection(scene=arguments.predict, labels="-", bands=bands, scale=scale, offset=offset)
     device = select_device(arguments.device)
-    with empty_if_refused(arguments.out):
-        predict(section, arguments.run, arguments.out, device, write_probabilities=not arguments.classes_only)
+    predict(section, arguments.run, arguments.out, device, write_probabilities=not arguments.classes_only)
     return 0
 
 

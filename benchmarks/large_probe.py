@@ -49,13 +49,12 @@ class Usage(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the file unless it is there, fit, print and keep what was measured; returns the exit code."""
     options = _parser().parse_args(argv)
-    from utils.files import check_writable, empty_if_refused
+    from utils.files import check_writable
     from utils.parsing import parse_json
     from utils.reporting import progress, reporter
 
-    with empty_if_refused(options.out):
-        folder = check_writable(options.out)
-        features = make_features(folder / FILE, options.rows, options.width, options.seed)
+    folder = check_writable(options.out)
+    features = make_features(folder / FILE, options.rows, options.width, options.seed)
     probes = folder / "probe"
     progress(f"fitting {features}")
     before = set(probes.glob("*.json"))

@@ -98,6 +98,8 @@ def run_script(main: Callable[[], int | None], several: bool = False) -> None:
             raise
         reporter.error(f"error: {KILLED_READER} num_workers")
         code = 2
+    if code and (files := sys.modules.get("utils.files")):  # not imported: nothing was written
+        files.remove_empty_folders()
     sys.exit(_flushed(code))
 
 

@@ -27,33 +27,36 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+_made: list[Path] = []
+"""Folders for results that were not there before this process."""
+
+
 def check_writable(folder: str | Path) -> Path:
     """Create `folder` and prove that a file can be written in it, before any long work starts.
 
-    What killed runs left unfinished there is removed.
+    What killed runs left unfinished there is removed. Where the command fails before it has written anything,
+    `utils.errors.run_script` removes a folder that was created here.
     """
+    was_there = Path(folder).exists()
     folder = make_folder(folder)
+    if not was_there:
+        _made.append(folder)
     remove_leftovers(folder)
     with atomic_path(folder / "writable", keep=False) as probe:
         probe.write_bytes(b"")
     return folder
 
 
-@contextmanager
-def empty_if_refused(folder: Path) -> Iterator[None]:
-    """Where a run is refused within it, a folder that was not there goes again, with those in it that hold no file.
+def remove_empty_folders() -> None:
+    """Remove folders that this process has created for results, with those in them that hold no file.
 
     What was made by then stays: the next run goes on from it.
     """
-    was_there = folder.exists()
-    try:
-        yield
-    except UserError:
-        if not was_there:
-            for place in (*sorted(folder.rglob("*/"), reverse=True), folder):
-                with suppress(OSError):
-                    place.rmdir()
-        raise
+    while _made:
+        folder = _made.pop()
+        for place in (*sorted(folder.rglob("*/"), reverse=True), folder):
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager

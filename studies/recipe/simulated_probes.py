@@ -39,12 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.patches < LEAST_PATCHES:
         parser.error(f"argument --patches: expected {LEAST_PATCHES} or more, got {arguments.patches}")
-    from utils.files import check_writable, empty_if_refused, write_text
+    from utils.files import check_writable, write_text
 
-    with empty_if_refused(arguments.out):
-        folder = check_writable(arguments.out)
-        text = table(arguments.real, arguments.split, arguments.patches, arguments.seeds)
-        write_text(folder / TEXT, text)
+    folder = check_writable(arguments.out)
+    text = table(arguments.real, arguments.split, arguments.patches, arguments.seeds)
+    write_text(folder / TEXT, text)
     reporter.info(text)
     return 0
 

@@ -11,6 +11,7 @@ import rasterio
 import torch
 from labelled_ground import SIDE, UNKNOWN, ground_config, ground_numbers, read_config, write_ground
 from scene_files import read, write_band, write_product
+from scripts import left_behind
 
 from configs.finetuning import LabelledSceneSection
 from finetune import main
@@ -221,7 +222,7 @@ def test_refusals(ground, run_folder, tmp_path) -> None:
     config = ground_config(tmp_path, ground, ground__block=1000, training__weight_path=str(tmp_path / "refused"))
     with pytest.raises(DataError, match="too few for 3 parts"):
         main(["--config_yaml", str(config)])
-    assert not (tmp_path / "map").exists() and not (tmp_path / "refused").exists(), "no folder of a refused run"
+    assert not left_behind(tmp_path / "map") and not left_behind(tmp_path / "refused"), "no folder of a refused run"
 
 
 def test_comparing_with_single_pixels(ground, run_folder, tmp_path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from scene_files import CLEAR, CLOUD, embed, some_numbers, write_band, write_probe, write_product
+from scripts import left_behind
 
 from scenes.embed import SceneEmbedder
 from scenes.input.product import find_scene
@@ -168,4 +169,4 @@ def test_contradicting_options_are_refused(tmp_path, folder, checkpoint) -> None
     ):
         with pytest.raises(ConfigError, match=reason):
             embed(folder, checkpoint, tmp_path / "out", *options)
-        assert not (tmp_path / "out").exists(), "nothing has been made, and no folder for it"
+        assert not left_behind(tmp_path / "out"), "nothing has been made, and no folder for it"

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import is_one_clear_line, run
 
 from utils import files, owners, temporary
 from utils.archives import damage_of
 from utils.checked_json import CHECKSUM, CHECKSUM_OF, checksum_of, has_checksum, is_changed, write_checked_json
-from utils.errors import UserError
+from utils.errors import UserError, run_script
 from utils.files import (
     atomic_path,
     check_writable,
@@ -422,3 +423,39 @@ def test_when_a_process_started(tmp_path, monkeypatch) -> None:
     assert owners._started(7) == ""
     monkeypatch.setattr(Path, "read_text", refuse)
     assert owners._started(7) == ""
+
+
+def test_a_refused_command_leaves_no_folder_unless_something_is_in_it(tmp_path) -> None:
+    (tmp_path / "there").mkdir()
+    made = tmp_path / "one" / "refused"
+
+    def refused() -> None:
+        check_writable(tmp_path / "there")
+        (check_writable(made) / "part").mkdir()
+        (check_writable(tmp_path / "begun") / "first.npz").write_bytes(b"x")
+        raise UserError("no")
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(refused)
+    assert caught.value.code == 2
+    assert (tmp_path / "there").exists() and not made.exists() and (tmp_path / "begun" / "first.npz").exists()
+    with pytest.raises(SystemExit):
+        run_script(lambda: check_writable(made) and None)
+    assert made.exists(), "nothing was refused"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed.compute_embed", "--config_yaml", "configs/sample_embed.yaml", "--set", "embed.out_dir={out}"],
+        ["pretrain_mae.py", "--config_yaml", "configs/sample_pretrain.yaml", "--set", "training.weight_path={out}"],
+        ["eval_mae.py", "--config_yaml", "configs/sample_eval.yaml", "--set", "eval.reconstructions_dir={out}"],
+    ],
+)
+@pytest.mark.runs
+def test_scripts_that_are_refused_leave_no_folder(tmp_path, arguments: list[str]) -> None:
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    out = tmp_path / "out"
+    words = [word.format(out=out) for word in arguments]
+    is_one_clear_line(run(*words, "--set", f"model.checkpoint_path={tmp_path / 'bad.pth'}"), "bad.pth")
+    assert not out.exists()
