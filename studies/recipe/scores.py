@@ -104,8 +104,8 @@ def ladder_row(context: StudyContext, config: RecipeConfig, name: str, benches: 
         DataError: where its checkpoint is not there.
     """
     section, started = config.ladder[name], time.perf_counter()
-    runs = _runs(context, config, name, section)
-    pool = section.pool or _best_pool(context, config, name, runs[0], benches[CHOICE])
+    runs = runs_of_row(context, config, name, section)
+    pool = section.pool or best_pool(context, config, name, runs[0], benches[CHOICE])
     size = count_parameters(context.runs.model(runs[0]).encoder)
     row = Row(name, section.title, {}, {}, section.after, pool, runs, size)
     for setting in settings_of(benches):
@@ -113,7 +113,7 @@ def ladder_row(context: StudyContext, config: RecipeConfig, name: str, benches: 
             continue
         for run in runs:
             place = f"ladder/{name}/seed{run.seed}/{pool}/{setting.metadata}"
-            vectors = _embedded(context, setting, run, pool)
+            vectors = embedded(context, setting, run, pool)
             for key, several in _scores(context, place, setting, vectors).items():
                 row.scores[key] = [*row.scores.get(key, []), *several]
     for bench in benches.values():
@@ -165,7 +165,8 @@ def _scores(
     }
 
 
-def _embedded(context: StudyContext, setting: Setting, run: Run, pool: str) -> Representation:
+def embedded(context: StudyContext, setting: Setting, run: Run, pool: str) -> Representation:
+    """An encoder's vectors of the patches of a setting."""
     source = setting.bench.source
     # Of a dataset without metadata there is one way to embed it, whatever the setting is called.
     metadata: Metadata = setting.metadata if setting.bench.metadata else "given"
@@ -176,13 +177,13 @@ def _embedded(context: StudyContext, setting: Setting, run: Run, pool: str) -> R
     return vectors
 
 
-def _best_pool(context: StudyContext, config: RecipeConfig, name: str, run: Run, bench: Bench) -> str:
+def best_pool(context: StudyContext, config: RecipeConfig, name: str, run: Run, bench: Bench) -> str:
     """The pooling with the best linear score on the patches for choices, by the first seed's encoder."""
 
     source, given = bench.source, Setting(bench, "given")
 
     def found(pool: str) -> float:
-        vectors = _embedded(context, given, run, pool)
+        vectors = embedded(context, given, run, pool)
         # C is chosen on the patches that are scored, for all poolings alike: a quarter of the fits.
         scored = score(
             context,
@@ -196,7 +197,12 @@ def _best_pool(context: StudyContext, config: RecipeConfig, name: str, run: Run,
     return max(config.embed.pools, key=found)
 
 
-def _runs(context: StudyContext, config: RecipeConfig, name: str, section: RowSection) -> list[Run]:
+def runs_of_row(context: StudyContext, config: RecipeConfig, name: str, section: RowSection) -> list[Run]:
+    """The encoders of a row, one a seed: pretrained where that is not done yet, or the weights that it names.
+
+    Raises:
+        DataError: where its checkpoint is not there.
+    """
     if section.checkpoint is None:
         changes = config.changes(name)
         return [context.runs.pretrained(changes, seed, f"ladder/{name}") for seed in section.seeds]
