@@ -1,8 +1,8 @@
 """How much scores on real patches owe to their division: `python -m studies.recipe.divisions --config_yaml FILE`.
 
-The ladder cross-validates the real patches in one division into folds of whole areas. Here the same representations are
-scored in several divisions, metadata given, by the linear probe: the mean over the divisions with its 95 % interval over
-blocks of neighbouring patches, the spread over divisions, and paired differences to the best baseline.
+The ladder cross-validates the real patches in one division into folds of whole areas. Here the same representations
+are scored in several divisions, metadata given, by the linear probe: the mean over the divisions with its 95 % interval
+over blocks of neighbouring patches, the spread over divisions, and paired differences to the best baseline.
 """
 
 import csv
@@ -128,12 +128,11 @@ def _scored(
             values.append(statistics[-1](np.ones(len(order))))
             names = [one.ids[row] for row in order]
     blocks = sources[0].blocks(names)
-    mean = resample(
-        lambda weights: float(np.mean([part(weights) for part in statistics])),
-        blocks,
-        context.config.seed,
-        limits=SHARE,
-    )
+
+    def mean_of_all(weights: np.ndarray) -> float:
+        return float(np.mean([statistic(weights) for statistic in statistics]))
+
+    mean = resample(mean_of_all, blocks, context.config.seed, limits=SHARE)
     by_division = np.array(values).reshape(len(several), len(sources)).mean(axis=0)
     return Divided(title, trained, len(several), by_division, mean)
 
