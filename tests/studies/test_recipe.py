@@ -1,5 +1,6 @@
 """The ladder of recipes: a few rows on a few patches, and windows of a scene with a land-cover map."""
 
+import csv
 import itertools
 import json
 import shlex
@@ -18,6 +19,7 @@ from models.checkpoint import write_checkpoint
 from models.config import SIZES, ModelConfig
 from studies.engine.runs import SplitRepresentation
 from studies.engine.stages import StageCache
+from studies.recipe import divisions
 from studies.recipe.__main__ import main
 from studies.recipe.benches import by_folds
 from studies.recipe.land_cover import land_cover_source
@@ -245,3 +247,28 @@ def test_the_second_reference_that_the_ladders_file_names_is_a_config() -> None:
         widths, change = SIZES[size], config.ladder["one_expert"].change
         assert config.model.size == size and change["model.dfirsth"] == 2 * widths["dfirsth"]
         assert change["model.dlasth"] == 2 * widths["dlasth"]
+
+
+def test_every_division_is_scored_and_they_differ(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    ids = [line for split in ("train", "test") for line in (tmp_path / f"{split}.csv").read_text().split()]
+    (tmp_path / "all.csv").write_text("\n".join(ids) + "\n")
+    real = f"{{dataset_path: {SAMPLE}, splits: {{all: {tmp_path / 'all.csv'}}}, folds: 3}}"
+    asked = ["--config_yaml", str(config), "--set", f"real={real}", "--rows", "given", "paper"]
+    with pytest.raises(DataError, match=r"has no real patches in folds; give real\.dataset_path and real\.folds"):
+        divisions.main(["--config_yaml", str(config)])
+    with pytest.raises(ConfigError, match="--divisions 1: give at least 2"):
+        divisions.main([*asked, "--divisions", "1"])
+    assert divisions.main([*asked, "--divisions", "3"]) == 0
+    with (tmp_path / "out" / divisions.TABLE).open() as file:
+        rows = list(csv.DictReader(file))
+    by_title: dict[str, list[float]] = {}
+    for row in rows:
+        by_title.setdefault(row["representation"], []).append(float(row["map_micro"]))
+    assert {len(several) for several in by_title.values()} == {3}
+    assert len(set(by_title["paper"])) > 1, "the divisions are not the same"
+    assert len(set(by_title["class prior"])) > 1
+    text = (tmp_path / "out" / divisions.TEXT).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| paper |"))
+    mean = np.mean(by_title["paper"])
+    assert f"| 2 | {mean:.1f} (" in line and text.count("–") == 1, "one baseline is the best"
