@@ -74,7 +74,7 @@ def test_links_in_the_texts_lead_somewhere() -> None:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
         headings = {
-            re.sub(r"[^a-z -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^##? (.+)$", text, re.M)
+            re.sub(r"[^a-z -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", text, re.M)
         }
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
 
