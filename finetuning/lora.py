@@ -71,7 +71,7 @@ def merged(adapted: MOEMAE) -> MOEMAE:
 
 def _projections(encoder: Encoder) -> dict[str, nn.Linear]:
     found = {}
-    for number, layer in enumerate(encoder.layers):
+    for number, layer in enumerate(list(encoder.layers)[: encoder.blocks_read]):
         for name in PROJECTIONS:
             found[f"layers.{number}.attn.{name}"] = layer.get_submodule(f"attn.{name}")
     return found

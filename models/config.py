@@ -41,8 +41,8 @@ class ModelConfig:
         sensors: whose patches the model takes. Each has its own patch projection and prediction head
             (`models.second_sensor`); `in_channels` are the first's bands.
         pool: the pooling that the weights are read out with where nothing else is asked for.
-        read_depth: encoder blocks after which tokens are read out, for embeddings and for the targets of pretraining
-            that are predicted from metadata and CLS tokens; None: all. The decoder takes those of the last block.
+        read_depth: encoder blocks after which tokens are read out, for embeddings and for pretraining's target
+            `readout`; None, or as many as there are: all. The decoder and the other targets take the last block's.
         decoder_*: the decoder, the same in all published sizes.
     """
 
@@ -76,6 +76,10 @@ class ModelConfig:
     decoder_width: int = 54
     decoder_experts: int = 3
     decoder_k: int = 2
+
+    def __post_init__(self) -> None:
+        if self.read_depth == self.depth:  # one way to say it, for fingerprints and comparisons
+            object.__setattr__(self, "read_depth", None)
 
     @classmethod
     def of_size(cls, size: str = "S", **overrides: Any) -> "ModelConfig":

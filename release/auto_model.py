@@ -68,8 +68,8 @@ class MoEMAEModel(PreTrainedModel):
             metadata: (B, F) columns of the fields in `config.json`, in plain units; NaN or None: not known.
 
         Returns:
-            `last_hidden_state` (B, 1 + F + N, D), tokens after the norm: metadata, CLS, patches; `pooler_output`
-            (B, W), the embedding that `embed` gives, NaN for a patch of nothing but fill.
+            `last_hidden_state` (B, 1 + F + N, D), tokens of the last block after the norm: metadata, CLS, patches;
+            `pooler_output` (B, W), the embedding that `embed` gives, NaN for a patch of nothing but fill.
         """
         model, numbers = self.moemae, DATASETS[self.config.statistics["name"]].STATISTICS
         mean, std = (torch.tensor(row, device=pixels.device).view(-1, 1, 1) for row in (numbers.mean, numbers.std))

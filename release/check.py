@@ -97,5 +97,5 @@ def _routing_margins(model: MOEMAE, pixels: np.ndarray, columns: np.ndarray, sta
     with torch.no_grad():
         meta = torch.from_numpy(encode_metadata(columns, model.config.meta_fields, published))
         visible = visible_unless_all(valid, model.config.patch_size)
-        routing = model.eval().encode(images, meta, visible=visible, noise=False).routing
+        routing = model.eval().encode(images, meta, visible=visible, noise=False, to_read=True).routing
     return routing_margins(routing, len(pixels)).numpy()

@@ -28,19 +28,19 @@ def make_folder(path: str | Path) -> Path:
 
 
 _made: list[Path] = []
-"""Folders for results that were not there before this process."""
+"""Folders that this process has created for results: of several in one another, the topmost."""
 
 
 def check_writable(folder: str | Path) -> Path:
     """Create `folder` and prove that a file can be written in it, before any long work starts.
 
     What killed runs left unfinished there is removed. Where the command fails before it has written anything,
-    `utils.errors.run_script` removes a folder that was created here.
+    `utils.errors.run_script` removes what was created here.
     """
-    was_there = Path(folder).exists()
+    places = (Path(folder), *Path(folder).parents)
+    missing = [place for place in places if not os.path.exists(place)]  # noqa: PTH110 - raises nothing
     folder = make_folder(folder)
-    if not was_there:
-        _made.append(folder)
+    _made.extend(missing[-1:])
     remove_leftovers(folder)
     with atomic_path(folder / "writable", keep=False) as probe:
         probe.write_bytes(b"")
@@ -48,15 +48,18 @@ def check_writable(folder: str | Path) -> Path:
 
 
 def remove_empty_folders() -> None:
-    """Remove folders that this process has created for results, with those in them that hold no file.
+    """Remove folders that this process has created for results, where nothing but folders is in them.
 
-    What was made by then stays: the next run goes on from it.
+    What was made by then stays: the next run goes on from it. So does what another process is at work in, which holds
+    a file there, or a folder with a temporary name.
     """
     while _made:
         folder = _made.pop()
-        for place in (*sorted(folder.rglob("*/"), reverse=True), folder):
-            with suppress(OSError):
-                place.rmdir()
+        with suppress(OSError):
+            within = list(folder.rglob("*"))
+            if all(place.is_dir() and not place.name.startswith(".") for place in within):
+                for place in (*sorted(within, reverse=True), folder):
+                    place.rmdir()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ experts of a block, L blocks with experts.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class AblationMap(NamedTuple):
     block: np.ndarray
     """(B, grid, grid) ||y' - y|| / ||y|| after the block."""
     end: np.ndarray
-    """(B, grid, grid) the same after the last block, where embeddings are taken."""
+    """(B, grid, grid) the same after the block that embeddings are read from, the last one as published."""
 
 
 class EmbeddingsWithout(NamedTuple):
@@ -177,14 +177,14 @@ def ablation_map(
     tokens = block_inputs(model.encoder, images, meta, visible)
     hidden = model.encoder.hidden_tokens(visible)
     after = without_expert(encoder_blocks(model.encoder)[block], expert)(tokens[block], hidden=hidden)[0]
-    end = _rest(model.encoder, after, block + 1, hidden)
+    end = _read(model.encoder, tokens, after, block, hidden)
     grid = model.config.grid
 
     def change(now: Tensor, whole: Tensor) -> np.ndarray:
         relative = (now - whole).norm(dim=-1) / whole.norm(dim=-1)
         return relative[:, model.config.num_prefix :].reshape(-1, grid, grid).cpu().numpy()
 
-    return AblationMap(change(after, tokens[block + 1]), change(end, tokens[-1]))
+    return AblationMap(change(after, tokens[block + 1]), change(end, tokens[model.config.blocks_read]))
 
 
 @torch.no_grad()
@@ -213,11 +213,11 @@ def embeddings_without_experts(model: MOEMAE, loader: BatchLoader, pool: str) ->
         hidden = encoder.hidden_tokens(visible)
         tokens = block_inputs(encoder, batch.images, batch.meta, visible)
         ends = (
-            _rest(encoder, layers[removed](tokens[removed[0]], hidden=hidden)[0], removed[0] + 1, hidden)
+            _read(encoder, tokens, layers[removed](tokens[removed[0]], hidden=hidden)[0], removed[0], hidden)
             for removed in removals
         )
         without.append(np.stack([_pooled(encoder, end, pool, visible) for end in ends]))
-        whole.append(_pooled(encoder, tokens[-1], pool, visible))
+        whole.append(_pooled(encoder, tokens[encoder.blocks_read], pool, visible))
         labels.append(None if batch.labels is None else batch.labels.cpu().numpy())
         ids += batch.ids
     if not ids:
@@ -234,11 +234,13 @@ def _mean_over_seen(values: Tensor, visible: Tensor | None) -> Tensor:
     return (values * seen).sum(dim=1) / seen.sum(dim=1)
 
 
-def _rest(encoder: Encoder, tokens: Tensor, start: int, hidden: Tensor | None) -> Tensor:
-    """Through the blocks from `start` on."""
-    for layer in encoder.layers[start:]:
-        tokens = layer(tokens, hidden=hidden)[0]
-    return tokens
+def _read(encoder: Encoder, tokens: Sequence[Tensor], after: Tensor, block: int, hidden: Tensor | None) -> Tensor:
+    """The tokens that embeddings are read from, where block number `block` gives `after`; else they are `tokens`."""
+    if block >= encoder.blocks_read:
+        return tokens[encoder.blocks_read]
+    for layer in list(encoder.layers)[block + 1 : encoder.blocks_read]:
+        after = layer(after, hidden=hidden)[0]
+    return after
 
 
 def _pooled(encoder: Encoder, tokens: Tensor, pool: str, visible: Tensor | None) -> np.ndarray:

@@ -59,7 +59,8 @@ class NoisyTokens:
     ) -> Tensor:
         """(B, C, H, W), (B, F, 2), (B, H, W) valid pixels and (B, C) given bands to (B, T * W)."""
         visible = None if valid is None else visible_unless_all(valid, self.model.config.patch_size)
-        encoded = self.model.encode(images, meta, visible=visible, bands=bands, noise=True, generator=self.generator)
+        noise = {"noise": True, "generator": self.generator}
+        encoded = self.model.encode(images, meta, visible=visible, bands=bands, to_read=True, **noise)
         return pool_tokens(encoded.pre_norm, "all", encoded.num_prefix, encoded.visible)
 
 

@@ -291,6 +291,19 @@ def test_embeddings_without_each_expert(loader, pool: str) -> None:
         np.testing.assert_allclose(Embedder(model_now, pool)(batch.images, batch.meta), vectors[:4], atol=1e-5)
 
 
+def test_experts_behind_the_block_that_is_read_change_nothing(loader) -> None:
+    model = tiny_model(experts=[3, 3, 3], depth=3, read_depth=2)
+    found = embeddings_without_experts(model, loader, "mean")
+    batch = next(loader.batches())
+    without = {removed: Embedder(remove_expert(model, *removed), "mean") for removed in ((0, 1), (1, 0), (2, 2))}
+    for removed, embedder in without.items():
+        vectors = found.without[found.removed.index(removed)]
+        np.testing.assert_allclose(embedder(batch.images, batch.meta), vectors[:4], atol=1e-5)
+        assert np.array_equal(vectors, found.whole) == (removed[0] == 2)
+    end = ablation_map(model, batch.images, batch.meta, block=2, expert=2).end
+    assert not end.any() and ablation_map(model, batch.images, batch.meta, block=0, expert=1).end.any()
+
+
 def test_images_without_metadata_are_looked_at_like_missing_ones(loader) -> None:
     model, batch = tiny_model(), next(loader.batches())
     tokens = block_inputs(model.encoder, batch.images, None)

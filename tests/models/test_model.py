@@ -122,6 +122,10 @@ def test_tokens_are_read_after_the_block_that_the_config_names() -> None:
     assert not np.allclose(vectors, whole.embed(pixels, **columns, pool="cls"))
 
 
+def test_all_blocks_is_the_same_as_leaving_it_out() -> None:
+    assert ModelConfig.of_size("XXS", read_depth=9) == ModelConfig.of_size("XXS")
+
+
 def test_noise_is_on_in_training_only_unless_asked() -> None:
     model = build_model("XXS", seed=0, dropout=0.0)
     images, meta, _ = some_batch(model)

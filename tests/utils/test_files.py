@@ -25,6 +25,7 @@ from utils.files import (
     atomic_path,
     check_writable,
     make_folder,
+    remove_empty_folders,
     replaced_folder,
     sha256,
     sync,
@@ -438,10 +439,16 @@ def test_a_refused_command_leaves_no_folder_unless_something_is_in_it(tmp_path) 
     with pytest.raises(SystemExit) as caught:
         run_script(refused)
     assert caught.value.code == 2
-    assert (tmp_path / "there").exists() and not made.exists() and (tmp_path / "begun" / "first.npz").exists()
+    assert (tmp_path / "there").exists() and not made.parent.exists() and (tmp_path / "begun" / "first.npz").exists()
+    check_writable(made)
+    temporary_folder(made / "other")  # a process that is alive makes something there
+    remove_empty_folders()
+    assert made.exists()
+    with pytest.raises(UserError, match="cannot create folder"):
+        check_writable(tmp_path / ("long" * 100))
     with pytest.raises(SystemExit):
-        run_script(lambda: check_writable(made) and None)
-    assert made.exists(), "nothing was refused"
+        run_script(lambda: check_writable(tmp_path / "fine") and None)
+    assert (tmp_path / "fine").exists(), "nothing was refused"
 
 
 @pytest.mark.parametrize(
