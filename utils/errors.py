@@ -100,7 +100,13 @@ def run_script(main: Callable[[], int | None], several: bool = False) -> None:
         code = 2
     if code and (files := sys.modules.get("utils.files")):  # not imported: nothing was written
         files.remove_empty_folders()
-    sys.exit(_flushed(code))
+    code = _flushed(code)
+    if several and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        # A thread of gloo or of autograd that needs Python while it shuts down would abort the process.
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _flushed(code: int) -> int:
