@@ -101,7 +101,7 @@ def run_script(main: Callable[[], int | None], several: bool = False) -> None:
     if code and (files := sys.modules.get("utils.files")):  # not imported: nothing was written
         files.remove_empty_folders()
     code = _flushed(code)
-    if several and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if several and process_count() > 1:
         # A thread of gloo or of autograd that needs Python while it shuts down would abort the process.
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -136,8 +136,13 @@ def _occupy_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def process_count() -> int:
+    """How many processes `torchrun` has started for this run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def _require_one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+    if process_count() == 1:
         return
     if os.environ.get("RANK", "0") != "0":
         time.sleep(60)  # the first one says it, and ends the others

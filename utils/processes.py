@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from utils.errors import ConfigError, UserError
+from utils.errors import ConfigError, UserError, process_count
 from utils.reporting import reporter
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ def joined_processes() -> Iterator[Processes]:
         UserError: when the others cannot be reached, or are lost later on.
         SystemExit: where another process has reported the error.
     """
-    count = int(os.environ.get("WORLD_SIZE") or 1)
+    count = process_count()
     if count == 1:
         yield ALONE
         return

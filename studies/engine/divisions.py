@@ -64,11 +64,15 @@ def divided(
     return tuple(folds)
 
 
-def _fold(ids: Sequence[str], fold_of: np.ndarray, number: int) -> dict[str, list[str]]:
-    """Tested on one part, choices made on the next, fitted on the rest."""
+def fold_rows(fold_of: np.ndarray, number: int) -> dict[str, np.ndarray]:
+    """Rows of the splits of one fold: tested on one part, choices made on the next, fitted on the rest."""
     test, val = fold_of == number, fold_of == (number + 1) % (fold_of.max() + 1)
     rows = {"train": ~test & ~val, "val": val, "test": test}
-    return {split: [ids[row] for row in np.flatnonzero(chosen).tolist()] for split, chosen in rows.items()}
+    return {split: np.flatnonzero(chosen) for split, chosen in rows.items()}
+
+
+def _fold(ids: Sequence[str], fold_of: np.ndarray, number: int) -> dict[str, list[str]]:
+    return {split: [ids[int(row)] for row in rows] for split, rows in fold_rows(fold_of, number).items()}
 
 
 def _with_gap(

@@ -1,6 +1,6 @@
 """Scores of one set of simulated patches by the bands that an encoder is given of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import torch
 
 from datasets import simulated
 from datasets.loader import build_dataset
-from datasets.patches import Labels, PatchDataset
+from datasets.patches import Batch, Labels, PatchDataset
 from eval.probing.protocols import run_protocol
 from eval.probing.representation import Vectors
 from eval.statistics.bootstrap import SHARE, Resampled, resample
@@ -148,12 +148,25 @@ def _write_scores(case: Case, train: PatchDataset, test: PatchDataset, folder: P
     write_npz(folder / "scores.npz", scores)
 
 
+def vectors_of(model: MOEMAE, dataset: PatchDataset, metadata: bool) -> Vectors:
+    """Embeddings of all patches as the weights pool them, with time and place or without."""
+    embedder = Embedder(model, model.config.pool)
+    parts = [embedder(batch.images, batch.meta if metadata else None, batch.valid) for batch in _batches(dataset)]
+    assert dataset.labels is not None
+    return Vectors(torch.cat(parts).numpy(), dataset.labels.numpy(), dataset.ids)
+
+
+def _batches(dataset: PatchDataset) -> Iterator[Batch]:
+    """All patches in their order."""
+    for start in range(0, len(dataset), BATCH):
+        yield dataset.batch(range(start, min(start + BATCH, len(dataset))))
+
+
 def vectors_by_set(model: MOEMAE, dataset: PatchDataset) -> dict[str, Vectors]:
     """Embeddings of patches with every set of bands."""
     embedder, parts = Embedder(model, model.config.pool), {key: [] for key in SETS}
     given = {key: PresentBands.named(names) for key, names in SETS.items()}
-    for start in range(0, len(dataset), BATCH):
-        batch = dataset.batch(range(start, min(start + BATCH, len(dataset))))
+    for batch in _batches(dataset):
         for key, bands in given.items():
             mask = bands.mask(len(batch.images), batch.images.device)
             parts[key].append(embedder(batch.images, batch.meta, batch.valid, mask))

@@ -27,9 +27,8 @@ class Divided(NamedTuple):
     """One representation in several divisions."""
 
     title: str
-    trained: bool
-    """Whether it is an encoder's."""
-    seeds: int
+    seeds: int | None
+    """Of an encoder; None of a baseline."""
     by_division: np.ndarray
     """(divisions,) micro mAP, mean over seeds."""
     resampled: Any
@@ -76,7 +75,7 @@ def divided_scores(config: Any, folder: Any, signals: Any, count: int, chosen: l
     from studies.engine.data import read_source
     from studies.engine.stages import StageCache
     from studies.recipe.benches import CHOICE, REAL, read_benches
-    from studies.recipe.scores import Setting, best_pool, embedded, runs_of_row
+    from studies.recipe.scores import Setting, best_pool, combinations_of, embedded, runs_of_row
 
     context = StudyContext.prepare(config.reproduction(), StageCache(folder), signals)
     benches = read_benches(context, config)
@@ -86,11 +85,11 @@ def divided_scores(config: Any, folder: Any, signals: Any, count: int, chosen: l
         seeded = context.config.model_copy(update={"seed": seed})
         sources.append(read_source(f"{REAL}_division{seed}", config.real, seeded, context.cache))
     found = []
-    for name, place in baseline_names(context, bench.source, 1, tuple(_asked(config))).items():
+    for name, place in baseline_names(context, bench.source, 1, combinations_of(config)).items():
         if name != PCA:
             reporter.info(f"== {name}")
             whole = baseline(context, bench.source, name, 1)
-            found.append(_scored(context, sources, name, place, [whole]))
+            found.append(_scored(context, sources, name, place, [whole])._replace(seeds=None))
     setting = Setting(bench, "given")
     for name, section in config.ladder.items():
         if (chosen is None or name in chosen) and REAL not in section.seen:
@@ -98,23 +97,15 @@ def divided_scores(config: Any, folder: Any, signals: Any, count: int, chosen: l
             runs = runs_of_row(context, config, name, section)
             pool = section.pool or best_pool(context, config, name, runs[0], benches[CHOICE])
             several = [embedded(context, setting, run, pool) for run in runs]
-            found.append(_scored(context, sources, section.title, f"divisions/{name}", several, trained=True))
+            found.append(_scored(context, sources, section.title, f"divisions/{name}", several))
     return found
 
 
-def _asked(config: Any) -> Sequence[str]:
-    from eval.probing.feature_baselines import COMBINATIONS
-
-    return list(COMBINATIONS) if config.baselines is None else config.baselines
-
-
-def _scored(
-    context: Any, sources: Sequence[Any], title: str, place: str, several: Sequence[Any], trained: bool = False
-) -> Divided:
+def _scored(context: Any, sources: Sequence[Any], title: str, place: str, several: Sequence[Any]) -> Divided:
     """One representation, an encoder's of every seed, in all divisions."""
     from eval.statistics.bootstrap import SHARE, resample
     from eval.statistics.weighted_metrics import micro_map
-    from studies.engine.scoring import score
+    from studies.engine.scoring import headline, score
     from studies.recipe.benches import by_folds
     from studies.recipe.scores import LINEAR
 
@@ -125,7 +116,7 @@ def _scored(
             one = score(context, f"{place}/seed{seed}", LINEAR, by_folds(source, representation), source=source)
             order = np.argsort(one.ids)  # every division tests the patches in another order
             statistics.append(micro_map(one.labels[order], one.scores[order]))
-            values.append(statistics[-1](np.ones(len(order))))
+            values.append(one.metrics[headline(source)])
             names = [one.ids[row] for row in order]
     blocks = sources[0].blocks(names)
 
@@ -134,12 +125,12 @@ def _scored(
 
     mean = resample(mean_of_all, blocks, context.config.seed, limits=SHARE)
     by_division = np.array(values).reshape(len(several), len(sources)).mean(axis=0)
-    return Divided(title, trained, len(several), by_division, mean)
+    return Divided(title, len(several), by_division, mean)
 
 
 def _best(found: Sequence[Divided]) -> Divided:
     """The baseline with the highest mean."""
-    return max((one for one in found if not one.trained), key=lambda one: one.by_division.mean())
+    return max((one for one in found if one.seeds is None), key=lambda one: one.resampled.value)
 
 
 def table(found: Sequence[Divided]) -> str:
@@ -148,7 +139,7 @@ def table(found: Sequence[Divided]) -> str:
     for one in found:
         share = PERCENT * one.by_division
         difference = "–" if one is best else shown(plain(one.resampled.minus(best.resampled).interval()))
-        rows.append([one.title, str(one.seeds) if one.trained else "", shown(plain(one.resampled.interval())),
+        rows.append([one.title, str(one.seeds or ""), shown(plain(one.resampled.interval())),
                      f"{share.std():.1f}", f"{share.min():.1f} to {share.max():.1f}", difference])  # fmt: skip
     header = ["representation", "seeds", "mean of the divisions", "standard deviation over divisions",
               "least and greatest", "minus the best baseline"]  # fmt: skip
@@ -163,7 +154,7 @@ def rows_as_csv(found: Sequence[Divided]) -> str:
     writer.writerow(["representation", "seeds", "division", "map_micro"])
     for one in found:
         for division, value in enumerate(one.by_division):
-            writer.writerow([one.title, one.seeds if one.trained else "", division, f"{PERCENT * value:.3f}"])
+            writer.writerow([one.title, one.seeds or "", division, f"{PERCENT * value:.3f}"])
     return text.getvalue()
 
 

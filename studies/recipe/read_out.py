@@ -24,7 +24,6 @@ from utils.reporting import reporter
 PROTOCOLS = {"calibrated_probe": "linear probe", "knn5_scaled": "kNN-5, standardised"}
 METADATA = ("given", "withheld")
 TABLE, TEXT = "read_out.csv", "read_out.md"
-BATCH = 128
 FOLDS = 5
 
 Found = dict[str, dict[int, dict[str, Any]]]
@@ -64,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-class Bench(NamedTuple):
+class JudgedPatches(NamedTuple):
     """Patches that embeddings are judged on."""
 
     name: str
@@ -88,32 +87,28 @@ class Bench(NamedTuple):
         return neighbour_blocks([ids[row] for row in self.tested], places[self.tested])
 
 
-def simulated_bench(cache: Any, config: Any, patches: int, seed: int) -> Bench:
+def simulated_bench(cache: Any, config: Any, patches: int, seed: int) -> JudgedPatches:
     """As many simulated patches to fit on as to score."""
     from studies.recipe.band_scores import SPLIT_FILE, patches_for, simulated_patches
 
     folder, digest = simulated_patches(cache, patches, seed)
     parts = [patches_for(config, folder, SPLIT_FILE.format(split)) for split in ("train", "test")]
     division = {"train": np.arange(patches), "test": np.arange(patches, 2 * patches)}
-    return Bench("simulated", parts, [division], digest)
+    return JudgedPatches("simulated", parts, [division], digest)
 
 
-def real_bench(config: Any, folder: Path, split: str) -> Bench:
+def real_bench(config: Any, folder: Path, split: str) -> JudgedPatches:
     """Real patches with labels, each tested once, `FOLDS` folds of whole areas."""
     from eval.statistics.spatial_blocks import area_folds
+    from studies.engine.divisions import fold_rows
     from studies.recipe.band_scores import patches_for
 
     dataset = patches_for(config, folder, split, labels="skip")
     fold_of = area_folds(dataset.ids, FOLDS, 0, dataset.places())
-    divisions = []
-    for fold in range(FOLDS):
-        test, val = fold_of == fold, fold_of == (fold + 1) % FOLDS
-        rows = {"train": ~test & ~val, "val": val, "test": test}
-        divisions.append({name: np.flatnonzero(chosen) for name, chosen in rows.items()})
-    return Bench("real", [dataset], divisions, dataset.fingerprint())
+    return JudgedPatches("real", [dataset], [fold_rows(fold_of, fold) for fold in range(FOLDS)], dataset.fingerprint())
 
 
-def scores_by_block(cache: Any, checkpoint: Any, digest: str, bench: Bench) -> Found:
+def scores_by_block(cache: Any, checkpoint: Any, digest: str, bench: JudgedPatches) -> Found:
     """Micro mAP, and its difference to the last block's, by metadata, block (from 1) and protocol.
 
     Args:
@@ -147,12 +142,12 @@ def scores_by_block(cache: Any, checkpoint: Any, digest: str, bench: Bench) -> F
     return found
 
 
-def _write_scores(checkpoint: Any, metadata: str, bench: Bench, folder: Path) -> None:
+def _write_scores(checkpoint: Any, metadata: str, bench: JudgedPatches, folder: Path) -> None:
     """Scores (N, L) of the rows tested, by protocol."""
     from eval.probing.protocols import run_protocol
     from utils.files import write_npz
 
-    vectors, names = vectors_of(checkpoint.build(), bench.parts, metadata), bench.parts[0].classes
+    vectors, names = vectors_of_all(checkpoint.build(), bench.parts, metadata), bench.parts[0].classes
     scores: dict[str, list[np.ndarray]] = {key: [] for key in PROTOCOLS}
     for division in bench.divisions:
         rows = {split: vectors.rows(chosen) for split, chosen in division.items()}
@@ -161,20 +156,14 @@ def _write_scores(checkpoint: Any, metadata: str, bench: Bench, folder: Path) ->
     write_npz(folder / "scores.npz", {key: np.concatenate(several) for key, several in scores.items()})
 
 
-def vectors_of(model: Any, parts: Sequence[Any], metadata: str) -> Any:
+def vectors_of_all(model: Any, parts: Sequence[Any], metadata: str) -> Any:
     """Embeddings of all patches as the weights pool them; `metadata` "withheld": without time and place."""
-    import torch
-
     from eval.probing.representation import Vectors
-    from models.inference.embedder import Embedder
+    from studies.recipe.band_scores import vectors_of
 
-    embedder, found = Embedder(model, model.config.pool), []
-    for dataset in parts:
-        for start in range(0, len(dataset), BATCH):
-            batch = dataset.batch(range(start, min(start + BATCH, len(dataset))))
-            found.append(embedder(batch.images, batch.meta if metadata == "given" else None, batch.valid))
-    labels = torch.cat([dataset.labels for dataset in parts])
-    return Vectors(torch.cat(found).numpy(), labels.numpy(), [name for dataset in parts for name in dataset.ids])
+    found = [vectors_of(model, dataset, metadata == "given") for dataset in parts]
+    ids = [name for one in found for name in one.ids]
+    return Vectors(np.concatenate([one.x for one in found]), np.concatenate([one.y for one in found]), ids)
 
 
 def tables(found: Mapping[str, Found]) -> str:

@@ -84,7 +84,7 @@ def settings_of(benches: dict[str, Bench]) -> list[Setting]:
 def baseline_rows(context: StudyContext, config: RecipeConfig, benches: dict[str, Bench]) -> list[Row]:
     """The baselines in every setting; without metadata those that need none."""
     settings, found = settings_of(benches), {}
-    asked = list(COMBINATIONS) if config.baselines is None else config.baselines
+    asked = combinations_of(config)
     for setting in settings:
         source = setting.bench.source
         combinations = [name for name in COMBINATIONS if name in asked or name == setting.rival]
@@ -95,6 +95,11 @@ def baseline_rows(context: StudyContext, config: RecipeConfig, benches: dict[str
             row = found.setdefault(name, Row(folder, name, {}, {}))
             row.scores.update(_scores(context, folder, setting, baseline(context, source, name, 1)))
     return list(found.values())
+
+
+def combinations_of(config: RecipeConfig) -> Sequence[str]:
+    """The combinations of simple features that are asked for."""
+    return list(COMBINATIONS) if config.baselines is None else config.baselines
 
 
 def ladder_row(context: StudyContext, config: RecipeConfig, name: str, benches: dict[str, Bench]) -> Row:

@@ -19,12 +19,11 @@ from eval.statistics.spatial_blocks import neighbour_blocks
 from eval.statistics.weighted_metrics import mean_of, micro_map
 from models.checkpoint import as_asked
 from models.config import SENSOR_SETS
-from models.inference.embedder import Embedder
 from models.moe_mae import MOEMAE
 from models.pretrained import read_weights, weights_path
 from studies.engine.stages import StageCache
 from studies.recipe.agreement import alike
-from studies.recipe.band_scores import BATCH, PROTOCOL, simulated_patches
+from studies.recipe.band_scores import BATCH, PROTOCOL, simulated_patches, vectors_of
 from studies.recipe.sensors import PERCENT, plain
 from utils.data_config import IMAGE_SIZE, BigEarthNetInfo, SimulatedMSIInfo
 from utils.errors import ConfigError
@@ -163,7 +162,7 @@ def _write_case(weights: Path, folders: Folders, folder: Path) -> None:
     scores = {}
     for kind in KINDS:
         fitted_on, judged = (
-            {sensor: _vectors(model, parts[at], kind == "given") for sensor, parts in splits.items()} for at in (0, 1)
+            {sensor: vectors_of(model, parts[at], kind == "given") for sensor, parts in splits.items()} for at in (0, 1)
         )
         oli, msi = judged[OLI.name], judged[MSI.name]
         both = Vectors(np.concatenate([oli.x, msi.x]), np.concatenate([oli.y, msi.y]), [*oli.ids, *msi.ids])
@@ -172,13 +171,3 @@ def _write_case(weights: Path, folders: Folders, folder: Path) -> None:
         scores[f"{kind}_msi"] = run_protocol(PROTOCOL, fitted_on[MSI.name], None, msi, names).scores
         scores[f"{kind}_cosine"], scores[f"{kind}_nearest"] = alike(oli.x[:COMPARED], msi.x[:COMPARED])
     write_npz(folder / "scores.npz", scores)
-
-
-def _vectors(model: MOEMAE, dataset: PatchDataset, metadata: bool) -> Vectors:
-    """Embeddings of all patches."""
-    embedder, parts = Embedder(model, model.config.pool), []
-    for start in range(0, len(dataset), BATCH):
-        batch = dataset.batch(range(start, min(start + BATCH, len(dataset))))
-        parts.append(embedder(batch.images, batch.meta if metadata else None, batch.valid))
-    assert dataset.labels is not None
-    return Vectors(torch.cat(parts).numpy(), dataset.labels.numpy(), dataset.ids)

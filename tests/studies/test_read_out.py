@@ -24,7 +24,7 @@ def test_vectors_are_of_the_blocks_own_tokens(tmp_path) -> None:
     after = []
     model.encoder.layers[1].register_forward_hook(lambda block, given, result: after.append(result[0]))
     for metadata in read_out.METADATA:
-        found = read_out.vectors_of(model, [dataset], metadata).x
+        found = read_out.vectors_of_all(model, [dataset], metadata).x
         expected = pool_tokens(after.pop(), "meta_cls", model.config.num_prefix)
         np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
 

@@ -16,7 +16,7 @@ from studies.recipe import second_sensor_scores
 from studies.recipe.agreement import alike
 from studies.recipe.band_scores import simulated_patches
 from studies.recipe.second_sensor import COLUMNS, RESULT, TABLE, TEXT, main, rows_as_csv, tables
-from studies.recipe.second_sensor_scores import BASELINES, _vectors, opened
+from studies.recipe.second_sensor_scores import BASELINES, opened, vectors_of
 from utils.errors import ConfigError
 from utils.randomness import generator
 
@@ -38,7 +38,7 @@ def test_both_see_the_same_places(folders) -> None:
 def test_vectors_with_metadata_or_without(folders) -> None:
     model = tiny_model(sensors=BOTH)
     dataset = opened(folders["msi"][0], "msi", "test", model)
-    given, withheld = (_vectors(model, dataset, metadata) for metadata in (True, False))
+    given, withheld = (vectors_of(model, dataset, metadata) for metadata in (True, False))
     assert len(given.x) == 6 and given.ids == dataset.ids and not np.allclose(given.x, withheld.x)
 
 
@@ -80,7 +80,7 @@ def test_the_command_writes_every_figure_and_does_nothing_twice(tmp_path, monkey
             "micro_map", "micro_map_difference", "cosine", "nearest"
         }  # fmt: skip
     before = (tmp_path / "out" / RESULT).read_bytes()
-    monkeypatch.setattr(second_sensor_scores, "_vectors", lambda *_: pytest.fail("was done before"))
+    monkeypatch.setattr(second_sensor_scores, "vectors_of", lambda *_: pytest.fail("was done before"))
     capsys.readouterr()
     assert main(asked) == 0 and (tmp_path / "out" / RESULT).read_bytes() == before
     assert tables(result) in capsys.readouterr().out
