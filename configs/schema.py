@@ -261,7 +261,7 @@ def model_problems(model: ModelSection, wrong: set[str], fresh_model: bool) -> I
         asked = {key: asked[key] for key in ("img_size", "patch_size") if key in asked}
     masking = model.masking() if fresh_model or model.size is not None else None
     for key, text in ModelConfig.problems_of(model.size or "S", masking, **asked):
-        involved = _INVOLVED[key]
+        involved = _INVOLVED.get(key, (key,))
         if "model.size" in wrong and not all(name in asked for name in involved):
             continue  # some of the numbers would come from the size
         if not wrong & {f"model.{name}" for name in involved}:
@@ -309,7 +309,9 @@ _INVOLVED = {
     "embed_dim": ("embed_dim", "num_heads"),
     "num_heads": ("num_heads", "num_groups"),
     "experts": ("experts", "depth"),
+    "read_depth": ("read_depth", "depth"),
     "k": ("k", "experts"),
     "mask_ratio": ("mask_ratio", "img_size", "patch_size"),
 }
-"""Which keys each of `ModelConfig.problems` looks at: with one of them wrong it would only repeat that."""
+"""Which keys each of `ModelConfig.problems` looks at, where it is more than its own: with one of them wrong it would
+only repeat that."""

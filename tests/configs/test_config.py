@@ -94,6 +94,13 @@ def test_one_expert_needs_no_k_and_lists_are_per_block(tmp_path) -> None:
     assert read_config(str(path), [], (), fresh_model=True).model.experts == [1, 4]
 
 
+def test_numbers_that_only_the_whole_model_shows_to_be_impossible(tmp_path) -> None:
+    path = write_config(tmp_path / "c.yaml", model={"size": "XXS"})
+    assert problems(path, "model.read_depth=12") == ["model.read_depth: 12 is not from 1 to the model's 9 blocks"]
+    assert problems(path, "model.read_depth=12", "model.depth=-1") == [problems(path, "model.depth=-1")[0]]
+    assert problems(path, "model.meta_fields=[week, week]") == ["model.meta_fields: week is named twice"]
+
+
 def test_where_a_checkpoint_decides_only_what_is_given_is_checked(tmp_path) -> None:
     path = write_config(tmp_path / "c.yaml", model={"embed_dim": 36})
     assert read_config(str(path), [], ()).model.embed_dim == 36
